@@ -1,0 +1,35 @@
+# The two words of the build.
+#
+# opd_sources(FILE...)   adds a room's sources to the library; paths are relative to the room.
+# opd_test(NAME SOURCES FILE... [LABELS L...] [TIMEOUT S])
+#                        one test program; each TEST(name) in it becomes one CTest case that
+#                        runs in its own process with a time limit.
+function(opd_sources)
+  foreach(file ${ARGN})
+    target_sources(opd PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/${file})
+  endforeach()
+endfunction()
+
+function(opd_test name)
+  cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;LABELS" ${ARGN})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 60)
+  endif()
+  add_executable(test_${name} ${T_SOURCES} ${CMAKE_SOURCE_DIR}/tests/support/test_main.c)
+  target_include_directories(test_${name} PRIVATE ${CMAKE_SOURCE_DIR} ${MSGPACK_INCLUDE})
+  target_compile_definitions(test_${name} PRIVATE _GNU_SOURCE
+    OPD_SOURCE_DIR="${CMAKE_SOURCE_DIR}" OPD_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  target_link_libraries(test_${name} PRIVATE opd ${MSGPACK_LIB} PkgConfig::LIBUV PkgConfig::NGHTTP2
+                        PkgConfig::YAML Threads::Threads m)
+  set(cases "")
+  foreach(file ${T_SOURCES})
+    file(STRINGS ${file} lines REGEX "^TEST\\([a-z0-9_]+\\)")
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    foreach(line ${lines})
+      string(REGEX REPLACE "^TEST\\(([a-z0-9_]+)\\).*" "\\1" case "${line}")
+      add_test(NAME ${name}.${case} COMMAND test_${name} ${case})
+      set_tests_properties(${name}.${case} PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}"
+                           SKIP_RETURN_CODE 77)
+    endforeach()
+  endforeach()
+endfunction()
