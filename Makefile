@@ -1,0 +1,68 @@
+# make demo   the main job on this machine: a student distilled from its teacher
+# make test   every test, under AddressSanitizer and UndefinedBehaviorSanitizer
+# make bench  speed, as ratios within one run
+# make        the release build: build/release/cli/opd
+# Each target installs the Debian packages it needs (root), or prints the line to run.
+SHELL      := /bin/bash
+BUILD      := build
+JOBS       ?= $(shell nproc)
+PACKAGES   := build-essential cmake ninja-build pkg-config \
+              libuv1-dev libnghttp2-dev libyaml-dev libmsgpack-dev
+TEST_PACKAGES := python3 curl nghttp2-client nghttp2-server
+# A run folder is never overwritten: the demo takes the next free name.
+DEMO_ARGS  ?=
+
+.PHONY: all demo test tsan bench deps test-deps release debug clean
+
+all: release
+
+demo: release
+	@n=1; while [ -e runs/demo-$$n ]; do n=$$((n+1)); done; \
+	exec $(BUILD)/release/cli/opd run configs/quickstart.yaml --set run.name=demo-$$n $(DEMO_ARGS)
+
+release: deps
+	@cmake -S . -B $(BUILD)/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DOPD_TESTS=OFF >$(BUILD)-release.log 2>&1 \
+	  || { cat $(BUILD)-release.log; exit 1; }
+	@rm -f $(BUILD)-release.log
+	@cmake --build $(BUILD)/release -j $(JOBS)
+
+debug: deps
+	@cmake -S . -B $(BUILD)/debug -G Ninja -DCMAKE_BUILD_TYPE=Debug -DOPD_SANITIZE=address,undefined >/dev/null
+	@cmake --build $(BUILD)/debug -j $(JOBS)
+
+test: test-deps debug tsan
+	@ctest --test-dir $(BUILD)/debug -j $(JOBS) --output-on-failure
+
+# The parts that two threads share, under ThreadSanitizer.
+tsan: deps
+	@cmake -S . -B $(BUILD)/tsan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DOPD_SANITIZE=thread >/dev/null
+	@cmake --build $(BUILD)/tsan -j $(JOBS) --target threads
+	@ctest --test-dir $(BUILD)/tsan -L threads -j $(JOBS) --output-on-failure --no-tests=error
+
+bench: deps
+	@cmake -S . -B $(BUILD)/bench -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
+	@cmake --build $(BUILD)/bench -j $(JOBS) --target bench
+
+deps:
+	@$(call need,$(PACKAGES))
+
+test-deps:
+	@$(call need,$(PACKAGES) $(TEST_PACKAGES))
+
+clean:
+	rm -rf $(BUILD)
+
+# need PACKAGES: installs those that are missing; quick when none is.
+define need
+missing=""; for p in $(1); do \
+  dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q '^install ok installed' || missing="$$missing $$p"; done; \
+if [ -n "$$missing" ]; then \
+  if [ "$$(id -u)" != 0 ]; then \
+    echo "opd needs Debian packages. Run this line, then make again:"; \
+    echo "  sudo apt-get install -y$$missing"; exit 1; fi; \
+  echo "installing Debian packages:$$missing"; \
+  start=$$SECONDS; \
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/tmp/opd-packages.log 2>&1 \
+    || { tail -20 /tmp/opd-packages.log; echo "the packages could not be installed (log above)"; exit 1; }; \
+  echo "packages: $$((SECONDS-start)) s"; fi
+endef
