@@ -61,9 +61,12 @@ opd_err opd_err_prefix(opd_err err, const char *fmt, ...) {
     int written = vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     size_t used = written < 0 ? 0 : (size_t)written;
-    if (used < sizeof text - 1)
-        (void)snprintf(text + used, sizeof text - used, ": %s",
-                       context[0] ? context : opd_err_text(err));
+    if (used > sizeof text - 3) used = sizeof text - 3;
+    const char *rest = context[0] ? context : opd_err_text(err);
+    size_t room = sizeof text - used - 3, length = strnlen(rest, room);
+    memcpy(text + used, ": ", 2);
+    memcpy(text + used + 2, rest, length);
+    text[used + 2 + length] = '\0';
     memcpy(context, text, sizeof text);
     return err;
 }
