@@ -1,0 +1,71 @@
+/* actors/dataset/jsonl.h - prompts, labels and responses from a JSON-lines file.
+ *
+ * A row is one line holding one JSON object; keys are chosen by the caller ("question", or
+ * "meta.answer" for a member of a member). A value is a string, or a number, which is kept as
+ * it is written ("43.0"), or true/false. Blank lines are skipped. Anything else is an error
+ * that names file, line and key. The file's name may end in "@[a:b]": only rows a .. b-1
+ * (counted from 0, blank lines not counted; either side may be left out).
+ *
+ * Invariants: rows keep the order of the file; texts are NUL-terminated UTF-8 without NUL inside.
+ * Thread: any; an opd_jsonl is read-only after loading.
+ * Memory: one block of texts and one of rows, freed by opd_jsonl_destroy.
+ */
+#ifndef OPD_ACTORS_DATASET_JSONL_H
+#define OPD_ACTORS_DATASET_JSONL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "opd/alloc.h"
+#include "opd/err.h"
+
+/* Largest file that is loaded. */
+#define OPD_JSONL_SIZE_MAX ((size_t)4 << 30)
+
+typedef struct opd_jsonl_keys {
+    const char *prompt;   /* required                                         */
+    const char *label;    /* NULL = rows have no label                        */
+    const char *response; /* NULL = rows have no response (needed for SFT)    */
+} opd_jsonl_keys;
+
+typedef struct opd_row {
+    const char *prompt;
+    const char *label;    /* NULL when no label key was given    */
+    const char *response; /* NULL when no response key was given */
+    size_t line;          /* in the file, from 1                 */
+} opd_row;
+
+typedef struct opd_jsonl {
+    size_t count;
+    const opd_row *rows;
+    const char *path; /* without the slice */
+    /* private */
+    const opd_alloc *alloc;
+    opd_row *rows_block;
+    char *text_block;
+    char *path_block;
+} opd_jsonl;
+
+/* Loads a file. OPD_ERR_NOT_FOUND, OPD_ERR_PARSE (a broken line, a slice that is none),
+ * OPD_ERR_INVALID (missing key, value of another kind, empty prompt, no row at all),
+ * OPD_ERR_LIMIT, OPD_ERR_IO, OPD_ERR_NOMEM. */
+OPD_MUST_CHECK opd_err opd_jsonl_load(const opd_alloc *alloc, const char *path,
+                                      const opd_jsonl_keys *keys, opd_jsonl **out_jsonl);
+
+/* The same from memory; `name` stands for the path in errors. No slice. */
+OPD_MUST_CHECK opd_err opd_jsonl_parse(const opd_alloc *alloc, const char *name, const char *data,
+                                       size_t size_bytes, const opd_jsonl_keys *keys,
+                                       opd_jsonl **out_jsonl);
+
+/* Frees all. NULL is legal. */
+void opd_jsonl_destroy(opd_jsonl *jsonl);
+
+/* Checks that no prompt of `b` is a prompt of `a`. OPD_ERR_MISMATCH names both places of the
+ * first offender in the order of b; OPD_ERR_NOMEM. */
+OPD_MUST_CHECK opd_err opd_jsonl_check_disjoint(const opd_alloc *alloc, const opd_jsonl *a,
+                                                const opd_jsonl *b);
+
+/* Checks that no prompt stands twice. OPD_ERR_MISMATCH names both lines; OPD_ERR_NOMEM. */
+OPD_MUST_CHECK opd_err opd_jsonl_check_distinct(const opd_alloc *alloc, const opd_jsonl *a);
+
+#endif
