@@ -1,0 +1,356 @@
+/* opd/config.h - the configuration of a run: YAML and flags in, typed structs out.
+ *
+ * One table (core/config/schema.c) describes every key: type, default, range, unit and
+ * meaning. The parser, the defaults, the effective YAML, the JSON Schema for editors and
+ * the reference page docs/configuration.md all come from it; the structs below are what
+ * it fills.
+ *
+ * A configuration is a list of stages. Each opd_config_stage holds *every* section, with
+ * all layers merged, from weakest to strongest:
+ *   1. defaults  2. the file's top-level sections  3. the stage's own sections
+ *   4. seed-page flags (--use-opd ...)  5. --set KEY=VALUE, then --set stages.NAME.KEY=VALUE
+ * so a --set of a section key wins over the stages' own values. A file without `stages` is
+ * one stage named "main" of the kind `run.kind`. A flag and a --set that give one key
+ * different values contradict each other: an error. Two keys of which only one may be given
+ * (train.steps|epochs, model.path|init, a teacher's url|path) clash only within one layer;
+ * the stronger layer's key resets the other.
+ *
+ * Invariants of a loaded configuration:
+ * 1. Every number is within the range of its key, every float is finite.
+ * 2. Strings are never NULL ("" = not given), valid UTF-8, without control characters.
+ * 3. Derived defaults (those marked "derived" below) are filled in.
+ * 4. Stages other than `rl` have opd.enabled == false.
+ *
+ * Errors: OPD_ERR_CONFIG with the context "file:line:column: key: what is wrong; remedy"
+ * (for flags the place is the flag), OPD_ERR_NOT_FOUND for a missing file, OPD_ERR_NOMEM.
+ * Thread: any one at a time. Ownership: a loaded opd_config owns all its strings; they and
+ * the structs live until opd_config_destroy(). Implemented by core/config.
+ */
+#ifndef OPD_CONFIG_H
+#define OPD_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "opd/alloc.h"
+#include "opd/err.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define OPD_CONFIG_STAGES_MAX 64   /* stages in one file               */
+#define OPD_CONFIG_TEACHERS_MAX 16 /* teachers of one stage            */
+#define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */
+#define OPD_CONFIG_NAME_MAX 64     /* bytes of a run, stage, teacher or split name */
+#define OPD_CONFIG_FILE_MAX (1u << 20) /* bytes of a configuration file */
+
+typedef enum opd_config_kind {
+    OPD_CONFIG_KIND_ARITHMETIC, /* writes generated problems as JSONL files */
+    OPD_CONFIG_KIND_SFT,        /* supervised fine-tuning on data.path      */
+    OPD_CONFIG_KIND_RL,         /* rollouts, GRPO and/or distillation       */
+    OPD_CONFIG_KIND_EVAL        /* measures model on eval.path              */
+} opd_config_kind;
+
+typedef enum opd_config_log_level {
+    OPD_CONFIG_LOG_LEVEL_ERROR,
+    OPD_CONFIG_LOG_LEVEL_WARN,
+    OPD_CONFIG_LOG_LEVEL_INFO,
+    OPD_CONFIG_LOG_LEVEL_DEBUG
+} opd_config_log_level;
+
+typedef enum opd_config_device_kind { OPD_CONFIG_DEVICE_KIND_CPU } opd_config_device_kind;
+
+typedef enum opd_config_reward_type {
+    OPD_CONFIG_REWARD_TYPE_NONE, /* every reward is 0              */
+    OPD_CONFIG_REWARD_TYPE_MATH  /* 1 if the answer is right, or 0 */
+} opd_config_reward_type;
+
+typedef enum opd_config_opd_type {
+    OPD_CONFIG_OPD_TYPE_NONE,    /* not given: legal only while OPD is off  */
+    OPD_CONFIG_OPD_TYPE_SGLANG,  /* a server scores over HTTP               */
+    OPD_CONFIG_OPD_TYPE_MEGATRON /* the teacher is loaded into this process */
+} opd_config_opd_type;
+
+typedef enum opd_config_on_missing {
+    OPD_CONFIG_ON_MISSING_MASK,              /* the OPD term leaves the token           */
+    OPD_CONFIG_ON_MISSING_ROLLOUT_LOG_PROBS, /* the seed's fallback, flagged            */
+    OPD_CONFIG_ON_MISSING_FAIL               /* the run stops                           */
+} opd_config_on_missing;
+
+typedef enum opd_config_lr_schedule {
+    OPD_CONFIG_LR_SCHEDULE_CONSTANT,
+    OPD_CONFIG_LR_SCHEDULE_LINEAR,
+    OPD_CONFIG_LR_SCHEDULE_COSINE
+} opd_config_lr_schedule;
+
+typedef enum opd_config_estimator { OPD_CONFIG_ESTIMATOR_GRPO } opd_config_estimator;
+
+typedef enum opd_config_loss_reduction {
+    OPD_CONFIG_LOSS_REDUCTION_SAMPLE_MEAN, /* mean over samples of token means */
+    OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN   /* mean over all response tokens    */
+} opd_config_loss_reduction;
+
+typedef struct opd_config_run {
+    const char *name; /* folder below dir; default: the file's name without its suffix */
+    const char *dir;
+    int64_t seed;
+    opd_config_kind kind; /* of the only stage, where the file has no `stages` */
+    opd_config_log_level log_level;
+    int64_t metrics_interval; /* steps between lines of metrics.jsonl            */
+    int64_t samples_interval; /* every k-th sample to samples.jsonl; 0 = none    */
+} opd_config_run;
+
+typedef struct opd_config_device {
+    opd_config_device_kind kind;
+    int64_t rollout_threads; /* per lane; the result does not depend on them */
+    int64_t trainer_threads;
+    int64_t teacher_threads;
+} opd_config_device;
+
+/* A model with random weights (LlamaForCausalLM); used where model.path is "". */
+typedef struct opd_config_init {
+    int64_t hidden_size; /* 0 = not given */
+    int64_t intermediate_size;
+    int64_t layers;
+    int64_t heads;
+    int64_t kv_heads; /* derived: heads               */
+    int64_t head_dim; /* derived: hidden_size / heads */
+    int64_t max_position;
+    double rope_theta;
+    double rms_eps;
+    bool tie_embeddings;
+} opd_config_init;
+
+typedef struct opd_config_model {
+    const char *path; /* Hugging Face directory or reference; "" = use init */
+    opd_config_init init;
+} opd_config_model;
+
+typedef struct opd_config_data {
+    const char *path; /* JSONL file or reference */
+    const char *prompt_key;
+    const char *label_key;
+    const char *response_key; /* what SFT learns to write */
+    bool shuffle;
+    int64_t seed;  /* of the shuffle; derived: run.seed                       */
+    int64_t skip;  /* records left out at the start of the file               */
+    int64_t limit; /* records used after skip; 0 = all                        */
+    int64_t max_prompt_len; /* tokens; longer prompts are dropped; 0 = no limit */
+} opd_config_data;
+
+typedef struct opd_config_rollout {
+    int64_t batch_prompts;     /* prompts per training batch (seed: rollout-batch-size) */
+    int64_t samples_per_prompt;
+    double temperature;
+    double top_p;
+    int64_t top_k; /* -1 or 0 = off */
+    int64_t max_response_len; /* tokens */
+    int64_t max_staleness;    /* weight versions; 0 = strictly on-policy */
+    int64_t slots;            /* sequences decoded at the same time */
+    int64_t seed;             /* derived: run.seed */
+} opd_config_rollout;
+
+typedef struct opd_config_reward {
+    opd_config_reward_type type;
+} opd_config_reward;
+
+typedef struct opd_config_teacher {
+    const char *name;
+    const char *url;  /* of a running server, http:// or https://; "" = none */
+    const char *path; /* Hugging Face directory or reference; with opd.type sglang and no
+                         url, opd launches `opd serve` on it; with megatron it is loaded */
+    int64_t ckpt_step; /* selects path/step-NNNNNN; -1 = path itself */
+    double timeout_s;  /* one attempt, from its first byte */
+    double deadline_s; /* one sample with all attempts; derived: 10 * timeout_s */
+    double connect_timeout_s;
+    int64_t max_inflight;    /* requests at the same time            */
+    int64_t retries;         /* attempts after the first             */
+    int64_t backoff_ms;      /* before the first retry, then doubled */
+    int64_t backoff_max_ms;
+    double start_timeout_s; /* until a launched or given server is ready */
+} opd_config_teacher;
+
+typedef struct opd_config_opd {
+    bool enabled;
+    opd_config_opd_type type;
+    const char *teacher; /* a name below teachers; derived: the only one */
+    double kl_coef;      /* lambda */
+    bool only_reward;    /* drop the base advantage, keep the OPD term */
+    int64_t log_prob_top_k; /* k of the overlap metric; 0 = off */
+    opd_config_on_missing on_missing;
+    double teacher_lost_s;       /* without any answer, then the run stops       */
+    double invalid_share_max;    /* of tokens, over invalid_batches_max batches, */
+    int64_t invalid_batches_max; /* then the run stops                           */
+} opd_config_opd;
+
+typedef struct opd_config_train {
+    int64_t steps;  /* optimizer batches; 0 = epochs decides */
+    int64_t epochs; /* over the data; 0 = steps decides; 1 where neither is given */
+    int64_t batch_size;         /* sequences per SFT batch                        */
+    int64_t micro_batch_tokens; /* upper bound of tokens in one forward/backward  */
+    double lr;
+    opd_config_lr_schedule lr_schedule;
+    int64_t warmup_steps;
+    double min_lr_ratio; /* last lr / lr of linear and cosine */
+    double weight_decay;
+    double adam_beta1;
+    double adam_beta2;
+    double adam_eps;
+    double clip_grad; /* global norm; 0 = off */
+    opd_config_estimator estimator;
+    double eps_clip;
+    double eps_clip_high; /* derived: eps_clip */
+    double eps_clip_c;    /* dual clip, > 1; 0 = off */
+    bool grpo_std_normalization;
+    bool normalize_advantages; /* whitening */
+    bool rewards_normalization;
+    double entropy_coef;
+    opd_config_loss_reduction loss_reduction;
+    int64_t optimizer_steps_per_batch;
+    int64_t nonfinite_steps_max; /* skipped in a row, then the run stops */
+    int64_t save_interval;       /* steps; 0 = only at the end           */
+    int64_t keep;                /* newest checkpoints kept; 0 = all     */
+} opd_config_train;
+
+typedef struct opd_config_eval {
+    const char *path; /* JSONL file or reference; "" = no evaluation */
+    bool at_start;
+    bool at_end;
+    int64_t interval; /* steps; 0 = off */
+    int64_t limit;    /* problems; 0 = all */
+    int64_t samples;  /* answers per problem */
+    double temperature; /* 0 = greedy */
+    double top_p;
+    int64_t top_k;            /* -1 or 0 = off */
+    int64_t max_response_len; /* tokens; derived: rollout.max_response_len */
+    bool require_disjoint;    /* refuse problems that are also in data.path */
+} opd_config_eval;
+
+/* One generated file: its name and how many problems it gets. */
+typedef struct opd_config_split {
+    const char *name;
+    int64_t count;
+} opd_config_split;
+
+typedef struct opd_config_arithmetic {
+    int64_t seed; /* derived: run.seed */
+    size_t split_count;
+    opd_config_split splits[OPD_CONFIG_SPLITS_MAX]; /* disjoint, in this order */
+} opd_config_arithmetic;
+
+/* One stage with every section merged. A plain value: copying it is an assignment. */
+typedef struct opd_config_stage {
+    const char *name;
+    opd_config_kind kind;
+    opd_config_run run;
+    opd_config_device device;
+    opd_config_model model;
+    opd_config_data data;
+    opd_config_rollout rollout;
+    opd_config_reward reward;
+    size_t teacher_count;
+    opd_config_teacher teachers[OPD_CONFIG_TEACHERS_MAX];
+    opd_config_opd opd;
+    opd_config_train train;
+    opd_config_eval eval;
+    opd_config_arithmetic arithmetic;
+} opd_config_stage;
+
+typedef struct opd_config {
+    const char *file;      /* as given to opd_config_load */
+    opd_config_stage base; /* the top-level sections alone, not cross-checked */
+    bool has_stages;       /* false: stages[0] is "main", equal to base */
+    size_t stage_count;    /* >= 1 */
+    opd_config_stage *stages;
+    void *arena; /* private: owns the strings and the stages */
+} opd_config;
+
+/* ---- Overrides from the command line -------------------------------------------- */
+
+/* The --set settings and seed-page flags of one command line. */
+typedef struct opd_config_overrides opd_config_overrides;
+
+/* Creates an empty list; the caller destroys it (NULL is legal). It copies what it is
+ * given and may be reused for several loads. `alloc` NULL = default. */
+opd_err opd_config_overrides_create(const opd_alloc *alloc, opd_config_overrides **out)
+    OPD_MUST_CHECK;
+void opd_config_overrides_destroy(opd_config_overrides *overrides);
+
+/* Adds one setting "KEY=VALUE": KEY is dotted (train.lr, teachers.NAME.url,
+ * stages.NAME.train.lr), VALUE a YAML scalar; a string needs no quotes. Whether the key
+ * exists and the value fits is checked by opd_config_load(). */
+opd_err opd_config_overrides_set(opd_config_overrides *overrides, const char *setting)
+    OPD_MUST_CHECK;
+
+/* Takes every `--set KEY=VALUE` and every seed-page flag (also as --flag=value) out of
+ * argv[0..argc) and adds it to `overrides`; the other arguments keep their order, move to
+ * the front, and are counted in *out_argc. Nothing after a "--" is taken. Errors: a flag
+ * without its value, a value given to --use-opd or --opd-only-reward, a --set without '=',
+ * one flag twice. */
+opd_err opd_config_flags_parse(opd_config_overrides *overrides, int argc, char **argv,
+                               int *out_argc) OPD_MUST_CHECK;
+
+/* Help text of the flags that opd_config_flags_parse takes, one line each, static. */
+const char *opd_config_flags_help(void);
+
+/* ---- Loading --------------------------------------------------------------------- */
+
+/* Reads `path`, applies `overrides` (NULL = none), fills derived defaults and checks every
+ * stage. On OPD_OK the caller destroys *out. */
+opd_err opd_config_load(const opd_alloc *alloc, const char *path,
+                        const opd_config_overrides *overrides, opd_config **out) OPD_MUST_CHECK;
+
+/* As opd_config_load, from `size` bytes of `text`; `file` is its name in errors. */
+opd_err opd_config_load_text(const opd_alloc *alloc, const char *file, const char *text,
+                             size_t size, const opd_config_overrides *overrides,
+                             opd_config **out) OPD_MUST_CHECK;
+
+/* Frees the configuration and everything it owns. NULL is legal. */
+void opd_config_destroy(opd_config *config);
+
+/* The stage called `name`, or NULL. */
+const opd_config_stage *opd_config_stage_find(const opd_config *config, const char *name);
+
+/* The teacher called `name` in `stage`, or NULL. `stage->opd.teacher` is the name of the
+ * one that distils. */
+const opd_config_teacher *opd_config_teacher_find(const opd_config_stage *stage,
+                                                  const char *name);
+
+/* Name of an enum value as it is written in YAML ("rl", "info"). */
+const char *opd_config_kind_name(opd_config_kind kind);
+const char *opd_config_opd_type_name(opd_config_opd_type type);
+
+/* ---- References between stages --------------------------------------------------- */
+
+/* Gives the value of "@stages.STAGE.RESULT" in *out_value, which must stay valid until the
+ * callback is called again. RESULT is "checkpoint" (sft, rl) or a split name (arithmetic). */
+typedef opd_err (*opd_config_resolve_fn)(void *context, const char *stage, const char *result,
+                                         const char **out_value);
+
+/* Copies stage `index` of `config` to *out_stage with every reference of the sections that
+ * its kind uses replaced by what `resolve` gives. The new strings belong to `config`, which
+ * is otherwise unchanged, so the effective YAML keeps its references. */
+opd_err opd_config_stage_resolve(opd_config *config, size_t index,
+                                 opd_config_resolve_fn resolve, void *context,
+                                 opd_config_stage *out_stage) OPD_MUST_CHECK;
+
+/* ---- Texts ------------------------------------------------------------------------ */
+
+/* The effective configuration as YAML that loads back to the same structs; a stage lists
+ * what differs from the top level. `comments` adds each key's meaning. The caller frees
+ * *out_text with opd_mem_free(alloc, ...). */
+opd_err opd_config_yaml(const opd_alloc *alloc, const opd_config *config, bool comments,
+                        char **out_text) OPD_MUST_CHECK;
+
+/* The JSON Schema (2020-12) of a configuration file: configs/opd.schema.json. */
+opd_err opd_config_schema_json(const opd_alloc *alloc, char **out_text) OPD_MUST_CHECK;
+
+/* The reference page in Markdown: docs/configuration.md. */
+opd_err opd_config_reference_md(const opd_alloc *alloc, char **out_text) OPD_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
