@@ -103,7 +103,7 @@ bool opd_json_read_double(opd_json *json, double *out_value);
 bool opd_json_read_float(opd_json *json, float *out_value);
 
 /* Reads a string, escapes undone, into `out` with a terminating NUL. An error when it
- * needs more than size_max_bytes - 1 bytes or holds a NUL itself. */
+ * has more than size_max_bytes - 1 bytes as written, or holds a NUL. */
 bool opd_json_read_string(opd_json *json, char *out, size_t size_max_bytes);
 
 /* Reads a string, escapes undone, into new memory of `alloc` (opd_mem_free it), with a
@@ -125,6 +125,10 @@ bool opd_json_text_is(opd_json_text text, const char *want);
  * text.size_bytes: more is never needed. Returns the bytes written. A lone surrogate
  * (\ud800) becomes U+FFFD. */
 size_t opd_json_text_unescape(opd_json_text text, char *out);
+
+/* Bytes of the UTF-8 sequence that starts at `at`, with left > 0 bytes to the end; 0 when
+ * none does (overlong, surrogate, cut). */
+size_t opd__utf8_size(const unsigned char *at, size_t left);
 
 /* The writer. Errors (the string's maximum, memory) stick in the opd_str: check
  * opd_str_status once. Wrong nesting is a programmer's error. Fields are private. */
