@@ -14,12 +14,7 @@
 
 #include "opd/alloc.h"
 #include "opd/err.h"
-
-typedef struct opd_heap_node {
-    uint64_t key;
-    uint64_t sequence;
-    size_t place; /* index + 1; 0 when in no heap */
-} opd_heap_node;
+#include "opd/node.h"
 
 typedef struct opd_heap {
     opd_heap_node **slots;

@@ -10,9 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-typedef struct opd_list {
-    struct opd_list *next, *prev;
-} opd_list;
+#include "opd/node.h"
 
 /* Makes a list empty, or a node unlinked. */
 static inline void opd_list_init(opd_list *list) { list->next = list->prev = list; }
