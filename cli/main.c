@@ -1,0 +1,251 @@
+/* main.c - the opd command: reads the command line, calls include/opd, reports errors.
+ *
+ * Invariants: the only place that exits; every error leaves as one paragraph on stderr and an
+ * exit code from the table in the help text. Thread: main. Nothing to free.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/args.h"
+#include "opd/log.h"
+#include "opd/run.h"
+
+enum { CONFIG_ARGS_MAX = 256 };
+
+static const char HELP[] =
+    "opd - on-policy distillation: a student model learns on its own samples from a teacher.\n"
+    "\n"
+    "usage:\n"
+    "  opd run CONFIG [--resume | --force] [--set KEY=VALUE]... [seed-page flags]\n"
+    "  opd serve --model DIR [--host H] [--port N] [--threads N] [--max-sequences N]\n"
+    "  opd eval --model DIR CONFIG [--set KEY=VALUE]...\n"
+    "  opd generate --model DIR --prompt TEXT [--max-tokens N] [--count N]\n"
+    "               [--temperature T] [--top-p P] [--top-k K] [--seed N]\n"
+    "  opd config CONFIG [--set KEY=VALUE]...      print the effective configuration\n"
+    "\n"
+    "options of every command:\n"
+    "  --log-level error|warn|info|debug      what goes to stderr (default: warn)\n"
+    "  -h, --help        -V, --version\n"
+    "\n"
+    "seed-page flags (opd run, opd config), as the on-policy distillation page has them:\n"
+    "  --use-opd  --opd-type sglang|megatron  --opd-kl-coef X  --opd-only-reward\n"
+    "  --opd-teacher-load DIR  --opd-teacher-ckpt-step N  --opd-teacher-timeout-s S\n"
+    "  --opd-log-prob-top-k K  --rm-url URL\n"
+    "\n"
+    "environment: NO_COLOR turns colours off; OPD_CPU_ISA=plain|avx512 chooses the kernels.\n"
+    "\n"
+    "exit codes:\n"
+    "  0  done                              4  disk, memory or another resource ran out\n"
+    "  1  internal error                    5  a peer failed: teacher unreachable or invalid\n"
+    "  2  command line or configuration     6  the run stopped itself: no teacher, bad numbers\n"
+    "  3  malformed data or model file    130  stopped by a signal, state saved\n"
+    "\n"
+    "start with:  opd run configs/quickstart.yaml\n";
+
+static int exit_code(opd_err err) {
+    if (err == OPD_ERR_INTERRUPTED) return 130;
+    if (err == OPD_ERR_INTERNAL) return 1;
+    switch (opd_err_category_of(err)) {
+    case OPD_ERR_CATEGORY_OK: return 0;
+    case OPD_ERR_CATEGORY_USAGE: return 2;
+    case OPD_ERR_CATEGORY_PROTO: return 3;
+    case OPD_ERR_CATEGORY_RESOURCE: return 4;
+    case OPD_ERR_CATEGORY_PEER:
+    case OPD_ERR_CATEGORY_TIMEOUT:
+    case OPD_ERR_CATEGORY_CLOSED:
+    case OPD_ERR_CATEGORY_AGAIN: return 5;
+    case OPD_ERR_CATEGORY_FATAL: return 6;
+    }
+    return 1;
+}
+
+static opd_err unknown(const args *a, const char *command) {
+    if (a->name != NULL)
+        return opd_fail(OPD_ERR_INVALID, "there is no option --%s of opd %s; see opd --help",
+                        a->name, command);
+    return opd_fail(OPD_ERR_INVALID, "unexpected argument \"%s\"; see opd --help", a->value);
+}
+
+/* What the library's configuration reads itself: flags as written, in order. */
+typedef struct config_args {
+    const char *args[CONFIG_ARGS_MAX];
+    size_t count;
+} config_args;
+
+static opd_err keep(config_args *kept, const char *word) {
+    if (kept->count == CONFIG_ARGS_MAX)
+        return opd_fail(OPD_ERR_LIMIT, "more than %d configuration flags", CONFIG_ARGS_MAX);
+    kept->args[kept->count++] = word;
+    return OPD_OK;
+}
+
+/* Takes the current argument as the configuration's path or as one of its flags, which
+ * keeps the word after it as its value unless it is one of the two bare flags. */
+static opd_err config_arg(args *a, config_args *kept, const char **path) {
+    const char *word = a->argv[a->next - 1];
+    if (a->name == NULL) {
+        if (*path != NULL) return unknown(a, "run");
+        *path = word;
+        return OPD_OK;
+    }
+    opd_err err = keep(kept, word);
+    bool bare = args_is(a, "use-opd", 0) || args_is(a, "opd-only-reward", 0);
+    if (err != OPD_OK || bare || a->value != NULL) return err;
+    const char *value;
+    err = args_text(a, &value);
+    return err != OPD_OK ? err : keep(kept, value);
+}
+
+/* --log-level, known to every command; *out_taken says whether it was that. */
+static opd_err common_arg(args *a, bool *out_taken) {
+    *out_taken = args_is(a, "log-level", 0);
+    if (!*out_taken) return OPD_OK;
+    const char *text;
+    opd_err err = args_text(a, &text);
+    return err != OPD_OK ? err : opd_log_set_level_name(text);
+}
+
+static opd_err command_run(args *a) {
+    opd_run_options options = {.handle_signals = true, .screen = stdout};
+    config_args kept = {.count = 0};
+    opd_err err = OPD_OK;
+    while (err == OPD_OK && args_next(a)) {
+        bool taken;
+        err = common_arg(a, &taken);
+        if (err != OPD_OK || taken) continue;
+        if (args_is(a, "resume", 0)) options.resume = true;
+        else if (args_is(a, "force", 0)) options.force = true;
+        else err = config_arg(a, &kept, &options.config.path);
+    }
+    if (err != OPD_OK) return err;
+    if (options.config.path == NULL)
+        return opd_fail(OPD_ERR_INVALID, "a configuration file is missing; try: opd run "
+                                         "configs/quickstart.yaml");
+    if (options.resume && options.force)
+        return opd_fail(OPD_ERR_INVALID, "--resume keeps the run folder and --force replaces "
+                                         "it; give one of them");
+    options.config.args = kept.args;
+    options.config.arg_count = kept.count;
+    return opd_run(&options);
+}
+
+static opd_err command_config(args *a) {
+    opd_config_source source = {.path = NULL};
+    config_args kept = {.count = 0};
+    opd_err err = OPD_OK;
+    while (err == OPD_OK && args_next(a)) {
+        bool taken;
+        err = common_arg(a, &taken);
+        if (err == OPD_OK && !taken) err = config_arg(a, &kept, &source.path);
+    }
+    if (err != OPD_OK) return err;
+    if (source.path == NULL)
+        return opd_fail(OPD_ERR_INVALID, "a configuration file is missing");
+    source.args = kept.args;
+    source.arg_count = kept.count;
+    return opd_config_show(&source, stdout);
+}
+
+static opd_err command_serve(args *a) {
+    opd_serve_options options = {.handle_signals = true, .screen = stdout};
+    opd_err err = OPD_OK;
+    while (err == OPD_OK && args_next(a)) {
+        bool taken;
+        err = common_arg(a, &taken);
+        if (err != OPD_OK || taken) continue;
+        if (args_is(a, "model", 'm')) err = args_text(a, &options.model);
+        else if (args_is(a, "host", 0)) err = args_text(a, &options.host);
+        else if (args_is(a, "port", 'p')) err = args_int(a, 0, 65535, &options.port);
+        else if (args_is(a, "threads", 't')) err = args_int(a, 1, 256, &options.threads);
+        else if (args_is(a, "max-sequences", 0))
+            err = args_int(a, 1, 4096, &options.max_sequences);
+        else if (args_is(a, "exit-with-parent", 0)) options.exit_with_parent = true;
+        else err = unknown(a, "serve");
+    }
+    if (err != OPD_OK) return err;
+    if (options.model == NULL) return opd_fail(OPD_ERR_INVALID, "--model DIR is missing");
+    return opd_serve(&options);
+}
+
+static opd_err command_eval(args *a) {
+    opd_eval_options options = {.handle_signals = true, .screen = stdout};
+    config_args kept = {.count = 0};
+    opd_err err = OPD_OK;
+    while (err == OPD_OK && args_next(a)) {
+        bool taken;
+        err = common_arg(a, &taken);
+        if (err != OPD_OK || taken) continue;
+        if (args_is(a, "model", 'm')) err = args_text(a, &options.model);
+        else err = config_arg(a, &kept, &options.config.path);
+    }
+    if (err != OPD_OK) return err;
+    if (options.model == NULL) return opd_fail(OPD_ERR_INVALID, "--model DIR is missing");
+    if (options.config.path == NULL)
+        return opd_fail(OPD_ERR_INVALID, "a configuration file with an eval section is missing");
+    options.config.args = kept.args;
+    options.config.arg_count = kept.count;
+    opd_accuracy accuracy;
+    return opd_evaluate(&options, &accuracy);
+}
+
+static opd_err generate_arg(args *a, opd_generate_options *options) {
+    if (args_is(a, "model", 'm')) return args_text(a, &options->model);
+    if (args_is(a, "prompt", 0)) return args_text(a, &options->prompt);
+    if (args_is(a, "max-tokens", 0)) return args_int(a, 1, 1 << 20, &options->max_tokens);
+    if (args_is(a, "count", 'n')) return args_int(a, 1, 4096, &options->count);
+    if (args_is(a, "temperature", 0)) return args_double(a, 0, 100, &options->temperature);
+    if (args_is(a, "top-p", 0)) return args_double(a, 0, 1, &options->top_p);
+    if (args_is(a, "top-k", 0)) return args_int(a, 0, 1 << 24, &options->top_k);
+    if (args_is(a, "seed", 0)) return args_u64(a, &options->seed);
+    return unknown(a, "generate");
+}
+
+static opd_err command_generate(args *a) {
+    opd_generate_options options = {.handle_signals = true, .out = stdout};
+    opd_err err = OPD_OK;
+    while (err == OPD_OK && args_next(a)) {
+        bool taken;
+        err = common_arg(a, &taken);
+        if (err == OPD_OK && !taken) err = generate_arg(a, &options);
+    }
+    if (err != OPD_OK) return err;
+    if (options.model == NULL) return opd_fail(OPD_ERR_INVALID, "--model DIR is missing");
+    if (options.prompt == NULL) return opd_fail(OPD_ERR_INVALID, "--prompt TEXT is missing");
+    return opd_generate(&options);
+}
+
+static const struct {
+    const char *name;
+    opd_err (*run)(args *a);
+} COMMANDS[] = {
+    {"run", command_run},           {"serve", command_serve},   {"eval", command_eval},
+    {"generate", command_generate}, {"config", command_config},
+};
+
+int main(int argc, char **argv) {
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
+        (void)fputs(HELP, stdout);
+        return 0;
+    }
+    if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
+        (void)printf("opd %s\n", opd_version());
+        return 0;
+    }
+    if (argc < 2) {
+        (void)fputs(HELP, stderr);
+        return 2;
+    }
+    for (size_t i = 0; i < sizeof COMMANDS / sizeof COMMANDS[0]; i++) {
+        if (strcmp(argv[1], COMMANDS[i].name) != 0) continue;
+        args a;
+        args_init(&a, argc - 2, argv + 2);
+        opd_err err = COMMANDS[i].run(&a);
+        if (err != OPD_OK)
+            (void)fprintf(stderr, "opd %s: %s\n", COMMANDS[i].name,
+                          opd_err_context()[0] ? opd_err_context() : opd_err_text(err));
+        return exit_code(err);
+    }
+    (void)fprintf(stderr, "opd: there is no command \"%s\"; see opd --help\n", argv[1]);
+    return 2;
+}

@@ -1,0 +1,102 @@
+/* opd/run.h - what the opd command does, as calls: run, serve, eval, generate, config.
+ *
+ * Each call builds its own event loop, runs to its end on the calling thread and leaves
+ * nothing behind (threads, handles, children). Calls may follow one another; two calls may
+ * run at once on different threads of one process only if neither installs signals
+ * (`handle_signals` false). Errors carry a one-paragraph context (opd/err.h).
+ * Implemented by actors/run.
+ */
+#ifndef OPD_RUN_H
+#define OPD_RUN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "opd/err.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Version of the library, "MAJOR.MINOR.PATCH". */
+const char *opd_version(void);
+
+/* A configuration as the command line gives it. */
+typedef struct opd_config_source {
+    const char *path;          /* YAML file; borrowed                                     */
+    const char *const *args;   /* "--set", "k=v" and seed-page flags as written; borrowed */
+    size_t arg_count;
+} opd_config_source;
+
+typedef struct opd_run_options {
+    opd_config_source config;
+    bool resume;               /* go on in an existing run folder                         */
+    bool force;                /* replace an existing run folder                          */
+    bool handle_signals;       /* SIGINT and SIGTERM stop in order and save               */
+    const char *program;       /* path of the opd command, to start `opd serve` children;
+                                  NULL: /proc/self/exe                                    */
+    FILE *screen;              /* progress and the final table; NULL: none                */
+} opd_run_options;
+
+/* Runs a recipe: every stage in order, results under runs/NAME/. Blocks until the end.
+ * Errors: CONFIG, EXISTS (the run folder), NOT_FOUND, MISMATCH (teacher and student),
+ * REFUSED/TIMEOUT (teacher unreachable at start), TEACHER_LOST, NUMERIC, DISK,
+ * INTERRUPTED (stopped by a signal; a checkpoint was saved). */
+OPD_MUST_CHECK opd_err opd_run(const opd_run_options *options);
+
+/* Writes the effective configuration as YAML to `out`. Errors: CONFIG, IO. */
+OPD_MUST_CHECK opd_err opd_config_show(const opd_config_source *source, FILE *out);
+
+typedef struct opd_serve_options {
+    const char *model;         /* Hugging Face directory                                  */
+    const char *host;          /* NULL: 127.0.0.1                                         */
+    int port;                  /* 0: any free port                                        */
+    int threads;               /* compute threads, 0: 1                                   */
+    int max_sequences;         /* sequences generated at once, 0: 64                      */
+    bool handle_signals;
+    bool exit_with_parent;     /* stop when the starting process is gone                  */
+    FILE *screen;              /* the ready line "opd serve: ready on http://HOST:PORT"   */
+} opd_serve_options;
+
+/* Serves a model over HTTP/2 (cleartext, prior knowledge) with SGLang's /generate, /health
+ * and /model_info until a signal stops it. Errors: NOT_FOUND, PARSE, EXISTS (port busy). */
+OPD_MUST_CHECK opd_err opd_serve(const opd_serve_options *options);
+
+/* A share of right answers with its Wilson 95 % interval; all in 0..1. */
+typedef struct opd_accuracy {
+    double accuracy, low, high;
+    uint64_t n;
+} opd_accuracy;
+
+typedef struct opd_eval_options {
+    opd_config_source config;  /* path may be NULL: defaults with the args                */
+    const char *model;         /* Hugging Face directory                                  */
+    bool handle_signals;
+    FILE *screen;
+} opd_eval_options;
+
+/* Evaluates a model on the configuration's eval set: pass@1. */
+OPD_MUST_CHECK opd_err opd_evaluate(const opd_eval_options *options, opd_accuracy *out);
+
+typedef struct opd_generate_options {
+    const char *model;         /* Hugging Face directory                                  */
+    const char *prompt;        /* text                                                    */
+    int max_tokens;            /* 0: 256                                                  */
+    int count;                 /* answers to the prompt, 0: 1                             */
+    double temperature;        /* 0: greedy                                               */
+    double top_p;              /* 0 or 1: off                                             */
+    int top_k;                 /* 0: off                                                  */
+    uint64_t seed;
+    bool handle_signals;
+    FILE *out;                 /* one answer per line                                     */
+} opd_generate_options;
+
+/* Generates text from a prompt. Errors: NOT_FOUND, PARSE, INVALID (prompt too long). */
+OPD_MUST_CHECK opd_err opd_generate(const opd_generate_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
