@@ -1,0 +1,58 @@
+/* metrics.h - every number a run reports, in one table.
+ *
+ * A report is an array of doubles indexed by opd_metric; NaN means "not measured". Names are
+ * the seed system's where it has one. Means over tokens are taken per sample over its usable
+ * tokens, then over the samples that have any. Thread: any (constants).
+ */
+#ifndef OPD_ACTORS_METRICS_H
+#define OPD_ACTORS_METRICS_H
+
+/* rollout/: the samples of a batch before the update. teacher/: its scores. train/: the
+ * optimizer step. perf/: time. */
+#define OPD_METRIC_TABLE(X)                                                                    \
+    X(RAW_REWARD, "rollout/raw_reward")                 /* mean reward as given            */  \
+    X(REWARDS, "rollout/rewards")                       /* after group normalisation       */  \
+    X(ADVANTAGES, "rollout/advantages")                 /* after OPD term and whitening    */  \
+    X(LOG_PROBS, "rollout/log_probs")                   /* student before the update       */  \
+    X(TEACHER_LOG_PROBS, "rollout/teacher_log_probs")   /* valid tokens only               */  \
+    X(OPD_REVERSE_KL, "rollout/opd_reverse_kl")         /* student - teacher, valid tokens */  \
+    X(OPD_OVERLAP, "rollout/opd_overlap_ratio")         /* |top-k and top-k| / k           */  \
+    X(OPD_OVERLAP_COVERAGE, "rollout/opd_overlap_coverage")                                    \
+    X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
+    X(TRUNCATED, "rollout/truncated_ratio")                                                    \
+    X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
+    X(VALID_SHARE, "teacher/valid_share")               /* valid / response tokens, 0..1   */  \
+    X(INVALID_TOKENS, "teacher/invalid_tokens")                                                \
+    X(FALLBACK_TOKENS, "teacher/fallback_tokens")       /* seed's fallback policy only     */  \
+    X(TEACHER_LATENCY_MS, "teacher/latency_ms")         /* mean, request to last answer    */  \
+    X(TEACHER_ATTEMPTS, "teacher/attempts")             /* requests per sample             */  \
+    X(LOSS, "train/loss")                                                                      \
+    X(PG_LOSS, "train/pg_loss")                                                                \
+    X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \
+    X(PPO_KL, "train/ppo_kl")                           /* old - current log-prob          */  \
+    X(ENTROPY, "train/entropy_loss")                                                           \
+    X(LOGPROB_ABS_DIFF, "train/train_rollout_logprob_abs_diff")                                \
+    X(GRAD_NORM, "train/grad_norm")                                                            \
+    X(LR, "train/lr")                                                                          \
+    X(SKIPPED, "train/steps_skipped")                   /* so far: non-finite numbers      */  \
+    X(UNSCORED, "train/batches_without_score")          /* so far: no step was made        */  \
+    X(TOKENS, "train/tokens")                           /* tokens in the batch             */  \
+    X(SAMPLES, "train/samples")                                                                \
+    X(STEP_TIME, "perf/step_time")                      /* s, batch to batch               */  \
+    X(TRAIN_TIME, "perf/train_time")                    /* s, computing                    */  \
+    X(WAIT_TIME, "perf/train_wait_time")                /* s, waiting for the batch        */
+
+typedef enum opd_metric {
+#define X(name, text) OPD_METRIC_##name,
+    OPD_METRIC_TABLE(X)
+#undef X
+    OPD_METRIC_COUNT
+} opd_metric;
+
+/* Name of a metric as in metrics.jsonl, never NULL for metric < OPD_METRIC_COUNT. */
+const char *opd_metric_name(opd_metric metric);
+
+/* Sets all values to NaN. */
+void opd_metrics_clear(double values[OPD_METRIC_COUNT]);
+
+#endif

@@ -1,0 +1,331 @@
+/* learner.c - the units of work of a batch (learner.h).
+ *
+ * State of a batch: PREPARE (log-probs of stale samples, by micro-batch) -> ADVANTAGE ->
+ * TRAIN (micro-batches of optimizer step s) -> UPDATE -> TRAIN of step s+1 ... -> DONE.
+ * Thread: the trainer's lane. The learner owns its graph, gradients and scratch arrays.
+ */
+#include "actors/trainer/learner.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "actors/trainer/overlap.h"
+#include "actors/trainer/sft_loss.h"
+#include "core/base/check.h"
+
+typedef enum phase { PHASE_PREPARE, PHASE_ADVANTAGE, PHASE_TRAIN, PHASE_UPDATE, PHASE_DONE } phase;
+
+struct opd_learner {
+    opd_learner_options o;
+    opd_graph *graph;
+    opd_optimizer *optimizer;
+    float *grads; /* [param_count] */
+
+    const opd_batch *batch;
+    phase phase;
+    size_t cursor, end;  /* samples of the current pass still to do: [cursor, end) */
+    uint32_t step;       /* optimizer step within the batch */
+    bool stepped;
+    uint32_t nonfinite_run;
+    uint64_t nonfinite, unscored; /* batches, so far */
+
+    /* per response row of the batch */
+    float *student_logp, *advantages, *weights, *logp, *entropy, *dlogp, *dentropy;
+    uint8_t *mask;
+    int32_t *student_topk;
+    opd_score_row *rows;
+    size_t *micro_start; /* [samples_max + 1] */
+
+    opd_advantage_stats advantage;
+    opd_policy_stats policy;
+    opd_overlap overlap;
+    double sft_loss, logp_diff, logp_sum;
+    size_t first_rows; /* rows seen by the first optimizer step's pass */
+    opd_optimizer_report update;
+};
+
+static opd_err learner_alloc(opd_learner *l) {
+    const opd_alloc *a = l->o.alloc;
+    size_t n = l->o.tokens_max, k = l->o.teacher_k ? l->o.teacher_k : 1;
+    l->grads = opd_mem_get(a, l->o.model->param_count * sizeof(float));
+    float **columns[] = {&l->student_logp, &l->advantages, &l->weights, &l->logp,
+                         &l->entropy, &l->dlogp, &l->dentropy};
+    bool whole = l->grads != NULL;
+    for (size_t i = 0; i < OPD_COUNTOF(columns); i++) {
+        *columns[i] = opd_mem_get(a, n * sizeof(float));
+        whole = whole && *columns[i] != NULL;
+    }
+    l->mask = opd_mem_get(a, n);
+    l->student_topk = opd_mem_get(a, n * k * sizeof(int32_t));
+    l->rows = opd_mem_get(a, n * sizeof *l->rows);
+    l->micro_start = opd_mem_get(a, (l->o.samples_max + 1) * sizeof *l->micro_start);
+    whole = whole && l->mask && l->student_topk && l->rows && l->micro_start;
+    return whole ? OPD_OK : opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu "
+                                     "tokens; lower the batch or train.micro_batch_tokens", n);
+}
+
+opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out) {
+    OPD_ASSERT(options->steps_per_batch > 0 && options->temperature > 0);
+    OPD_TRY(opd_policy_config_check(&options->policy));
+    opd_learner *l = opd_mem_get(options->alloc, sizeof *l);
+    if (l == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for the learner");
+    l->o = *options;
+    opd_err err;
+    OPD_TRY_GOTO(learner_alloc(l), fail);
+    OPD_TRY_GOTO(opd_graph_create(options->kernels, &options->model->config, OPD_GRAPH_TRAIN,
+                                  options->micro_batch_tokens, options->alloc, &l->graph), fail);
+    OPD_TRY_GOTO(opd_optimizer_create(&options->optimizer, options->model->param_count,
+                                      options->alloc, &l->optimizer), fail);
+    opd_graph_set_weights(l->graph, l->o.model->params);
+    *out = l;
+    return OPD_OK;
+fail:
+    opd_learner_destroy(l);
+    return err;
+}
+
+void opd_learner_destroy(opd_learner *l) {
+    if (l == NULL) return;
+    opd_graph_destroy(l->graph);
+    opd_optimizer_destroy(l->optimizer);
+    void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
+                      l->dlogp, l->dentropy, l->mask, l->student_topk, l->rows, l->micro_start};
+    for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
+    opd_mem_free(l->o.alloc, l);
+}
+
+void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
+    OPD_ASSERT(batch->sample_count > 0 && batch->sample_count <= l->o.samples_max);
+    OPD_ASSERT(batch->row_count <= l->o.tokens_max && batch->top_k == l->o.teacher_k);
+    l->batch = batch;
+    l->phase = l->o.objective == OPD_OBJECTIVE_POLICY ? PHASE_PREPARE : PHASE_ADVANTAGE;
+    l->cursor = 0;
+    l->end = batch->sample_count;
+    l->step = 0;
+    l->stepped = false;
+    l->policy = (opd_policy_stats){.loss = 0};
+    l->overlap = (opd_overlap){.ratio = 0};
+    l->sft_loss = l->logp_diff = l->logp_sum = 0;
+    l->first_rows = 0;
+    l->update = (opd_optimizer_report){.grad_norm = (double)NAN};
+}
+
+/* Samples [from, to) of the batch as one packed micro-batch: as many as fit from `from`. */
+static size_t micro_end(const opd_learner *l, size_t from, size_t end) {
+    const opd_batch *b = l->batch;
+    size_t to = from + 1;
+    while (to < end && b->seq_start[to + 1] - b->seq_start[from] <= l->o.micro_batch_tokens) to++;
+    return to;
+}
+
+static opd_err micro_forward(opd_learner *l, size_t from, size_t to) {
+    const opd_batch *b = l->batch;
+    for (size_t i = from; i <= to; i++) l->micro_start[i - from] = b->seq_start[i] - b->seq_start[from];
+    opd_packed packed = {.seq_count = to - from, .seq_start = l->micro_start,
+                         .tokens = b->tokens + b->seq_start[from]};
+    size_t n = 0;
+    for (size_t i = from; i < to; i++) {
+        size_t rows = b->offsets[i + 1] - b->offsets[i];
+        size_t first = l->micro_start[i - from + 1] - rows; /* first response token */
+        for (size_t t = 0; t < rows; t++, n++)
+            l->rows[n] = (opd_score_row){
+                .row = first + t - 1, .target = packed.tokens[first + t],
+                .inverse_temperature = (float)(1.0 / l->o.temperature)};
+    }
+    return opd_graph_forward(l->graph, &packed);
+}
+
+/* Log-probs of the next stale samples; samples of the trainer's own version are copied. */
+static opd_err unit_prepare(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    while (l->cursor < l->end && b->reuse_logp[l->cursor]) {
+        size_t first = b->offsets[l->cursor], rows = b->offsets[l->cursor + 1] - first;
+        memcpy(l->student_logp + first, b->rollout_logp + first, rows * sizeof(float));
+        l->cursor++;
+    }
+    if (l->cursor == l->end) {
+        l->phase = PHASE_ADVANTAGE;
+        return OPD_OK;
+    }
+    size_t stale_end = l->cursor;
+    while (stale_end < l->end && !b->reuse_logp[stale_end]) stale_end++;
+    size_t to = micro_end(l, l->cursor, stale_end), first = b->offsets[l->cursor];
+    OPD_TRY(micro_forward(l, l->cursor, to));
+    opd_scores out = {.logp = l->student_logp + first};
+    OPD_TRY(opd_graph_score(l->graph, l->rows, b->offsets[to] - first, &out));
+    l->cursor = to;
+    return OPD_OK;
+}
+
+/* Response rows of the optimizer step's share of the batch: samples [first, end). */
+static void step_share(const opd_learner *l, uint32_t step, size_t *out_first, size_t *out_end) {
+    size_t n = l->batch->sample_count, parts = l->o.steps_per_batch;
+    *out_first = n * step / parts;
+    *out_end = n * (step + 1) / parts;
+}
+
+/* Sets the loss weights of the step's samples and starts its pass; an empty share is skipped. */
+static void step_begin(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    size_t first;
+    step_share(l, l->step, &first, &l->end);
+    l->cursor = first;
+    size_t count = l->end - first;
+    if (count > 0) {
+        const size_t *offsets = b->offsets + first;
+        size_t tokens = opd_reduction_tokens(count, offsets, l->mask);
+        opd_reduction_weights(l->o.reduction, count, offsets, l->mask, count, tokens, l->weights);
+    }
+    memset(l->grads, 0, l->o.model->param_count * sizeof(float));
+    l->phase = count > 0 ? PHASE_TRAIN : PHASE_DONE;
+}
+
+static opd_err unit_advantage(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    if (l->o.objective == OPD_OBJECTIVE_SFT) {
+        memset(l->mask, 1, b->row_count);
+        step_begin(l);
+        return OPD_OK;
+    }
+    opd_advantage_input in = {
+        .sample_count = b->sample_count, .offsets = b->offsets, .groups = b->groups,
+        .rewards = b->rewards, .reward_valid = b->reward_valid, .student_logp = l->student_logp,
+        .teacher_logp = b->teacher_logp, .teacher_valid = b->teacher_valid,
+        .rollout_logp = b->rollout_logp};
+    OPD_TRY(opd_advantage_compute(l->o.alloc, &l->o.advantage, &in, l->advantages, l->mask,
+                                  &l->advantage));
+    if (l->advantage.steppable) {
+        step_begin(l);
+    } else {
+        l->unscored++;
+        l->phase = PHASE_DONE;
+    }
+    return OPD_OK;
+}
+
+/* What the first pass over the batch shows: it runs under the weights before the update. */
+static void measure_first_pass(opd_learner *l, size_t first, size_t rows) {
+    const opd_batch *b = l->batch;
+    for (size_t t = first; t < first + rows; t++) {
+        l->logp_diff += fabs((double)l->logp[t] - (double)b->rollout_logp[t]);
+        l->logp_sum += (double)l->logp[t];
+    }
+    l->first_rows += rows;
+}
+
+static opd_err unit_train(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    size_t to = micro_end(l, l->cursor, l->end);
+    size_t first = b->offsets[l->cursor], rows = b->offsets[to] - first;
+    bool policy = l->o.objective == OPD_OBJECTIVE_POLICY, entropy = policy;
+    OPD_TRY(micro_forward(l, l->cursor, to));
+    bool top_k = policy && l->o.teacher_k > 0;
+    opd_scores out = {.logp = l->logp + first, .entropy = entropy ? l->entropy + first : NULL,
+                      .top_k = top_k ? l->o.teacher_k : 0,
+                      .top_ids = top_k ? l->student_topk + first * l->o.teacher_k : NULL};
+    OPD_TRY(opd_graph_score(l->graph, l->rows, rows, &out));
+    const float *dentropy = NULL;
+    if (policy) {
+        if (l->step == 0) measure_first_pass(l, first, rows);
+        opd_policy_loss(&l->o.policy, rows, l->logp + first, l->student_logp + first,
+                        l->advantages + first, l->weights + first, l->entropy + first,
+                        l->dlogp + first, l->dentropy + first, &l->policy);
+        if (l->o.policy.entropy_coef != 0) dentropy = l->dentropy + first;
+    } else {
+        opd_sft_loss(rows, l->logp + first, l->weights + first, l->dlogp + first, &l->sft_loss);
+    }
+    OPD_TRY(opd_graph_backward(l->graph, l->rows, rows, l->dlogp + first, dentropy, l->grads));
+    l->cursor = to;
+    if (l->cursor == l->end) l->phase = PHASE_UPDATE;
+    return OPD_OK;
+}
+
+static void unit_update(opd_learner *l) {
+    double loss = l->o.objective == OPD_OBJECTIVE_POLICY ? l->policy.loss : l->sft_loss;
+    l->update = (opd_optimizer_report){.grad_norm = (double)NAN, .skipped = true};
+    if (isfinite(loss))
+        l->update = opd_optimizer_step(l->optimizer, l->o.kernels, l->o.model, l->grads);
+    if (l->update.skipped) {
+        l->nonfinite++;
+        l->nonfinite_run++;
+        l->phase = PHASE_DONE; /* the rest of this batch would meet the same numbers */
+        return;
+    }
+    l->nonfinite_run = 0;
+    l->stepped = true;
+    opd_graph_set_weights(l->graph, l->o.model->params);
+    if (++l->step < l->o.steps_per_batch) step_begin(l);
+    else l->phase = PHASE_DONE;
+}
+
+static void measure_overlap(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    if (l->o.teacher_k == 0 || !l->stepped) return;
+    opd_overlap_input in = {.sample_count = b->sample_count, .offsets = b->offsets,
+                            .teacher_valid = b->teacher_valid, .student_k = l->o.teacher_k,
+                            .teacher_k = b->top_k, .student_ids = l->student_topk,
+                            .teacher_ids = b->teacher_topk};
+    opd_overlap_measure(&in, &l->overlap);
+}
+
+opd_err opd_learner_advance(opd_learner *l, bool *out_done) {
+    *out_done = false;
+    switch (l->phase) {
+    case PHASE_PREPARE: return unit_prepare(l);
+    case PHASE_ADVANTAGE: OPD_TRY(unit_advantage(l)); break;
+    case PHASE_TRAIN: return unit_train(l);
+    case PHASE_UPDATE: unit_update(l); break;
+    case PHASE_DONE: break;
+    }
+    if (l->phase == PHASE_DONE) {
+        measure_overlap(l);
+        *out_done = true;
+    }
+    return OPD_OK;
+}
+
+static void report_policy(const opd_learner *l, double *v) {
+    const opd_advantage_stats *a = &l->advantage;
+    double steps = l->step > 0 ? (double)l->step : 1.0;
+    v[OPD_METRIC_RAW_REWARD] = a->raw_reward_mean;
+    v[OPD_METRIC_REWARDS] = a->reward_mean;
+    v[OPD_METRIC_ADVANTAGES] = a->advantage_mean;
+    if (l->o.advantage.use_opd) {
+        size_t valid = a->valid_tokens;
+        v[OPD_METRIC_VALID_SHARE] = (double)valid / fmax(1.0, (double)a->response_tokens);
+        v[OPD_METRIC_INVALID_TOKENS] = (double)(a->response_tokens - valid);
+        v[OPD_METRIC_FALLBACK_TOKENS] = (double)a->fallback_tokens;
+        if (valid > 0) {
+            v[OPD_METRIC_OPD_REVERSE_KL] = a->reverse_kl;
+            v[OPD_METRIC_TEACHER_LOG_PROBS] = a->teacher_logp_mean;
+        }
+        if (l->overlap.rows > 0) v[OPD_METRIC_OPD_OVERLAP] = l->overlap.ratio;
+        if (l->o.teacher_k > 0) v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
+    }
+    if (!l->stepped) return;
+    v[OPD_METRIC_LOSS] = l->policy.loss / steps;
+    v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
+    v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / steps;
+    v[OPD_METRIC_PPO_KL] = l->policy.ppo_kl / steps;
+    v[OPD_METRIC_ENTROPY] = l->policy.entropy / steps;
+    v[OPD_METRIC_LOGPROB_ABS_DIFF] = l->logp_diff / (double)l->first_rows;
+    v[OPD_METRIC_LOG_PROBS] = l->logp_sum / (double)l->first_rows;
+}
+
+void opd_learner_report(const opd_learner *l, double values[OPD_METRIC_COUNT]) {
+    opd_metrics_clear(values);
+    if (l->o.objective == OPD_OBJECTIVE_POLICY) report_policy(l, values);
+    else values[OPD_METRIC_LOSS] = l->sft_loss / (l->step > 0 ? (double)l->step : 1.0);
+    values[OPD_METRIC_GRAD_NORM] = l->update.grad_norm;
+    values[OPD_METRIC_LR] = l->update.lr;
+    values[OPD_METRIC_SKIPPED] = (double)l->nonfinite;
+    values[OPD_METRIC_UNSCORED] = (double)l->unscored;
+}
+
+bool opd_learner_stepped(const opd_learner *l) { return l->stepped; }
+
+uint32_t opd_learner_nonfinite_run(const opd_learner *l) { return l->nonfinite_run; }
+
+uint64_t opd_learner_steps(const opd_learner *l) { return l->optimizer->step; }
+
+opd_optimizer *opd_learner_optimizer(opd_learner *l) { return l->optimizer; }

@@ -1,0 +1,74 @@
+/* learner.h - the computing half of the trainer: turns a batch into optimizer steps.
+ *
+ * A batch is worked off in units, each short enough for one job on the trainer's lane:
+ *   1. the student's log-probs before the first step, for samples whose rollout log-probs
+ *      are of older weights (values of the same version are reused: decoder and graph give
+ *      the same bits);
+ *   2. rewards, advantages, the OPD term (advantage.h), once, then frozen;
+ *   3. for each optimizer step over its share of the batch: forward, loss, backward per
+ *      micro-batch, then AdamW.
+ * A batch without a single valid teacher score (where one is needed) makes no step.
+ *
+ * Invariants: (1) the result depends on the batch, the weights and the optimizer state only,
+ * not on threads or on what ran before; (2) a non-finite loss or gradient leaves weights and
+ * moments untouched and is counted.
+ * Thread: the trainer's lane between begin and done; the model and the batch are borrowed.
+ */
+#ifndef OPD_ACTORS_TRAINER_LEARNER_H
+#define OPD_ACTORS_TRAINER_LEARNER_H
+
+#include "actors/metrics.h"
+#include "actors/trainer/advantage.h"
+#include "actors/trainer/batch.h"
+#include "actors/trainer/policy_loss.h"
+#include "models/graph.h"
+#include "models/optimizer.h"
+
+typedef enum opd_objective { OPD_OBJECTIVE_SFT, OPD_OBJECTIVE_POLICY } opd_objective;
+
+typedef struct opd_learner_options {
+    opd_kernels *kernels;             /* the lane's; borrowed                           */
+    opd_model *model;                 /* trained in place; borrowed                     */
+    opd_objective objective;
+    size_t micro_batch_tokens;        /* packed tokens of a micro-batch, at least one sample */
+    size_t samples_max, tokens_max;   /* largest batch                                  */
+    size_t teacher_k;                 /* width of the batch's teacher_topk              */
+    uint32_t steps_per_batch;         /* optimizer steps, >= 1                          */
+    double temperature;               /* of the rollouts, > 0                           */
+    opd_reduction reduction;
+    opd_advantage_config advantage;
+    opd_policy_config policy;
+    opd_optimizer_config optimizer;
+    const opd_alloc *alloc;
+} opd_learner_options;
+
+typedef struct opd_learner opd_learner;
+
+/* Errors: INVALID (a setting), NOMEM. */
+OPD_MUST_CHECK opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out);
+void opd_learner_destroy(opd_learner *learner);
+
+/* Starts on a batch, which stays untouched until done. */
+void opd_learner_begin(opd_learner *learner, const opd_batch *batch);
+
+/* Does the next unit of work; *out_done when the batch is finished. Errors: TEACHER_LOST
+ * (policy fail), INVALID or LIMIT (a sample the graph cannot take), NOMEM. */
+OPD_MUST_CHECK opd_err opd_learner_advance(opd_learner *learner, bool *out_done);
+
+/* What the finished batch showed; values[] indexed by opd_metric (metrics.h), NaN where not
+ * measured. Sample counts, lengths and timing are the actor's to fill in. */
+void opd_learner_report(const opd_learner *learner, double values[OPD_METRIC_COUNT]);
+
+/* Whether the finished batch changed the weights. */
+bool opd_learner_stepped(const opd_learner *learner);
+
+/* Batches in a row that failed for non-finite numbers. */
+uint32_t opd_learner_nonfinite_run(const opd_learner *learner);
+
+/* Optimizer steps made so far (a resumed learner starts with the saved number). */
+uint64_t opd_learner_steps(const opd_learner *learner);
+
+/* Moments and step counter, for checkpoints. */
+opd_optimizer *opd_learner_optimizer(opd_learner *learner);
+
+#endif
