@@ -7,10 +7,9 @@
 #include <string.h>
 
 #include "cli/args.h"
+#include "opd/config.h"
 #include "opd/log.h"
 #include "opd/run.h"
-
-enum { CONFIG_ARGS_MAX = 256 };
 
 static const char HELP[] =
     "opd - on-policy distillation: a student model learns on its own samples from a teacher.\n"
@@ -66,34 +65,31 @@ static opd_err unknown(const args *a, const char *command) {
     return opd_fail(OPD_ERR_INVALID, "unexpected argument \"%s\"; see opd --help", a->value);
 }
 
-/* What the library's configuration reads itself: flags as written, in order. */
+/* A command that works on a configuration: its file, and the settings of the command line. */
 typedef struct config_args {
-    const char *args[CONFIG_ARGS_MAX];
-    size_t count;
+    const char *path;
+    opd_config_overrides *overrides;
 } config_args;
 
-static opd_err keep(config_args *kept, const char *word) {
-    if (kept->count == CONFIG_ARGS_MAX)
-        return opd_fail(OPD_ERR_LIMIT, "more than %d configuration flags", CONFIG_ARGS_MAX);
-    kept->args[kept->count++] = word;
+/* Takes --set and the seed-page flags out of the arguments not read yet. */
+static opd_err config_args_take(args *a, config_args *config) {
+    opd_err err = opd_config_overrides_create(NULL, &config->overrides);
+    if (err != OPD_OK) return err;
+    return opd_config_flags_parse(config->overrides, a->argc, a->argv, &a->argc);
+}
+
+/* The one plain word left: the configuration file. */
+static opd_err config_arg(args *a, config_args *config, const char *command) {
+    if (a->name != NULL || config->path != NULL) return unknown(a, command);
+    config->path = a->value;
     return OPD_OK;
 }
 
-/* Takes the current argument as the configuration's path or as one of its flags, which
- * keeps the word after it as its value unless it is one of the two bare flags. */
-static opd_err config_arg(args *a, config_args *kept, const char **path) {
-    const char *word = a->argv[a->next - 1];
-    if (a->name == NULL) {
-        if (*path != NULL) return unknown(a, "run");
-        *path = word;
-        return OPD_OK;
-    }
-    opd_err err = keep(kept, word);
-    bool bare = args_is(a, "use-opd", 0) || args_is(a, "opd-only-reward", 0);
-    if (err != OPD_OK || bare || a->value != NULL) return err;
-    const char *value;
-    err = args_text(a, &value);
-    return err != OPD_OK ? err : keep(kept, value);
+static opd_err config_load(const config_args *args_given, opd_config **out) {
+    if (args_given->path == NULL)
+        return opd_fail(OPD_ERR_INVALID, "a configuration file is missing; try: opd run "
+                                         "configs/quickstart.yaml");
+    return opd_config_load(NULL, args_given->path, args_given->overrides, out);
 }
 
 /* --log-level, known to every command; *out_taken says whether it was that. */
@@ -102,48 +98,67 @@ static opd_err common_arg(args *a, bool *out_taken) {
     if (!*out_taken) return OPD_OK;
     const char *text;
     opd_err err = args_text(a, &text);
-    return err != OPD_OK ? err : opd_log_set_level_name(text);
+    if (err != OPD_OK) return err;
+    for (int level = OPD_LOG_LEVEL_ERROR; level <= OPD_LOG_LEVEL_DEBUG; level++) {
+        if (strcmp(text, opd_log_level_name((opd_log_level)level)) != 0) continue;
+        opd_log_level_set((opd_log_level)level);
+        return OPD_OK;
+    }
+    return opd_fail(OPD_ERR_INVALID, "--log-level is error, warn, info or debug, not \"%s\"",
+                    text);
 }
 
-static opd_err command_run(args *a) {
-    opd_run_options options = {.handle_signals = true, .screen = stdout};
-    config_args kept = {.count = 0};
-    opd_err err = OPD_OK;
+static opd_err run_args(args *a, config_args *given, opd_run_options *options) {
+    opd_err err = config_args_take(a, given);
     while (err == OPD_OK && args_next(a)) {
         bool taken;
         err = common_arg(a, &taken);
         if (err != OPD_OK || taken) continue;
-        if (args_is(a, "resume", 0)) options.resume = true;
-        else if (args_is(a, "force", 0)) options.force = true;
-        else err = config_arg(a, &kept, &options.config.path);
+        if (args_is(a, "resume", 0)) options->resume = true;
+        else if (args_is(a, "force", 0)) options->force = true;
+        else err = config_arg(a, given, "run");
     }
-    if (err != OPD_OK) return err;
-    if (options.config.path == NULL)
-        return opd_fail(OPD_ERR_INVALID, "a configuration file is missing; try: opd run "
-                                         "configs/quickstart.yaml");
-    if (options.resume && options.force)
-        return opd_fail(OPD_ERR_INVALID, "--resume keeps the run folder and --force replaces "
-                                         "it; give one of them");
-    options.config.args = kept.args;
-    options.config.arg_count = kept.count;
-    return opd_run(&options);
+    if (err == OPD_OK && options->resume && options->force)
+        err = opd_fail(OPD_ERR_INVALID, "--resume keeps the run folder and --force replaces it; "
+                                        "give one of them");
+    return err != OPD_OK ? err : config_load(given, &options->config);
 }
 
-static opd_err command_config(args *a) {
-    opd_config_source source = {.path = NULL};
-    config_args kept = {.count = 0};
-    opd_err err = OPD_OK;
+static opd_err command_run(args *a) {
+    opd_run_options options = {.handle_signals = true, .screen = stdout};
+    config_args given = {.path = NULL};
+    opd_err err = run_args(a, &given, &options);
+    if (err == OPD_OK) err = opd_run(&options);
+    opd_config_destroy(options.config);
+    opd_config_overrides_destroy(given.overrides);
+    return err;
+}
+
+/* Prints the effective configuration; the caller frees *out_config. */
+static opd_err config_print(args *a, config_args *given, opd_config **out_config) {
+    opd_err err = config_args_take(a, given);
     while (err == OPD_OK && args_next(a)) {
         bool taken;
         err = common_arg(a, &taken);
-        if (err == OPD_OK && !taken) err = config_arg(a, &kept, &source.path);
+        if (err == OPD_OK && !taken) err = config_arg(a, given, "config");
     }
+    if (err == OPD_OK) err = config_load(given, out_config);
     if (err != OPD_OK) return err;
-    if (source.path == NULL)
-        return opd_fail(OPD_ERR_INVALID, "a configuration file is missing");
-    source.args = kept.args;
-    source.arg_count = kept.count;
-    return opd_config_show(&source, stdout);
+    char *text = NULL;
+    err = opd_config_yaml(NULL, *out_config, true, &text);
+    if (err == OPD_OK && (fputs(text, stdout) == EOF || fflush(stdout) != 0))
+        err = opd_fail(OPD_ERR_IO, "standard output could not be written");
+    opd_mem_free(NULL, text);
+    return err;
+}
+
+static opd_err command_config(args *a) {
+    config_args given = {.path = NULL};
+    opd_config *config = NULL;
+    opd_err err = config_print(a, &given, &config);
+    opd_config_destroy(config);
+    opd_config_overrides_destroy(given.overrides);
+    return err;
 }
 
 static opd_err command_serve(args *a) {
@@ -167,25 +182,31 @@ static opd_err command_serve(args *a) {
     return opd_serve(&options);
 }
 
-static opd_err command_eval(args *a) {
-    opd_eval_options options = {.handle_signals = true, .screen = stdout};
-    config_args kept = {.count = 0};
-    opd_err err = OPD_OK;
+static opd_err eval_args(args *a, config_args *given, const char **model, opd_config **out) {
+    opd_err err = config_args_take(a, given);
     while (err == OPD_OK && args_next(a)) {
         bool taken;
         err = common_arg(a, &taken);
         if (err != OPD_OK || taken) continue;
-        if (args_is(a, "model", 'm')) err = args_text(a, &options.model);
-        else err = config_arg(a, &kept, &options.config.path);
+        if (args_is(a, "model", 'm')) err = args_text(a, model);
+        else err = config_arg(a, given, "eval");
     }
     if (err != OPD_OK) return err;
-    if (options.model == NULL) return opd_fail(OPD_ERR_INVALID, "--model DIR is missing");
-    if (options.config.path == NULL)
-        return opd_fail(OPD_ERR_INVALID, "a configuration file with an eval section is missing");
-    options.config.args = kept.args;
-    options.config.arg_count = kept.count;
+    if (*model == NULL) return opd_fail(OPD_ERR_INVALID, "--model DIR is missing");
+    return config_load(given, out);
+}
+
+static opd_err command_eval(args *a) {
+    opd_eval_options options = {.handle_signals = true, .screen = stdout};
+    config_args given = {.path = NULL};
+    opd_config *config = NULL;
     opd_accuracy accuracy;
-    return opd_evaluate(&options, &accuracy);
+    opd_err err = eval_args(a, &given, &options.model, &config);
+    options.config = config;
+    if (err == OPD_OK) err = opd_evaluate(&options, &accuracy);
+    opd_config_destroy(config);
+    opd_config_overrides_destroy(given.overrides);
+    return err;
 }
 
 static opd_err generate_arg(args *a, opd_generate_options *options) {

@@ -1,4 +1,4 @@
-/* opd/run.h - what the opd command does, as calls: run, serve, eval, generate, config.
+/* opd/run.h - what the opd command does, as calls: run, serve, eval, generate.
  *
  * Each call builds its own event loop, runs to its end on the calling thread and leaves
  * nothing behind (threads, handles, children). Calls may follow one another; two calls may
@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "opd/config.h"
 #include "opd/err.h"
 
 #ifdef __cplusplus
@@ -23,15 +24,8 @@ extern "C" {
 /* Version of the library, "MAJOR.MINOR.PATCH". */
 const char *opd_version(void);
 
-/* A configuration as the command line gives it. */
-typedef struct opd_config_source {
-    const char *path;          /* YAML file; borrowed                                     */
-    const char *const *args;   /* "--set", "k=v" and seed-page flags as written; borrowed */
-    size_t arg_count;
-} opd_config_source;
-
 typedef struct opd_run_options {
-    opd_config_source config;
+    opd_config *config;        /* loaded (opd/config.h); borrowed                         */
     bool resume;               /* go on in an existing run folder                         */
     bool force;                /* replace an existing run folder                          */
     bool handle_signals;       /* SIGINT and SIGTERM stop in order and save               */
@@ -45,9 +39,6 @@ typedef struct opd_run_options {
  * REFUSED/TIMEOUT (teacher unreachable at start), TEACHER_LOST, NUMERIC, DISK,
  * INTERRUPTED (stopped by a signal; a checkpoint was saved). */
 OPD_MUST_CHECK opd_err opd_run(const opd_run_options *options);
-
-/* Writes the effective configuration as YAML to `out`. Errors: CONFIG, IO. */
-OPD_MUST_CHECK opd_err opd_config_show(const opd_config_source *source, FILE *out);
 
 typedef struct opd_serve_options {
     const char *model;         /* Hugging Face directory                                  */
@@ -67,11 +58,11 @@ OPD_MUST_CHECK opd_err opd_serve(const opd_serve_options *options);
 /* A share of right answers with its Wilson 95 % interval; all in 0..1. */
 typedef struct opd_accuracy {
     double accuracy, low, high;
-    uint64_t n;
+    size_t n;
 } opd_accuracy;
 
 typedef struct opd_eval_options {
-    opd_config_source config;  /* path may be NULL: defaults with the args                */
+    const opd_config *config;  /* its first stage with an eval.path says what and how     */
     const char *model;         /* Hugging Face directory                                  */
     bool handle_signals;
     FILE *screen;
