@@ -1,0 +1,162 @@
+/* messages.h - every message between opd's actors: who sends it to whom, and its fields.
+ *
+ * A message is a struct here and, on its way, a msgpack array [version, field...] with its
+ * bulk fields attached by reference (opd/actor.h). One table of fields per message gives the
+ * struct, the writer and the reader, so the three cannot drift apart. A reader ignores fields
+ * a newer writer appended; it refuses everything else that does not fit.
+ *
+ * Field kinds: U64 U32 F64 BOOL TEXT are in the body; I32S F32S U8S U64S F64S are attachments
+ * (an opd_slice; buf NULL means "none").
+ *
+ * Ownership: create adds references to the slices it is given; slices that read fills in
+ * belong to the message and live as long as it. Thread: the loop.
+ */
+#ifndef OPD_ACTORS_MESSAGES_H
+#define OPD_ACTORS_MESSAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "opd/actor.h"
+
+enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
+
+/* dataset -> rollout: continue this prompt. A group is a prompt's place in dataset order,
+ * counted over the epochs; it starts under weights of at least min_version. */
+#define OPD_PROMPT_FIELDS(X, T) \
+    X(T, U64, group) X(T, U32, epoch) X(T, U64, min_version) X(T, I32S, tokens) X(T, U8S, label)
+
+/* dataset -> trainer: one supervised example. */
+#define OPD_EXAMPLE_FIELDS(X, T) X(T, U64, group) X(T, U32, epoch) X(T, U32, prompt_len) X(T, I32S, tokens)
+
+/* rollout -> teacher, reward, batcher: a finished member of a group. finish: opd_finish.
+ * logp [R]; spans [n, 2]: (weight version, first response token), oldest first. */
+#define OPD_ROLLOUT_FIELDS(X, T)                                                              \
+    X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
+    X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label)
+
+/* teacher -> batcher: scores of the response, or why there are none. logp, valid [R];
+ * topk [R, k], -1 = none; without logp no token is valid. */
+#define OPD_SCORES_FIELDS(X, T)                                                               \
+    X(T, U64, group) X(T, U32, member) X(T, F32S, logp) X(T, U8S, valid) X(T, I32S, topk)                 \
+    X(T, U32, attempts) X(T, F64, latency_ms) X(T, TEXT, teacher) X(T, TEXT, reason)
+
+/* reward -> batcher. */
+#define OPD_REWARD_FIELDS(X, T) X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid)
+
+/* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. */
+#define OPD_SAMPLE_FIELDS(X, T)                                                               \
+    X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
+    X(T, F64, reward) X(T, BOOL, reward_valid) X(T, U32, attempts) X(T, F64, latency_ms)               \
+    X(T, TEXT, teacher) X(T, TEXT, reason) X(T, I32S, tokens) X(T, F32S, logp) X(T, F32S, teacher_logp)   \
+    X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)
+
+/* trainer -> dataset: prompts of groups below group_end may start, under min_version. */
+#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end) X(T, U64, min_version)
+
+/* teacher -> dataset: hold admission (no teacher answers), or go on. */
+#define OPD_HOLD_FIELDS(X, T) X(T, BOOL, hold)
+
+/* request to rollout, and its reply: continue one prompt outside of training. */
+#define OPD_GENERATE_FIELDS(X, T)                                                             \
+    X(T, I32S, tokens) X(T, U32, max_new) X(T, F64, temperature) X(T, F64, top_p) X(T, U32, top_k)        \
+    X(T, U64, seed) X(T, U64, group) X(T, U64, min_version)
+#define OPD_GENERATED_FIELDS(X, T) X(T, U32, finish) X(T, I32S, tokens) X(T, F32S, logp)
+
+/* request to scorer, and its reply: log-probs of tokens start+1 .. n-1, each given all
+ * before it. n = number of tokens; logp [n-1-start], topk_ids and topk_logp [.., top_k]. */
+#define OPD_SCORE_FIELDS(X, T) X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature)
+#define OPD_SCORED_FIELDS(X, T) X(T, F32S, logp) X(T, I32S, topk_ids) X(T, F32S, topk_logp)
+
+/* request to evaluator, and its reply: accuracy under weights of at least min_version. */
+#define OPD_EVALUATE_FIELDS(X, T) X(T, U64, min_version)
+#define OPD_EVALUATED_FIELDS(X, T) X(T, U64, correct) X(T, U64, total) X(T, F64, response_len)
+
+/* request to checkpoint, and its reply (no fields): save this state. */
+#define OPD_SAVE_FIELDS(X, T)                                                                 \
+    X(T, U64, step) X(T, U64, version) X(T, U64, group) X(T, U64, optimizer_step)                      \
+    X(T, F32S, params) X(T, F32S, m) X(T, F32S, v)
+#define OPD_SAVED_FIELDS(X, T) X(T, U64, step)
+
+/* trainer -> monitor: the numbers of a step, indexed by opd_metric. */
+#define OPD_REPORT_FIELDS(X, T) X(T, U64, step) X(T, F64S, values)
+
+/* anyone -> monitor: a line for the person and the log. */
+#define OPD_NOTE_FIELDS(X, T) X(T, U32, level) X(T, TEXT, text)
+
+/* anyone -> monitor: an accuracy was measured. */
+#define OPD_ACCURACY_FIELDS(X, T) X(T, U64, step) X(T, U64, correct) X(T, U64, total)
+
+/* teacher host -> teacher: where the server listens now; "" while there is none. */
+#define OPD_ENDPOINT_FIELDS(X, T) X(T, TEXT, url)
+
+#define OPD_MESSAGE_TABLE(M)                                                               \
+    M(PROMPT, prompt) M(EXAMPLE, example) M(ROLLOUT, rollout) M(SCORES, scores)            \
+    M(REWARD, reward) M(SAMPLE, sample) M(ADMIT, admit) M(HOLD, hold)                      \
+    M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
+    M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
+    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(ENDPOINT, endpoint)
+
+typedef enum opd_message_kind {
+    OPD_MESSAGE_NONE,
+#define M(NAME, name) OPD_MESSAGE_##NAME,
+    OPD_MESSAGE_TABLE(M)
+#undef M
+    OPD_MESSAGE_COUNT
+} opd_message_kind;
+
+#define OPD_FIELD_U64(name) uint64_t name;
+#define OPD_FIELD_U32(name) uint32_t name;
+#define OPD_FIELD_F64(name) double name;
+#define OPD_FIELD_BOOL(name) bool name;
+#define OPD_FIELD_TEXT(name) char name[OPD_MESSAGE_TEXT_SIZE];
+#define OPD_FIELD_I32S(name) opd_slice name;
+#define OPD_FIELD_F32S(name) opd_slice name;
+#define OPD_FIELD_U8S(name) opd_slice name;
+#define OPD_FIELD_U64S(name) opd_slice name;
+#define OPD_FIELD_F64S(name) opd_slice name;
+#define OPD_FIELD(owner, kind, name) OPD_FIELD_##kind(name)
+
+/* opd_prompt_fields, opd_example_fields, ... one struct per message. */
+#define M(NAME, name)                       \
+    typedef struct opd_##name##_fields {    \
+        OPD_##NAME##_FIELDS(OPD_FIELD, name) \
+    } opd_##name##_fields;
+OPD_MESSAGE_TABLE(M)
+#undef M
+
+/* Makes a message of `kind` from its struct. Errors: LIMIT (pool empty), NOMEM. */
+OPD_MUST_CHECK opd_err opd_message_create(opd_system *system, opd_message_kind kind,
+                                          const void *fields, opd_msg **out_msg);
+
+/* Fills the struct of `kind` from a message. Errors: MISMATCH (another kind), PARSE. */
+OPD_MUST_CHECK opd_err opd_message_read(const opd_msg *msg, opd_message_kind kind,
+                                        void *out_fields);
+
+/* Creates and sends; nothing is left to release on an error. Errors: those of
+ * opd_message_create, opd_send and opd_link_send. */
+OPD_MUST_CHECK opd_err opd_message_send(opd_ctx *ctx, opd_pid to, opd_message_kind kind,
+                                        const void *fields);
+OPD_MUST_CHECK opd_err opd_message_link_send(opd_ctx *ctx, opd_link *link,
+                                             opd_message_kind kind, const void *fields);
+OPD_MUST_CHECK opd_err opd_message_request(opd_ctx *ctx, opd_pid to, opd_message_kind kind,
+                                           const void *fields, uint64_t deadline_ns,
+                                           opd_reply_fn reply_fn, void *arg, uint64_t *out_id);
+
+/* Creates and replies; where the message cannot be made, the asker gets that error. */
+void opd_message_reply(opd_ctx *ctx, opd_msg *request, opd_message_kind kind,
+                       const void *fields);
+
+/* A new buffer holding a copy of count elements, as a slice that owns one reference.
+ * Errors: NOMEM. */
+OPD_MUST_CHECK opd_err opd_slice_copy(const opd_alloc *alloc, const void *data,
+                                      size_t size_bytes, opd_slice *out_slice);
+
+/* Sends a line to the monitor (if any); dropped and counted when its mailbox is full, for a
+ * line must never stop the work. level as in opd/log.h. */
+void opd_note(opd_ctx *ctx, opd_pid monitor, int level, const char *fmt, ...) OPD_PRINTF(4, 5);
+
+/* Name of a kind ("prompt"), never NULL. */
+const char *opd_message_name(opd_message_kind kind);
+
+#endif
