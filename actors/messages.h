@@ -51,8 +51,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, TEXT, teacher) X(T, TEXT, reason) X(T, I32S, tokens) X(T, F32S, logp) X(T, F32S, teacher_logp)   \
     X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)
 
-/* trainer -> dataset: prompts of groups below group_end may start, under min_version. */
-#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end) X(T, U64, min_version)
+/* trainer -> dataset: prompts of groups below group_end may start. */
+#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)
 
 /* teacher -> dataset: hold admission (no teacher answers), or go on. */
 #define OPD_HOLD_FIELDS(X, T) X(T, BOOL, hold)
@@ -87,6 +87,9 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 /* anyone -> monitor: an accuracy was measured. */
 #define OPD_ACCURACY_FIELDS(X, T) X(T, U64, step) X(T, U64, correct) X(T, U64, total)
 
+/* pipeline -> trainer: stop in order after the present step. */
+#define OPD_INTERRUPT_FIELDS(X, T) X(T, U32, reason)
+
 /* teacher host -> teacher: where the server listens now; "" while there is none. */
 #define OPD_ENDPOINT_FIELDS(X, T) X(T, TEXT, url)
 
@@ -95,7 +98,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     M(REWARD, reward) M(SAMPLE, sample) M(ADMIT, admit) M(HOLD, hold)                      \
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
-    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(ENDPOINT, endpoint)
+    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)                                              \
+    M(ENDPOINT, endpoint)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,
