@@ -1,0 +1,246 @@
+/* actors/trainer/advantage.c - see advantage.h for the order of the steps and their formulas.
+ * Double inside, float32 at the edges. No state, any thread. */
+#include "actors/trainer/advantage.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/check.h"
+
+/* Added to the standard deviation in step 1 and to the variance in step 5 (seed's values). */
+#define REWARD_STD_EPSILON 1e-6
+#define WHITEN_VARIANCE_EPSILON 1e-8
+
+/* A mean over samples of a mean over tokens: tokens are added to the open sample, which
+ * counts only if it got any. */
+typedef struct nested_mean {
+    double sum, sample_sum;
+    size_t samples, sample_tokens;
+} nested_mean;
+
+static void nested_add(nested_mean *mean, double value) {
+    mean->sample_sum += value;
+    mean->sample_tokens++;
+}
+
+static void nested_close_sample(nested_mean *mean) {
+    if (mean->sample_tokens > 0) {
+        mean->sum += mean->sample_sum / (double)mean->sample_tokens;
+        mean->samples++;
+    }
+    mean->sample_sum = 0;
+    mean->sample_tokens = 0;
+}
+
+static double nested_value(const nested_mean *mean) {
+    return mean->samples > 0 ? mean->sum / (double)mean->samples : 0;
+}
+
+/* ---- step 1: rewards within their group ---- */
+
+typedef struct member {
+    uint64_t group;
+    size_t sample;
+} member;
+
+static int compare_members(const void *left, const void *right) {
+    const member *a = left, *b = right;
+    if (a->group != b->group) return a->group < b->group ? -1 : 1;
+    return (a->sample > b->sample) - (a->sample < b->sample);
+}
+
+/* Normalises the `count` survivors of one group. */
+static void normalize_group(const member *members, size_t count, const double *rewards,
+                            bool divide_by_std, double *out_normalized) {
+    double mean = 0, squares = 0;
+    for (size_t i = 0; i < count; i++) mean += rewards[members[i].sample];
+    mean /= (double)count;
+    for (size_t i = 0; i < count; i++) {
+        double deviation = rewards[members[i].sample] - mean;
+        out_normalized[members[i].sample] = deviation;
+        squares += deviation * deviation;
+    }
+    if (!divide_by_std) return;
+    double std = sqrt(squares / (double)(count - 1));
+    for (size_t i = 0; i < count; i++)
+        out_normalized[members[i].sample] /= std + REWARD_STD_EPSILON;
+}
+
+opd_err opd_reward_normalize(const opd_alloc *alloc, const opd_advantage_config *config,
+                             const opd_advantage_input *in, double *out_normalized) {
+    for (size_t i = 0; i < in->sample_count; i++)
+        out_normalized[i] = config->normalize_rewards || !in->reward_valid[i] ? 0 : in->rewards[i];
+    if (!config->normalize_rewards || in->sample_count == 0) return OPD_OK;
+    member *members = opd_mem_get(alloc, in->sample_count * sizeof *members);
+    if (members == NULL)
+        return opd_fail(OPD_ERR_NOMEM, "no memory to group %zu samples", in->sample_count);
+    size_t survivors = 0;
+    for (size_t i = 0; i < in->sample_count; i++)
+        if (in->reward_valid[i]) members[survivors++] = (member){in->groups[i], i};
+    qsort(members, survivors, sizeof *members, compare_members);
+    for (size_t begin = 0, end; begin < survivors; begin = end) {
+        end = begin + 1;
+        while (end < survivors && members[end].group == members[begin].group) end++;
+        if (end - begin >= 2)
+            normalize_group(members + begin, end - begin, in->rewards, config->normalize_std,
+                            out_normalized);
+    }
+    opd_mem_free(alloc, members);
+    return OPD_OK;
+}
+
+/* ---- steps 2 to 4: the tokens ---- */
+
+/* What the loop over tokens carries along. */
+typedef struct token_pass {
+    const opd_advantage_config *config;
+    const opd_advantage_input *in;
+    float *advantages;
+    uint8_t *mask;
+    opd_advantage_stats *stats;
+    nested_mean reverse_kl, teacher_logp;
+} token_pass;
+
+/* Step 4 at token t: the advantage after the OPD term. The only place that reads a teacher's
+ * score, and it asks for validity first. Clears the token's mask where policy MASK wants so. */
+static double add_opd_term(token_pass *pass, size_t t, double advantage) {
+    const opd_advantage_config *config = pass->config;
+    const opd_advantage_input *in = pass->in;
+    double teacher_logp;
+    if (in->teacher_valid[t]) {
+        teacher_logp = (double)in->teacher_logp[t];
+        nested_add(&pass->reverse_kl, (double)in->student_logp[t] - teacher_logp);
+        nested_add(&pass->teacher_logp, teacher_logp);
+        pass->stats->valid_tokens++;
+    } else if (config->invalid_policy == OPD_INVALID_ROLLOUT_LOG_PROBS) {
+        teacher_logp = (double)in->rollout_logp[t];
+        pass->stats->fallback_tokens++;
+    } else {
+        if (config->only_reward) pass->mask[t] = 0;
+        return advantage;
+    }
+    if (config->kl_coef == 0) return advantage; /* exactly as without OPD */
+    return advantage - config->kl_coef * ((double)in->student_logp[t] - teacher_logp);
+}
+
+static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
+    const opd_advantage_config *config = pass->config;
+    const opd_advantage_input *in = pass->in;
+    for (size_t t = in->offsets[sample]; t < in->offsets[sample + 1]; t++) {
+        pass->mask[t] = in->mask == NULL || in->mask[t] != 0;
+        pass->advantages[t] = 0;
+        if (!pass->mask[t]) continue;
+        pass->stats->response_tokens++;
+        double advantage = config->only_reward ? 0 : reward;
+        if (config->use_opd) {
+            if (config->invalid_policy == OPD_INVALID_FAIL && !in->teacher_valid[t])
+                return opd_fail(OPD_ERR_TEACHER_LOST,
+                                "sample %zu, response token %zu has no valid teacher score, and "
+                                "the policy for invalid scores is \"fail\"",
+                                sample, t - in->offsets[sample]);
+            advantage = add_opd_term(pass, t, advantage);
+        }
+        if (!pass->mask[t]) continue;
+        pass->advantages[t] = (float)advantage;
+        pass->stats->used_tokens++;
+    }
+    nested_close_sample(&pass->reverse_kl);
+    nested_close_sample(&pass->teacher_logp);
+    return OPD_OK;
+}
+
+/* ---- step 5 ---- */
+
+void opd_whiten_measure(size_t count, const float *values, const uint8_t *mask,
+                        opd_moments *out_moments) {
+    *out_moments = (opd_moments){0};
+    for (size_t t = 0; t < count; t++) {
+        if (!mask[t]) continue;
+        double value = (double)values[t];
+        out_moments->sum += value;
+        out_moments->sum_squares += value * value;
+        out_moments->count += 1;
+    }
+}
+
+void opd_whiten_apply(const opd_moments *moments, size_t count, const uint8_t *mask,
+                      float *values) {
+    double n = moments->count, mean = 0, scale = 0;
+    if (n >= 2) {
+        mean = moments->sum / n;
+        double variance = (moments->sum_squares - moments->sum * mean) / (n - 1);
+        scale = 1 / sqrt(fmax(variance, 0) + WHITEN_VARIANCE_EPSILON);
+    }
+    for (size_t t = 0; t < count; t++)
+        values[t] = mask[t] && n >= 2 ? (float)(((double)values[t] - mean) * scale) : 0;
+}
+
+/* ---- the whole ---- */
+
+static opd_err check_input(const opd_advantage_config *config, const opd_advantage_input *in) {
+    OPD_ASSERT(in->sample_count == 0 || in->offsets[0] == 0);
+    if (in->rewards == NULL || in->reward_valid == NULL || in->groups == NULL)
+        return opd_fail(OPD_ERR_INVALID, "advantages need rewards, their validity and groups");
+    if (!config->use_opd)
+        return config->only_reward
+                   ? opd_fail(OPD_ERR_INVALID, "only_reward keeps nothing without the OPD term")
+                   : OPD_OK;
+    if (in->student_logp == NULL || in->teacher_logp == NULL || in->teacher_valid == NULL)
+        return opd_fail(OPD_ERR_INVALID, "the OPD term needs the log-probs of student and teacher");
+    if (config->invalid_policy == OPD_INVALID_ROLLOUT_LOG_PROBS && in->rollout_logp == NULL)
+        return opd_fail(OPD_ERR_INVALID, "the policy rollout_log_probs needs rollout log-probs");
+    return OPD_OK;
+}
+
+static void finish_stats(const token_pass *pass, const double *normalized) {
+    const opd_advantage_input *in = pass->in;
+    opd_advantage_stats *stats = pass->stats;
+    nested_mean advantages = {0};
+    double raw = 0, processed = 0;
+    for (size_t i = 0; i < in->sample_count; i++) {
+        for (size_t t = in->offsets[i]; t < in->offsets[i + 1]; t++)
+            if (pass->mask[t]) nested_add(&advantages, (double)pass->advantages[t]);
+        nested_close_sample(&advantages);
+        if (!in->reward_valid[i]) continue;
+        raw += in->rewards[i];
+        processed += normalized[i];
+        stats->reward_count++;
+    }
+    if (stats->reward_count > 0) {
+        stats->raw_reward_mean = raw / (double)stats->reward_count;
+        stats->reward_mean = processed / (double)stats->reward_count;
+    }
+    stats->advantage_mean = nested_value(&advantages);
+    stats->reverse_kl = nested_value(&pass->reverse_kl);
+    stats->teacher_logp_mean = nested_value(&pass->teacher_logp);
+    bool scored = !pass->config->use_opd || stats->valid_tokens + stats->fallback_tokens > 0;
+    stats->steppable = scored && stats->used_tokens > 0;
+}
+
+opd_err opd_advantage_compute(const opd_alloc *alloc, const opd_advantage_config *config,
+                              const opd_advantage_input *in, float *out_advantages,
+                              uint8_t *out_mask, opd_advantage_stats *out_stats) {
+    *out_stats = (opd_advantage_stats){0};
+    if (in->sample_count == 0) return OPD_OK;
+    OPD_TRY(check_input(config, in));
+    double *normalized = opd_mem_get(alloc, in->sample_count * sizeof *normalized);
+    if (normalized == NULL)
+        return opd_fail(OPD_ERR_NOMEM, "no memory for %zu rewards", in->sample_count);
+    token_pass pass = {.config = config, .in = in, .advantages = out_advantages, .mask = out_mask,
+                 .stats = out_stats};
+    opd_err err;
+    OPD_TRY_GOTO(opd_reward_normalize(alloc, config, in, normalized), done);
+    for (size_t i = 0; i < in->sample_count; i++)
+        OPD_TRY_GOTO(compute_sample(&pass, i, normalized[i]), done);
+    if (config->whiten) {
+        size_t tokens = in->offsets[in->sample_count];
+        opd_moments moments;
+        opd_whiten_measure(tokens, out_advantages, out_mask, &moments);
+        opd_whiten_apply(&moments, tokens, out_mask, out_advantages);
+    }
+    finish_stats(&pass, normalized);
+done:
+    opd_mem_free(alloc, normalized);
+    return err;
+}
