@@ -1,0 +1,162 @@
+/* test_jsonl.c - loading rows: keys, kinds of values, slices, and errors that name the place. */
+#include <unistd.h>
+
+#include "actors/dataset/jsonl.h"
+#include "core/base/file.h"
+#include "tests/support/test.h"
+
+static const opd_jsonl_keys KEYS = {"prompt", "label", NULL};
+
+static opd_err parse(const char *text, const opd_jsonl_keys *keys, opd_jsonl **out) {
+    return opd_jsonl_parse(NULL, "data.jsonl", text, strlen(text), keys, out);
+}
+
+TEST(strings_numbers_and_escapes) {
+    opd_jsonl *set;
+    CHECK_OK(parse("{\"prompt\":\"a\\n\\u00e9\\/\",\"label\":43.0}\n"
+                   "\n  \r\n"
+                   "{\"label\":\"x\",\"extra\":{\"deep\":[1,2,{}]},\"prompt\":\"b\"}\r\n"
+                   "{\"prompt\":\"c\",\"label\":true}",
+                   &KEYS, &set));
+    CHECK_INT(set->count, 3);
+    CHECK_STR(set->rows[0].prompt, "a\n\xC3\xA9/");
+    CHECK_STR(set->rows[0].label, "43.0");
+    CHECK_STR(set->rows[1].label, "x");
+    CHECK_INT(set->rows[1].line, 4);
+    CHECK_STR(set->rows[2].label, "true");
+    CHECK(set->rows[0].response == NULL);
+    opd_jsonl_destroy(set);
+    opd_jsonl_destroy(NULL);
+}
+
+TEST(keys_may_be_paths_and_serve_twice) {
+    opd_jsonl_keys keys = {"meta.q.text", "answer", "answer"};
+    opd_jsonl *set;
+    CHECK_OK(parse("{\"meta\":{\"q\":{\"text\":\"why\"}},\"answer\":\"because\"}\n"
+                   "{\"meta.q.text\":\"plain\",\"meta\":1,\"answer\":\"b\"}\n",
+                   &keys, &set));
+    CHECK_STR(set->rows[0].prompt, "why");
+    CHECK_STR(set->rows[0].label, "because");
+    CHECK_STR(set->rows[0].response, "because");
+    CHECK_STR(set->rows[1].prompt, "plain");
+    opd_jsonl_destroy(set);
+}
+
+TEST(the_byte_order_mark_is_no_text) {
+    opd_jsonl *set;
+    CHECK_OK(parse("\xEF\xBB\xBF{\"prompt\":\"a\",\"label\":1}", &KEYS, &set));
+    CHECK_STR(set->rows[0].prompt, "a");
+    opd_jsonl_destroy(set);
+}
+
+static void refuse(const char *text, opd_err want, const char *place, const char *what) {
+    opd_jsonl *set = NULL;
+    CHECK_ERR(parse(text, &KEYS, &set), want);
+    CHECK_CONTAINS(opd_err_context(), place);
+    CHECK_CONTAINS(opd_err_context(), what);
+    CHECK(set == NULL);
+}
+
+#define GOOD "{\"prompt\":\"a\",\"label\":1}\n"
+
+TEST(errors_name_file_line_and_key) {
+    refuse(GOOD "{\"prompt\":\"b\",\"label\":2\n", OPD_ERR_PARSE, "data.jsonl:2", "not valid JSON");
+    refuse(GOOD "{\"prompt\":\"b\",\"label\":2} x", OPD_ERR_PARSE, "data.jsonl:2", "JSON");
+    refuse(GOOD "\n{\"prompt\":\"b\"}", OPD_ERR_INVALID, "data.jsonl:3", "\"label\"");
+    refuse("{\"prompt\":[1],\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "\"prompt\"");
+    refuse("{\"prompt\":null,\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "\"prompt\"");
+    refuse("{\"prompt\":\"\",\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "empty");
+    refuse("{\"prompt\":\"a\\u0000b\",\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "NUL");
+    refuse("[1,2]\n", OPD_ERR_INVALID, "data.jsonl:1", "object");
+    refuse("\n\n", OPD_ERR_INVALID, "data.jsonl", "no rows");
+    refuse("", OPD_ERR_INVALID, "data.jsonl", "no rows");
+    refuse(GOOD "{\"prompt\":\"\xff\",\"label\":2}", OPD_ERR_PARSE, "data.jsonl:2", "JSON");
+}
+
+TEST(every_cut_of_a_file_is_read_or_refused) {
+    static const char TEXT[] = GOOD "{\"prompt\":\"b\\u00e9\",\"x\":{\"y\":[1]},\"label\":\"2\"}";
+    for (size_t size = 0; size < sizeof TEXT; size++) {
+        char *copy = malloc(size + 1); /* exact size: a read past it shows */
+        memcpy(copy, TEXT, size);
+        opd_jsonl *set = NULL;
+        opd_err err = opd_jsonl_parse(NULL, "cut", copy, size, &KEYS, &set);
+        CHECK((err == OPD_OK) == (set != NULL));
+        if (size < sizeof GOOD - 2) CHECK(err != OPD_OK);
+        opd_jsonl_destroy(set);
+        free(copy);
+    }
+}
+
+static opd_jsonl *load_slice(const char *path, const char *slice) {
+    char name[96];
+    opd_jsonl *set = NULL;
+    (void)snprintf(name, sizeof name, "%s%s", path, slice);
+    CHECK_OK(opd_jsonl_load(NULL, name, &KEYS, &set));
+    return set;
+}
+
+TEST(slices_choose_rows) {
+    char path[64], name[96];
+    (void)snprintf(path, sizeof path, "slice-%d.jsonl", (int)getpid());
+    static const char TEXT[] = "{\"prompt\":\"0\",\"label\":0}\n\n{\"prompt\":\"1\",\"label\":1}\n"
+                               "{\"prompt\":\"2\",\"label\":2}\n{\"prompt\":\"3\",\"label\":3}\n";
+    CHECK_OK(opd_file_write_atomic(path, TEXT, strlen(TEXT)));
+    static const struct { const char *slice, *first; size_t count; } CASES[] = {
+        {"", "0", 4}, {"@[1:3]", "1", 2}, {"@[:2]", "0", 2}, {"@[3:]", "3", 1}, {"@[2:99]", "2", 2}};
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        opd_jsonl *set = load_slice(path, CASES[i].slice);
+        CHECK_INT(set->count, CASES[i].count);
+        CHECK_STR(set->rows[0].prompt, CASES[i].first);
+        CHECK_STR(set->path, path);
+        opd_jsonl_destroy(set);
+    }
+    static const char *const BAD[] = {"@[2:1]", "@[2]", "@[a:b]", "@[1:2:3]", "@[-1:2]",
+                                      "@[99999999999999999999:]"};
+    opd_jsonl *set;
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        (void)snprintf(name, sizeof name, "%s%s", path, BAD[i]);
+        CHECK_ERR(opd_jsonl_load(NULL, name, &KEYS, &set), OPD_ERR_PARSE);
+    }
+    (void)snprintf(name, sizeof name, "%s@[4:9]", path);
+    CHECK_ERR(opd_jsonl_load(NULL, name, &KEYS, &set), OPD_ERR_INVALID);
+    CHECK_INT(unlink(path), 0);
+    CHECK_ERR(opd_jsonl_load(NULL, path, &KEYS, &set), OPD_ERR_NOT_FOUND);
+}
+
+TEST(shared_and_repeated_prompts_are_found) {
+    opd_jsonl *a, *b;
+    CHECK_OK(parse(GOOD "{\"prompt\":\"b\",\"label\":2}\n{\"prompt\":\"a\",\"label\":3}", &KEYS, &a));
+    CHECK_OK(parse("{\"prompt\":\"c\",\"label\":2}\n{\"prompt\":\"b\",\"label\":3}", &KEYS, &b));
+    CHECK_ERR(opd_jsonl_check_distinct(NULL, a), OPD_ERR_MISMATCH);
+    CHECK_CONTAINS(opd_err_context(), "data.jsonl:3: the prompt of line 1");
+    CHECK_OK(opd_jsonl_check_distinct(NULL, b));
+    CHECK_ERR(opd_jsonl_check_disjoint(NULL, a, b), OPD_ERR_MISMATCH);
+    CHECK_CONTAINS(opd_err_context(), "data.jsonl:2: this prompt is also in data.jsonl:2");
+    opd_jsonl_destroy(b);
+    CHECK_OK(parse("{\"prompt\":\"c\",\"label\":2}", &KEYS, &b));
+    CHECK_OK(opd_jsonl_check_disjoint(NULL, a, b));
+    opd_jsonl_destroy(a);
+    opd_jsonl_destroy(b);
+}
+
+/* Real data of several shapes, where it is present. */
+TEST(public_data_sets_load) {
+    static const struct { const char *file; opd_jsonl_keys keys; size_t rows; } SETS[] = {
+        {"gsm8k-train.jsonl", {"question", "answer", "answer"}, 7473},
+        {"gsm8k-test.jsonl", {"question", "answer", NULL}, 1319},
+        {"gsm8k-model-solutions.jsonl", {"question", "ground_truth", "175b_verification.solution"}, 1319},
+        {"mawps.jsonl", {"input", "target", NULL}, 2065},
+        {"svamp.jsonl", {"Body", "Answer", NULL}, 1000},
+        {"amc23.jsonl", {"problem", "answer", NULL}, 40},
+        {"minerva-math.jsonl", {"problem", "solution", NULL}, 272}};
+    const char *folder = getenv("OPD_TEST_DATA");
+    if (folder == NULL) SKIP("OPD_TEST_DATA is not set");
+    for (size_t i = 0; i < sizeof SETS / sizeof SETS[0]; i++) {
+        char path[OPD_PATH_SIZE];
+        opd_jsonl *set;
+        CHECK_OK(opd_path_join(path, sizeof path, folder, SETS[i].file));
+        CHECK_OK(opd_jsonl_load(NULL, path, &SETS[i].keys, &set));
+        CHECK_INT(set->count, SETS[i].rows);
+        opd_jsonl_destroy(set);
+    }
+}
