@@ -35,7 +35,7 @@ typedef struct opd_http_header {
 
 /* ---- client -------------------------------------------------------------------------- */
 
-enum { OPD_HTTP_ERROR_MAX = 512 };
+enum { OPD_HTTP_ERROR_MAX = 768 };
 
 typedef struct opd_http_client opd_http_client;
 typedef struct opd_http_call opd_http_call;
@@ -49,7 +49,7 @@ struct opd_http_call {
     const char *path;   /* "/generate"; the URL's own path goes in front */
     const opd_http_header *headers;
     size_t header_count;
-    opd_slice body;              /* sent without a copy; the client keeps its own reference */
+    opd_slice body;              /* sent without a copy; the caller's reference lives until `done` */
     uint64_t deadline_ns;        /* on the env's clock; 0: none. Covers queueing too */
     uint64_t attempt_timeout_ms; /* from the first byte sent to the whole answer; 0: none */
     void (*done)(opd_http_call *call);
@@ -65,10 +65,9 @@ struct opd_http_call {
 
     /* internal */
     opd_http_client *client;
-    void *conn;
+    void *conn, *stream;
     opd_list link;
     uint64_t attempt_deadline_ns;
-    int32_t stream_id;
     uint8_t state;
 };
 

@@ -1,0 +1,544 @@
+/* http_client.c - the client half of http.h: queue, connections, deadlines.
+ *
+ * A call's way: send -> QUEUED -> (turn) WIRE -> DONE -> done(). Whatever ends a call - answer,
+ * reset, deadline, cancel, loss, close - goes through settle(), which moves it to client->done;
+ * deliver() hands those out. All work happens in turn(), which the timer or a connection event
+ * starts; functions the user calls only change lists and arm the timer. So `done` is never
+ * called from inside them, and many sends of one loop turn leave in one write.
+ *
+ * A connection's way: dial -> tcp open -> SETTINGS (settled: usable, `active`) -> draining after
+ * GOAWAY, while its streams finish -> closed. One connection is active at a time; calls wait in
+ * our queue, never inside nghttp2, so that their deadlines and cancels stay cheap.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/check.h"
+#include "transports/http.h"
+#include "transports/http2.h"
+#include "transports/http_head.h"
+#include "transports/tcp.h"
+#include "transports/url.h"
+
+enum { CALL_IDLE, CALL_QUEUED, CALL_WIRE, CALL_DONE };
+enum { HEAD_BYTES_MAX = 64 * 1024 };
+static const uint64_t never_ns = UINT64_MAX;
+static const uint64_t ns_per_ms = 1000000;
+
+typedef struct client_conn {
+    opd_http_client *client;
+    opd_tcp *tcp;
+    opd_h2 *h2;
+    opd_list link;
+    uint64_t ready_by_ns; /* connect deadline, then SETTINGS deadline, then never */
+    bool served;          /* at least one whole answer came over it */
+    bool broken;          /* the session cannot go on (no memory) */
+    bool closing;
+} client_conn;
+
+struct opd_http_client {
+    opd_http_client_options o;
+    opd_url url;
+    opd_list queue, wire, done; /* of calls */
+    uint32_t queued, inflight;
+    size_t receiving_bytes; /* sum of answer.size over wire */
+    opd_list conns;
+    client_conn *active;
+    opd_tcp_timer *timer;
+    uint64_t timer_at_ns;
+    uint64_t backoff_ms, retry_at_ns;
+    bool in_turn, closing, finishing;
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+static void arm(opd_http_client *client, uint64_t at_ns) {
+    if (at_ns == 0 || at_ns >= client->timer_at_ns || client->finishing) return;
+    client->timer_at_ns = at_ns;
+    opd_tcp_timer_set(client->timer, at_ns);
+}
+
+static uint64_t now_of(const opd_http_client *client) { return opd_tcp_now_ns(client->o.env); }
+
+static void wake(opd_http_client *client) {
+    if (!client->in_turn) arm(client, now_of(client));
+}
+
+/* ---- calls ---- */
+
+/* Ends a call in whatever state it is: takes it off its list and its stream. */
+static void settle(opd_http_call *call, opd_err err, bool retry_safe, const char *text) {
+    opd_http_client *client = call->client;
+    if (call->state == CALL_DONE) return;
+    if (call->state == CALL_QUEUED) client->queued--;
+    if (call->state == CALL_WIRE) {
+        client->inflight--;
+        client->receiving_bytes -= call->answer.size;
+    }
+    if (call->stream != NULL) opd_h2_reset(call->stream, OPD_H2_CODE_CANCEL);
+    call->stream = NULL;
+    call->conn = NULL;
+    call->state = CALL_DONE;
+    call->err = err;
+    call->retry_safe = retry_safe;
+    if (err != OPD_OK)
+        snprintf(call->error, sizeof call->error, "http://%s%.64s%.64s: %.300s",
+                 client->url.authority, client->url.path, call->path, text);
+    opd_list_remove(&call->link);
+    opd_list_push_back(&client->done, &call->link);
+    wake(client);
+}
+
+static void deliver(opd_http_client *client) {
+    for (opd_list *node; (node = opd_list_pop_front(&client->done)) != NULL;) {
+        opd_http_call *call = OPD_CONTAINER_OF(node, opd_http_call, link);
+        call->state = CALL_IDLE;
+        call->done(call); /* the call may be gone from here on */
+    }
+}
+
+static void settle_queue(opd_http_client *client, opd_err err, const char *text) {
+    for (opd_list *node; (node = opd_list_first(&client->queue)) != NULL;)
+        settle(OPD_CONTAINER_OF(node, opd_http_call, link), err, true, text);
+}
+
+/* ---- events of a stream (user is the call) ---- */
+
+static void on_header(void *arg, void *user, const char *name, const char *value) {
+    (void)arg;
+    opd_http_call *call = user;
+    if (strcmp(name, ":status") == 0) { /* also drops the headers of an interim 1xx answer */
+        call->status = (int)strtol(value, NULL, 10);
+        opd_str_clear(&call->head);
+        return;
+    }
+    opd__http_head_add(&call->head, name, value);
+}
+
+static void on_body(void *arg, void *user, const uint8_t *bytes, size_t size_bytes) {
+    (void)arg;
+    opd_http_call *call = user;
+    opd_http_client *client = call->client;
+    char text[128];
+    opd_h2_consume(call->stream, size_bytes);
+    if (size_bytes > client->o.max_total_bytes - client->receiving_bytes) {
+        snprintf(text, sizeof text, "answers being received exceed max_total_bytes (%zu)",
+                 client->o.max_total_bytes);
+        settle(call, OPD_ERR_LIMIT, false, text);
+        return;
+    }
+    size_t before = call->answer.size;
+    opd_str_append(&call->answer, bytes, size_bytes);
+    client->receiving_bytes += call->answer.size - before;
+    opd_err err = opd_str_status(&call->answer);
+    if (err == OPD_OK) return;
+    snprintf(text, sizeof text, err == OPD_ERR_LIMIT ? "the answer exceeds max_answer_bytes (%zu)"
+             : "no memory for the answer (limit %zu bytes)", client->o.max_answer_bytes);
+    settle(call, err, false, text);
+}
+
+static void on_sent(void *arg, void *user) {
+    (void)arg;
+    opd_http_call *call = user;
+    if (call->attempt_timeout_ms == 0) return;
+    call->attempt_deadline_ns = now_of(call->client) + call->attempt_timeout_ms * ns_per_ms;
+    arm(call->client, call->attempt_deadline_ns);
+}
+
+static void on_close(void *arg, void *user, const opd_h2_end *end) {
+    client_conn *conn = arg;
+    opd_http_call *call = user;
+    char text[256];
+    call->stream = NULL;
+    if (end->err == OPD_OK) {
+        conn->served = true;
+        conn->client->backoff_ms = 0;
+        settle(call, OPD_OK, false, "");
+        return;
+    }
+    const char *what = end->err == OPD_ERR_REMOTE  ? "the server reset the request"
+                       : end->err == OPD_ERR_RESET ? "connection lost before the whole answer"
+                                                   : "broken answer";
+    snprintf(text, sizeof text, "%s: %s", what, end->text);
+    settle(call, end->err, end->retry_safe, text);
+}
+
+/* ---- connections ---- */
+
+static void back_off(opd_http_client *client) {
+    uint64_t next_ms = client->backoff_ms * 2;
+    if (next_ms < client->o.backoff_min_ms) next_ms = client->o.backoff_min_ms;
+    if (next_ms > client->o.backoff_max_ms) next_ms = client->o.backoff_max_ms;
+    client->backoff_ms = next_ms;
+    client->retry_at_ns = now_of(client) + next_ms * ns_per_ms;
+}
+
+static void on_goaway(void *arg, bool calm) {
+    client_conn *conn = arg;
+    opd_http_client *client = conn->client;
+    if (client->active != conn) return;
+    client->active = NULL; /* its streams finish; new calls get a new connection */
+    /* A server that turns us away before it served anything would do so again at once. */
+    if (calm || !conn->served) back_off(client);
+}
+
+static const opd_h2_events h2_events = {.on_header = on_header, .on_body = on_body,
+                                        .on_sent = on_sent, .on_close = on_close,
+                                        .on_goaway = on_goaway};
+
+static void conn_close(client_conn *conn) {
+    if (conn->closing) return;
+    conn->closing = true;
+    if (conn->client->active == conn) conn->client->active = NULL;
+    opd_h2_destroy(conn->h2); /* settles what is on it */
+    conn->h2 = NULL;
+    opd_tcp_close(conn->tcp);
+}
+
+/* Closes a connection for cause. Before SETTINGS nothing was sent over it: the endpoint as such
+ * does not work, which the waiting calls should hear now, not at their deadline. */
+static void conn_fail(client_conn *conn, opd_err err, const char *text) {
+    opd_http_client *client = conn->client;
+    bool usable = opd_h2_settled(conn->h2);
+    bool draining = client->active != conn;
+    conn_close(conn);
+    if (draining) return;
+    back_off(client);
+    if (!usable) settle_queue(client, err, text);
+}
+
+static void turn(opd_http_client *client);
+
+static void on_tcp_open(void *arg, opd_err err) {
+    client_conn *conn = arg;
+    if (err == OPD_OK) {
+        conn->ready_by_ns = now_of(conn->client) + conn->client->o.settings_timeout_ms * ns_per_ms;
+        arm(conn->client, conn->ready_by_ns);
+        opd_tcp_flush(conn->tcp);
+        return;
+    }
+    char text[300];
+    snprintf(text, sizeof text, "%.200s; is the server running there?", opd_err_context());
+    conn_fail(conn, err == OPD_ERR_NOT_FOUND ? err : OPD_ERR_REFUSED, text);
+    turn(conn->client);
+}
+
+static const char no_h2_text[] =
+    "the server does not speak HTTP/2 by prior knowledge: %s; start it with HTTP/2 enabled "
+    "(SGLang: --enable-http2) or put an HTTP/2 proxy in front";
+
+static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
+    client_conn *conn = arg;
+    opd_http_client *client = conn->client;
+    char text[300];
+    if (conn->closing) return;
+    client->in_turn = true;
+    opd_err err = opd_h2_receive(conn->h2, bytes, size_bytes);
+    if (opd_h2_settled(conn->h2)) conn->ready_by_ns = never_ns;
+    if (err == OPD_ERR_UNSUPPORTED) {
+        snprintf(text, sizeof text, no_h2_text, "it answered in another protocol");
+        conn_fail(conn, err, text);
+    } else if (err != OPD_OK) {
+        snprintf(text, sizeof text, "%.200s", opd_err_context());
+        opd_tcp_flush(conn->tcp); /* let the peer know why, if it can still be written */
+        if (!conn->closing) conn_fail(conn, err, text);
+    }
+    turn(client);
+}
+
+static void on_tcp_pull(void *arg, opd_iobatch *batch) {
+    client_conn *conn = arg;
+    if (conn->h2 == NULL || opd_h2_pull(conn->h2, batch) == OPD_OK) return;
+    conn->broken = true;
+    wake(conn->client);
+}
+
+static void on_tcp_end(void *arg, opd_err err) {
+    client_conn *conn = arg;
+    char text[300];
+    bool silent = err == OPD_ERR_CLOSED && !opd_h2_settled(conn->h2);
+    if (silent)
+        snprintf(text, sizeof text, no_h2_text, "it closed the connection without an answer");
+    else
+        snprintf(text, sizeof text, "%.200s", opd_err_context());
+    conn_fail(conn, silent ? OPD_ERR_UNSUPPORTED : OPD_ERR_RESET, text);
+    turn(conn->client);
+}
+
+static void on_tcp_closed(void *arg) {
+    client_conn *conn = arg;
+    opd_http_client *client = conn->client;
+    opd_list_remove(&conn->link);
+    opd_mem_free(client->o.alloc, conn);
+    wake(client);
+}
+
+static const opd_tcp_events tcp_events = {on_tcp_open, on_tcp_bytes, on_tcp_pull, on_tcp_end,
+                                          on_tcp_closed};
+
+static opd_err conn_open(opd_http_client *client, client_conn *conn) {
+    opd_h2_options options = {.alloc = client->o.alloc,
+                              .stream_window_bytes = client->o.stream_window_bytes,
+                              .connection_window_bytes = client->o.connection_window_bytes,
+                              .max_header_bytes = HEAD_BYTES_MAX};
+    OPD_TRY(opd_h2_create(&options, &h2_events, conn, &conn->h2));
+    return opd_tcp_connect(client->o.env, client->o.alloc, client->url.host, client->url.port,
+                           &tcp_events, conn, &conn->tcp);
+}
+
+static void dial(opd_http_client *client) {
+    client_conn *conn = opd_mem_get(client->o.alloc, sizeof *conn);
+    opd_err err = conn == NULL ? opd_fail(OPD_ERR_NOMEM, "no memory for a connection") : OPD_OK;
+    if (err == OPD_OK) {
+        conn->client = client;
+        err = conn_open(client, conn);
+    }
+    if (err != OPD_OK) {
+        if (conn != NULL) opd_h2_destroy(conn->h2);
+        opd_mem_free(client->o.alloc, conn);
+        back_off(client);
+        settle_queue(client, err, opd_err_context());
+        return;
+    }
+    conn->ready_by_ns = now_of(client) + client->o.connect_timeout_ms * ns_per_ms;
+    arm(client, conn->ready_by_ns);
+    opd_list_push_back(&client->conns, &conn->link);
+    client->active = conn;
+}
+
+/* ---- the turn ---- */
+
+static void start_call(opd_http_client *client, opd_http_call *call) {
+    opd_h2_request request = {
+        .method = call->method != NULL ? call->method : call->body.size_bytes > 0 ? "POST" : "GET",
+        .authority = client->url.authority, .path_prefix = client->url.path, .path = call->path,
+        .headers = call->headers, .header_count = call->header_count, .body = call->body};
+    opd_h2_stream *stream = NULL;
+    opd_err err = opd_h2_request_send(client->active->h2, &request, call, &stream);
+    if (err != OPD_OK) {
+        settle(call, err, true, opd_err_context());
+        return;
+    }
+    opd_list_remove(&call->link);
+    opd_list_push_back(&client->wire, &call->link);
+    client->queued--;
+    client->inflight++;
+    call->state = CALL_WIRE;
+    call->stream = stream;
+    call->conn = client->active;
+}
+
+/* Puts waiting calls on the wire, as far as we and the peer allow. */
+static void fill(opd_http_client *client) {
+    client_conn *conn = client->active;
+    if (client->closing) return;
+    if (conn == NULL) {
+        if (opd_list_empty(&client->queue)) return;
+        if (now_of(client) >= client->retry_at_ns) dial(client);
+        else arm(client, client->retry_at_ns);
+        return;
+    }
+    if (!opd_h2_settled(conn->h2)) return;
+    if (!opd_h2_ready(conn->h2)) {
+        client->active = NULL; /* stream ids used up */
+        wake(client);
+        return;
+    }
+    while (!opd_list_empty(&client->queue) && client->inflight < client->o.max_inflight &&
+           opd_h2_stream_count(conn->h2) < opd_h2_peer_max_streams(conn->h2))
+        start_call(client, OPD_CONTAINER_OF(client->queue.next, opd_http_call, link));
+}
+
+/* Writes what waits, and closes connections that have served their time. */
+static void flush_conns(opd_http_client *client) {
+    for (opd_list *node = client->conns.next, *next; node != &client->conns; node = next) {
+        client_conn *conn = OPD_CONTAINER_OF(node, client_conn, link);
+        next = node->next;
+        if (conn->closing) continue;
+        opd_tcp_flush(conn->tcp);
+        bool idle = conn != client->active && opd_h2_stream_count(conn->h2) == 0;
+        if (client->closing || idle) conn_close(conn);
+        else if (conn->broken) conn_fail(conn, OPD_ERR_NOMEM, opd_err_context());
+        else if (opd_h2_finished(conn->h2)) conn_fail(conn, OPD_ERR_PROTO, "protocol error");
+    }
+}
+
+static void on_timer_closed(void *arg) {
+    opd_http_client *client = arg;
+    void (*closed)(void *) = client->closed;
+    void *closed_arg = client->closed_arg;
+    opd_mem_free(client->o.alloc, client);
+    closed(closed_arg);
+}
+
+static void turn(opd_http_client *client) {
+    client->in_turn = true;
+    deliver(client);
+    fill(client);
+    flush_conns(client);
+    client->in_turn = false;
+    bool waiting = client->active == NULL && !opd_list_empty(&client->queue);
+    if (!opd_list_empty(&client->done)) wake(client);
+    else if (waiting && !client->closing) arm(client, client->retry_at_ns + 1);
+    if (!client->closing || client->finishing || !opd_list_empty(&client->done) ||
+        !opd_list_empty(&client->conns))
+        return;
+    client->finishing = true;
+    opd_tcp_timer_close(client->timer, on_timer_closed, client);
+}
+
+/* ---- deadlines ---- */
+
+static uint64_t min_deadline(uint64_t a_ns, uint64_t b_ns) {
+    if (a_ns == 0) return b_ns == 0 ? never_ns : b_ns;
+    return b_ns == 0 || a_ns < b_ns ? a_ns : b_ns;
+}
+
+static void expire_call(opd_http_call *call, uint64_t now_ns) {
+    bool attempt = call->attempt_deadline_ns != 0 && now_ns >= call->attempt_deadline_ns;
+    bool whole = call->deadline_ns != 0 && now_ns >= call->deadline_ns;
+    char text[160];
+    if (whole)
+        snprintf(text, sizeof text, call->state == CALL_QUEUED
+                 ? "the deadline passed while the request waited to be sent"
+                 : "the deadline passed before the whole answer came (%zu bytes so far)",
+                 call->answer.size);
+    else if (attempt)
+        snprintf(text, sizeof text, "no whole answer within the attempt's %llu ms",
+                 (unsigned long long)call->attempt_timeout_ms);
+    if (whole || attempt) settle(call, OPD_ERR_TIMEOUT, call->state == CALL_QUEUED, text);
+    else arm(call->client, min_deadline(call->deadline_ns, call->attempt_deadline_ns));
+}
+
+static void expire_calls(opd_list *list, uint64_t now_ns) {
+    for (opd_list *node = list->next, *next; node != list; node = next) {
+        next = node->next;
+        expire_call(OPD_CONTAINER_OF(node, opd_http_call, link), now_ns);
+    }
+}
+
+static void expire_conns(opd_http_client *client, uint64_t now_ns) {
+    for (opd_list *node = client->conns.next, *next; node != &client->conns; node = next) {
+        client_conn *conn = OPD_CONTAINER_OF(node, client_conn, link);
+        next = node->next;
+        if (conn->closing) continue;
+        if (now_ns >= conn->ready_by_ns)
+            conn_fail(conn, OPD_ERR_TIMEOUT, "no HTTP/2 connection in time; is the address right, "
+                      "and does the server speak HTTP/2 by prior knowledge?");
+        else
+            arm(client, conn->ready_by_ns);
+    }
+}
+
+static void on_timer(void *arg) {
+    opd_http_client *client = arg;
+    uint64_t now_ns = now_of(client);
+    client->timer_at_ns = never_ns;
+    client->in_turn = true;
+    expire_calls(&client->queue, now_ns);
+    expire_calls(&client->wire, now_ns);
+    expire_conns(client, now_ns);
+    turn(client);
+}
+
+/* ---- the API ---- */
+
+static uint64_t or_default(uint64_t value, uint64_t fallback) { return value ? value : fallback; }
+
+static void options_complete(opd_http_client_options *o) {
+    o->max_inflight = (uint32_t)or_default(o->max_inflight, 128);
+    o->max_queue = (uint32_t)or_default(o->max_queue, 4096);
+    o->max_answer_bytes = or_default(o->max_answer_bytes, 256u << 20);
+    o->max_total_bytes = or_default(o->max_total_bytes, 1u << 30);
+    o->stream_window_bytes = (uint32_t)or_default(o->stream_window_bytes, 16u << 20);
+    o->connection_window_bytes = (uint32_t)or_default(o->connection_window_bytes, 256u << 20);
+    o->connect_timeout_ms = or_default(o->connect_timeout_ms, 5000);
+    o->settings_timeout_ms = or_default(o->settings_timeout_ms, 10000);
+    o->backoff_min_ms = or_default(o->backoff_min_ms, 50);
+    o->backoff_max_ms = or_default(o->backoff_max_ms, 2000);
+}
+
+opd_err opd_http_client_create(const opd_http_client_options *options,
+                               opd_http_client **out_client) {
+    opd_url url;
+    OPD_TRY(opd_url_parse(options->url, &url));
+    opd_http_client *client = opd_mem_get(options->alloc, sizeof *client);
+    if (client == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a client of %s", options->url);
+    client->o = *options;
+    client->o.url = NULL;
+    client->url = url;
+    options_complete(&client->o);
+    opd_list_init(&client->queue);
+    opd_list_init(&client->wire);
+    opd_list_init(&client->done);
+    opd_list_init(&client->conns);
+    client->timer_at_ns = never_ns;
+    opd_err err = opd_tcp_timer_create(options->env, options->alloc, on_timer, client, &client->timer);
+    if (err != OPD_OK) {
+        opd_mem_free(options->alloc, client);
+        return err;
+    }
+    *out_client = client;
+    return OPD_OK;
+}
+
+opd_err opd_http_client_send(opd_http_client *client, opd_http_call *call) {
+    if (client->closing)
+        return opd_fail(OPD_ERR_CLOSED, "the client of %s is closing", client->url.authority);
+    if (call->path == NULL || call->path[0] != '/' || call->done == NULL)
+        return opd_fail(OPD_ERR_INVALID, "a call to %s needs a path that starts with / and a done "
+                        "callback", client->url.authority);
+    if (client->queued >= client->o.max_queue)
+        return opd_fail(OPD_ERR_AGAIN, "%u calls to %s are waiting already", client->queued,
+                        client->url.authority);
+    OPD_ASSERT(call->state == CALL_IDLE);
+    opd_http_call_fini(call);
+    opd_str_init(&call->answer, client->o.alloc, client->o.max_answer_bytes);
+    opd_str_init(&call->head, client->o.alloc, HEAD_BYTES_MAX * 2);
+    call->client = client;
+    call->attempt_deadline_ns = 0;
+    call->state = CALL_QUEUED;
+    opd_list_init(&call->link);
+    opd_list_push_back(&client->queue, &call->link);
+    client->queued++;
+    arm(client, call->deadline_ns);
+    wake(client);
+    return OPD_OK;
+}
+
+void opd_http_client_cancel(opd_http_call *call) {
+    if (call->state == CALL_QUEUED || call->state == CALL_WIRE)
+        settle(call, OPD_ERR_CANCELLED, call->state == CALL_QUEUED, "cancelled by the caller");
+}
+
+void opd_http_client_close(opd_http_client *client, void (*closed)(void *arg), void *arg) {
+    OPD_ASSERT(!client->closing && closed != NULL);
+    client->closing = true;
+    client->closed = closed;
+    client->closed_arg = arg;
+    settle_queue(client, OPD_ERR_CLOSED, "the client was closed");
+    for (opd_list *node; (node = opd_list_first(&client->wire)) != NULL;)
+        settle(OPD_CONTAINER_OF(node, opd_http_call, link), OPD_ERR_CLOSED, false,
+               "the client was closed");
+    wake(client);
+}
+
+uint32_t opd_http_client_queued(const opd_http_client *client) { return client->queued; }
+uint32_t opd_http_client_inflight(const opd_http_client *client) { return client->inflight; }
+const char *opd_http_client_authority(const opd_http_client *client) { return client->url.authority; }
+
+const char *opd_http_call_header(const opd_http_call *call, const char *name) {
+    return opd__http_head_get(&call->head, name);
+}
+
+void opd_http_call_fini(opd_http_call *call) {
+    OPD_ASSERT(call->state == CALL_IDLE);
+    opd_str_fini(&call->answer);
+    opd_str_fini(&call->head);
+    call->err = OPD_OK;
+    call->status = 0;
+    call->retry_safe = false;
+    call->error[0] = '\0';
+}

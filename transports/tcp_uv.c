@@ -1,0 +1,426 @@
+/* tcp_uv.c - tcp.h over libuv: name lookup, connect, vectored writes, listen, timer.
+ *
+ * A host name gives several addresses; they are tried in turn, each with a fresh handle. A
+ * stream lives until its handle is closed and its name lookup has come back. A failed write is
+ * not reported by itself: the read side of the same socket reports the loss right after.
+ * Thread: the loop. A write to a dead peer must not kill the process, so SIGPIPE is ignored
+ * from the first socket on, unless the program installed a handler of its own.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <uv.h>
+
+#include "core/base/check.h"
+#include "core/env/env.h"
+#include "opd/log.h"
+#include "transports/tcp.h"
+
+enum { ADDRESSES_MAX = 8, INPUT_BYTES = 64 * 1024, BACKLOG = 512, ROUNDS_MAX = 16, HOST_MAX = 256 };
+
+struct opd_tcp {
+    uv_tcp_t handle;
+    uv_connect_t connect;
+    uv_write_t write;
+    uv_shutdown_t shutdown;
+    uv_getaddrinfo_t resolve;
+    struct opd_env *env;
+    const opd_alloc *alloc;
+    const opd_tcp_events *events; /* NULL: accepted, not started */
+    void *arg;
+    char host[HOST_MAX];
+    uint16_t port;
+    struct sockaddr_storage addresses[ADDRESSES_MAX];
+    size_t address_count, address_at;
+    bool resolving, live; /* live: handle initialised and not yet closed */
+    bool open, ended, closing, retrying;
+    bool pumping, writing, broken, finish;
+    uint64_t progress_ns;
+    opd_iobatch batch;
+    uint8_t input[INPUT_BYTES];
+};
+
+static uv_loop_t *loop_of(struct opd_env *env) { return opd_env_uv_loop(env); }
+
+uint64_t opd_tcp_now_ns(struct opd_env *env) { return opd_env_now_ns(env); }
+
+static void ignore_sigpipe(void) {
+    struct sigaction old;
+    if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
+}
+
+static opd_err err_of(int code) {
+    switch (code) {
+        case UV_ENOMEM: return OPD_ERR_NOMEM;
+        case UV_EADDRINUSE: return OPD_ERR_EXISTS;
+        case UV_ECONNREFUSED:
+        case UV_EHOSTUNREACH:
+        case UV_ENETUNREACH:
+        case UV_ETIMEDOUT: return OPD_ERR_REFUSED;
+        case UV_EAI_NONAME:
+        case UV_EAI_NODATA: return OPD_ERR_NOT_FOUND;
+        case UV_EOF: return OPD_ERR_CLOSED;
+        case UV_ECONNRESET:
+        case UV_EPIPE: return OPD_ERR_RESET;
+        default: return OPD_ERR_IO;
+    }
+}
+
+/* ---- end of life ---- */
+
+static void maybe_release(opd_tcp *tcp) {
+    if (!tcp->closing || tcp->live || tcp->resolving) return;
+    opd_iobatch_clear(&tcp->batch);
+    if (tcp->events != NULL) tcp->events->on_closed(tcp->arg);
+    opd_mem_free(tcp->alloc, tcp);
+}
+
+static int attempt(opd_tcp *tcp);
+static void attempt_failed(opd_tcp *tcp, int code);
+
+static void on_handle_closed(uv_handle_t *handle) {
+    opd_tcp *tcp = handle->data;
+    tcp->live = false;
+    if (tcp->closing) {
+        maybe_release(tcp);
+        return;
+    }
+    OPD_ASSERT(tcp->retrying);
+    tcp->retrying = false;
+    int code = attempt(tcp);
+    if (code != 0) attempt_failed(tcp, code);
+}
+
+static void handle_close(opd_tcp *tcp) {
+    if (tcp->live && !uv_is_closing((uv_handle_t *)&tcp->handle))
+        uv_close((uv_handle_t *)&tcp->handle, on_handle_closed);
+}
+
+void opd_tcp_close(opd_tcp *tcp) {
+    if (tcp->closing) return;
+    tcp->closing = true;
+    OPD_ASSERT(tcp->live || tcp->resolving); /* so that a callback will come */
+    if (tcp->resolving) uv_cancel((uv_req_t *)&tcp->resolve);
+    handle_close(tcp);
+}
+
+static void end(opd_tcp *tcp, int code) {
+    if (tcp->ended || tcp->closing) return;
+    tcp->ended = true;
+    uv_read_stop((uv_stream_t *)&tcp->handle);
+    opd_err err = err_of(code);
+    if (err != OPD_ERR_CLOSED) err = OPD_ERR_RESET;
+    tcp->events->on_end(tcp->arg, opd_fail(err, "connection lost: %s", uv_strerror(code)));
+}
+
+/* ---- reading ---- */
+
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out_buf) {
+    (void)suggested;
+    opd_tcp *tcp = handle->data;
+    *out_buf = uv_buf_init((char *)tcp->input, INPUT_BYTES);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf) {
+    opd_tcp *tcp = stream->data;
+    if (tcp->closing) return;
+    if (size < 0)
+        end(tcp, (int)size);
+    else if (size > 0)
+        tcp->events->on_bytes(tcp->arg, (const uint8_t *)buf->base, (size_t)size);
+}
+
+/* ---- writing ---- */
+
+static size_t bufs_of(opd_iobatch *batch, uv_buf_t *bufs) {
+    size_t count = 0;
+    for (size_t i = batch->first; i < batch->count; i++) {
+        const opd_iosegment *s = &batch->segments[i];
+        bufs[count++] = uv_buf_init((char *)(uintptr_t)s->data, (unsigned)s->size_bytes);
+    }
+    return count;
+}
+
+static void pump(opd_tcp *tcp);
+
+static void on_written(uv_write_t *write, int status) {
+    opd_tcp *tcp = write->data;
+    tcp->writing = false;
+    if (tcp->closing) return;
+    if (status < 0) {
+        tcp->broken = true;
+        return;
+    }
+    tcp->progress_ns = opd_tcp_now_ns(tcp->env);
+    opd_iobatch_written(&tcp->batch, tcp->batch.size_bytes);
+    pump(tcp);
+}
+
+/* Writes what goes at once, queues the rest; whether the batch is empty again. `patient`: leave
+ * it all to the loop, so that one busy peer does not hold up the others. */
+static bool write_batch(opd_tcp *tcp, bool patient) {
+    uv_buf_t bufs[OPD_IOBATCH_SEGMENTS_MAX];
+    uv_stream_t *stream = (uv_stream_t *)&tcp->handle;
+    size_t count = bufs_of(&tcp->batch, bufs);
+    int taken = patient ? UV_EAGAIN : uv_try_write(stream, bufs, (unsigned)count);
+    if (taken > 0) opd_iobatch_written(&tcp->batch, (size_t)taken);
+    tcp->progress_ns = opd_tcp_now_ns(tcp->env);
+    if (tcp->batch.size_bytes == 0) return true;
+    count = bufs_of(&tcp->batch, bufs);
+    tcp->write.data = tcp;
+    bool failed = (taken < 0 && taken != UV_EAGAIN) ||
+                  uv_write(&tcp->write, stream, bufs, (unsigned)count, on_written) != 0;
+    tcp->broken = failed;
+    tcp->writing = !failed;
+    return false;
+}
+
+static void on_shutdown(uv_shutdown_t *shutdown, int status) { (void)shutdown, (void)status; }
+
+static void pump(opd_tcp *tcp) {
+    if (!tcp->open || tcp->pumping || tcp->writing || tcp->broken || tcp->ended || tcp->closing)
+        return;
+    tcp->pumping = true;
+    bool more = true;
+    for (int round = 0; more && !tcp->closing; round++) {
+        tcp->events->on_pull(tcp->arg, &tcp->batch);
+        if (tcp->closing || tcp->batch.size_bytes == 0) break;
+        more = write_batch(tcp, round >= ROUNDS_MAX);
+    }
+    tcp->pumping = false;
+    if (!tcp->finish || tcp->closing || tcp->writing || tcp->broken) return;
+    tcp->broken = true; /* nothing may be written after FIN */
+    uv_shutdown(&tcp->shutdown, (uv_stream_t *)&tcp->handle, on_shutdown);
+}
+
+void opd_tcp_flush(opd_tcp *tcp) { pump(tcp); }
+
+void opd_tcp_finish(opd_tcp *tcp) {
+    tcp->finish = true;
+    pump(tcp);
+}
+
+uint64_t opd_tcp_stalled_ns(const opd_tcp *tcp) {
+    return tcp->writing ? opd_tcp_now_ns(tcp->env) - tcp->progress_ns : 0;
+}
+
+static void open_stream(opd_tcp *tcp) {
+    tcp->open = true;
+    tcp->handle.data = tcp;
+    uv_tcp_nodelay(&tcp->handle, 1);
+    uv_read_start((uv_stream_t *)&tcp->handle, on_alloc, on_read);
+}
+
+/* ---- connecting ---- */
+
+static opd_err fail_connect(const opd_tcp *tcp, int code) {
+    return opd_fail(err_of(code), "cannot connect to %s port %u: %s", tcp->host,
+                    (unsigned)tcp->port, uv_strerror(code));
+}
+
+static void on_connect(uv_connect_t *connect, int status) {
+    opd_tcp *tcp = connect->data;
+    if (tcp->closing || tcp->retrying) return;
+    if (status < 0) {
+        attempt_failed(tcp, status);
+        return;
+    }
+    open_stream(tcp);
+    tcp->events->on_open(tcp->arg, OPD_OK);
+}
+
+/* Tries the address at address_at; 0 or a libuv code (the handle is then live and unused). */
+static int attempt(opd_tcp *tcp) {
+    int code = uv_tcp_init(loop_of(tcp->env), &tcp->handle);
+    if (code != 0) return code;
+    tcp->live = true;
+    tcp->handle.data = tcp;
+    tcp->connect.data = tcp;
+    return uv_tcp_connect(&tcp->connect, &tcp->handle,
+                          (const struct sockaddr *)&tcp->addresses[tcp->address_at], on_connect);
+}
+
+static void attempt_failed(opd_tcp *tcp, int code) {
+    if (tcp->live && tcp->address_at + 1 < tcp->address_count) {
+        tcp->address_at++;
+        tcp->retrying = true;
+        handle_close(tcp);
+        return;
+    }
+    tcp->ended = true;
+    tcp->events->on_open(tcp->arg, fail_connect(tcp, code));
+}
+
+static void addresses_take(opd_tcp *tcp, const struct addrinfo *info) {
+    for (; info != NULL && tcp->address_count < ADDRESSES_MAX; info = info->ai_next) {
+        if (info->ai_addrlen > sizeof tcp->addresses[0]) continue;
+        struct sockaddr_storage *to = &tcp->addresses[tcp->address_count++];
+        memcpy(to, info->ai_addr, info->ai_addrlen);
+        if (to->ss_family == AF_INET6)
+            ((struct sockaddr_in6 *)to)->sin6_port = htons(tcp->port);
+        else
+            ((struct sockaddr_in *)to)->sin_port = htons(tcp->port);
+    }
+}
+
+static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *info) {
+    opd_tcp *tcp = resolve->data;
+    tcp->resolving = false;
+    if (!tcp->closing && status == 0) addresses_take(tcp, info);
+    uv_freeaddrinfo(info);
+    if (tcp->closing) {
+        maybe_release(tcp);
+        return;
+    }
+    int code = status != 0 ? status : tcp->address_count == 0 ? UV_EAI_NONAME : attempt(tcp);
+    if (code == 0) return;
+    /* Without a handle there would be nothing for opd_tcp_close to wait on. */
+    if (!tcp->live && uv_tcp_init(loop_of(tcp->env), &tcp->handle) == 0) {
+        tcp->live = true;
+        tcp->handle.data = tcp;
+    }
+    attempt_failed(tcp, code);
+}
+
+/* Starts with a numeric address at once, with a name by looking it up. */
+static int connect_start(opd_tcp *tcp) {
+    struct sockaddr_storage *to = &tcp->addresses[0];
+    tcp->address_count = 1;
+    if (uv_ip4_addr(tcp->host, tcp->port, (struct sockaddr_in *)to) == 0) return attempt(tcp);
+    if (uv_ip6_addr(tcp->host, tcp->port, (struct sockaddr_in6 *)to) == 0) return attempt(tcp);
+    tcp->address_count = 0;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    tcp->resolve.data = tcp;
+    int code = uv_getaddrinfo(loop_of(tcp->env), &tcp->resolve, on_resolved, tcp->host, NULL, &hints);
+    tcp->resolving = code == 0;
+    return code;
+}
+
+static opd_tcp *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
+    opd_tcp *tcp = opd_mem_get(alloc, sizeof *tcp);
+    if (tcp == NULL) return NULL;
+    tcp->env = env;
+    tcp->alloc = alloc;
+    opd_iobatch_init(&tcp->batch);
+    ignore_sigpipe();
+    return tcp;
+}
+
+opd_err opd_tcp_connect(struct opd_env *env, const opd_alloc *alloc, const char *host,
+                        uint16_t port, const opd_tcp_events *events, void *arg,
+                        opd_tcp **out_tcp) {
+    opd_tcp *tcp = tcp_create(env, alloc);
+    if (tcp == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a connection to %s", host);
+    snprintf(tcp->host, sizeof tcp->host, "%s", host);
+    tcp->port = port;
+    int code = connect_start(tcp);
+    if (code != 0) {
+        opd_err err = fail_connect(tcp, code);
+        tcp->closing = true; /* events is still NULL: goes silently */
+        if (tcp->live) handle_close(tcp);
+        else opd_mem_free(alloc, tcp);
+        return err;
+    }
+    tcp->events = events;
+    tcp->arg = arg;
+    *out_tcp = tcp;
+    return OPD_OK;
+}
+
+/* ---- listening ---- */
+
+struct opd_tcp_listener {
+    uv_tcp_t handle;
+    struct opd_env *env;
+    const opd_alloc *alloc;
+    uint16_t port;
+    void (*accepted)(void *arg, opd_tcp *tcp);
+    void (*closed)(void *arg);
+    void *arg, *closed_arg;
+};
+
+static void on_connection(uv_stream_t *stream, int status) {
+    opd_tcp_listener *listener = stream->data;
+    opd_tcp *tcp = status == 0 ? tcp_create(listener->env, listener->alloc) : NULL;
+    if (tcp == NULL || uv_tcp_init(loop_of(listener->env), &tcp->handle) != 0) {
+        OPD_LOG_WARN("port %u: a connection was not accepted: %s", (unsigned)listener->port,
+                     status < 0 ? uv_strerror(status) : "out of memory");
+        opd_mem_free(listener->alloc, tcp);
+        return;
+    }
+    tcp->live = true;
+    tcp->handle.data = tcp;
+    if (uv_accept(stream, (uv_stream_t *)&tcp->handle) != 0)
+        opd_tcp_close(tcp);
+    else
+        listener->accepted(listener->arg, tcp);
+}
+
+void opd_tcp_start(opd_tcp *tcp, const opd_tcp_events *events, void *arg) {
+    tcp->events = events;
+    tcp->arg = arg;
+    open_stream(tcp);
+}
+
+static void on_listener_closed(uv_handle_t *handle) {
+    opd_tcp_listener *listener = handle->data;
+    if (listener->closed != NULL) listener->closed(listener->closed_arg);
+    opd_mem_free(listener->alloc, listener);
+}
+
+void opd_tcp_listener_close(opd_tcp_listener *listener, void (*closed)(void *arg), void *arg) {
+    listener->closed = closed;
+    listener->closed_arg = arg;
+    uv_close((uv_handle_t *)&listener->handle, on_listener_closed);
+}
+
+static int listener_open(opd_tcp_listener *listener, const struct sockaddr *address) {
+    int code = uv_tcp_bind(&listener->handle, address, 0);
+    if (code == 0) code = uv_listen((uv_stream_t *)&listener->handle, BACKLOG, on_connection);
+    struct sockaddr_storage bound;
+    int size = sizeof bound;
+    if (code == 0)
+        code = uv_tcp_getsockname(&listener->handle, (struct sockaddr *)&bound, &size);
+    if (code != 0) return code;
+    listener->port = ntohs(bound.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&bound)->sin6_port
+                                                       : ((struct sockaddr_in *)&bound)->sin_port);
+    return 0;
+}
+
+static opd_err fail_listen(int code, const char *host, uint16_t port) {
+    if (code == UV_EADDRINUSE)
+        return opd_fail(OPD_ERR_EXISTS, "port %u on %s is in use by another program; choose "
+                        "another, or 0 for any free one", (unsigned)port, host);
+    return opd_fail(err_of(code), "cannot listen on %s port %u: %s", host, (unsigned)port,
+                    uv_strerror(code));
+}
+
+opd_err opd_tcp_listen(struct opd_env *env, const opd_alloc *alloc, const char *host,
+                       uint16_t port, void (*accepted)(void *arg, opd_tcp *tcp), void *arg,
+                       opd_tcp_listener **out_listener) {
+    struct sockaddr_storage address;
+    if (uv_ip4_addr(host, port, (struct sockaddr_in *)&address) != 0 &&
+        uv_ip6_addr(host, port, (struct sockaddr_in6 *)&address) != 0)
+        return opd_fail(OPD_ERR_INVALID, "cannot bind to \"%s\": give a numeric address such as "
+                        "127.0.0.1 or ::1", host);
+    opd_tcp_listener *listener = opd_mem_get(alloc, sizeof *listener);
+    if (listener == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory to listen on %s", host);
+    *listener = (opd_tcp_listener){
+        .env = env, .alloc = alloc, .port = port, .accepted = accepted, .arg = arg};
+    ignore_sigpipe();
+    int code = uv_tcp_init(loop_of(env), &listener->handle);
+    if (code != 0) {
+        opd_mem_free(alloc, listener);
+        return fail_listen(code, host, port);
+    }
+    listener->handle.data = listener;
+    code = listener_open(listener, (const struct sockaddr *)&address);
+    if (code != 0) {
+        opd_tcp_listener_close(listener, NULL, NULL);
+        return fail_listen(code, host, port);
+    }
+    *out_listener = listener;
+    return OPD_OK;
+}
+
+uint16_t opd_tcp_listener_port(const opd_tcp_listener *listener) { return listener->port; }
