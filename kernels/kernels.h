@@ -88,12 +88,12 @@ typedef struct opd_kernel_table {
     /* dtable[ids[t], :] += dy[t,d] */
     void (*embed_grad)(opd_kernels *k, float *dtable, const float *dy, const int32_t *ids,
                        size_t t, size_t d);
-    /* y[t,d] = x * w / sqrt(mean(x^2) + eps); y may be x */
-    void (*rmsnorm)(opd_kernels *k, float *y, const float *x, const float *w, size_t t, size_t d,
-                    float eps);
+    /* y[t,d] = x * w * inv_rms, inv_rms[t] = 1/sqrt(mean(x^2) + eps) is kept unless NULL */
+    void (*rmsnorm)(opd_kernels *k, float *y, float *inv_rms, const float *x, const float *w,
+                    size_t t, size_t d, float eps);
     /* dx[t,d] += ..., dw[d] += ...; dy may not be dx */
     void (*rmsnorm_grad)(opd_kernels *k, float *dx, float *dw, const float *dy, const float *x,
-                         const float *w, size_t t, size_t d, float eps);
+                         const float *w, const float *inv_rms, size_t t, size_t d);
     /* rotates, in place, the first `heads` blocks of head_dim floats of each row of x (rows
      * `stride` apart): pairs (i, i + head_dim/2) by the angle of positions[t]. table is
      * [max_position, head_dim]: head_dim/2 cosines then head_dim/2 sines. backward: by the
@@ -133,7 +133,7 @@ typedef struct opd_kernel_table {
                          const float *inv_t, const float *dlogp, const float *dentropy, size_t n,
                          size_t vocab);
     /* draws one id per row; logp as logprob gives (temperature 0/greedy: at inv_t 1).
-     * logits are overwritten. */
+     * */
     void (*sample)(opd_kernels *k, int32_t *out_ids, float *out_logp, float *logits,
                    const float *uniforms, const opd_sampling *const *sampling, size_t n,
                    size_t vocab);
