@@ -1,0 +1,66 @@
+/* models/graph_inside.h - inside of models/: the graph's parts, for graph.c, graph_backward.c
+ * and the decoder's prefill.
+ *
+ * Thread: as models/graph.h.
+ */
+#ifndef OPD_MODELS_GRAPH_INSIDE_H
+#define OPD_MODELS_GRAPH_INSIDE_H
+
+#include "models/graph.h"
+#include "models/weights.h"
+
+/* Activations of one layer. In SCORE mode all layers share one set. */
+typedef struct opd__activations {
+    float *x;       /* [t, hidden] input of the layer            */
+    float *inv_attn; /* [t] of the first norm                     */
+    float *qkv;     /* [t, qkv] after rotation                   */
+    float *attended; /* [t, q]                                    */
+    float *middle;  /* [t, hidden] after attention               */
+    float *inv_mlp; /* [t] of the second norm                    */
+    float *gate_up; /* [t, 2 inner]                              */
+} opd__activations;
+
+/* Called after each layer's keys and values exist. */
+typedef void (*opd__layer_fn)(void *arg, size_t layer, const float *qkv);
+
+struct opd_graph {
+    opd_kernels *kernels;
+    opd_model_config config;
+    opd_graph_mode mode;
+    opd__weights weights;
+    size_t max_tokens;
+    /* the batch of the last forward */
+    size_t tokens, seq_count;
+    int32_t *ids, *positions; /* [max_tokens] */
+    size_t *seq_start;        /* [max_tokens + 1]; empty sequences are dropped */
+    bool ready;               /* activations belong to the batch */
+    /* activations */
+    opd__activations *layers; /* [layers] */
+    float *final;             /* [t, hidden] output of the last layer */
+    /* scratch, [max_tokens, .] */
+    float *normed, *inner;                                     /* hidden; inner   */
+    float *dx, *dnormed, *dqkv, *dattended, *dgate_up, *dinner; /* TRAIN only      */
+    /* the head's chunk of rows */
+    size_t chunk;
+    float *head_in, *head_normed, *head_inv, *logits; /* [chunk, .] */
+    float *dhead_in, *dhead_normed;                   /* TRAIN only */
+    int32_t *targets;
+    float *inv_t;
+    const struct opd_alloc *alloc;
+    float *arena;  /* every float array above */
+    int32_t *ints; /* ids, positions, targets */
+};
+
+/* Forward that shows each layer's qkv to `fn` (NULL: none). */
+OPD_MUST_CHECK opd_err opd__graph_forward(opd_graph *g, const opd_packed *packed,
+                                          opd__layer_fn fn, void *arg);
+
+/* Checks rows: in range; when `ascending`, strictly ascending; when `targets`, target ids and
+ * temperatures too. */
+OPD_MUST_CHECK opd_err opd__graph_check_rows(const opd_graph *g, const opd_score_row *rows,
+                                             size_t n, bool ascending, bool targets);
+
+/* Computes the logits of rows [first, first + count), count <= chunk, into g->logits. */
+void opd__graph_head(opd_graph *g, const opd_score_row *rows, size_t count);
+
+#endif
