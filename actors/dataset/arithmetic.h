@@ -1,9 +1,13 @@
 /* actors/dataset/arithmetic.h - the quickstart's task: arithmetic with written-out steps.
  *
- * Problems are drawn by seed, all different, and cut into named splits, so that splits are
- * disjoint by construction; the writer asserts it again. A row reads
- *   {"prompt":"47+85-23=","response":"47+85=132;132-23=109\n#### 109","label":"109"}
- * The format lives in opd_problem_format alone.
+ * A problem is a chain of additions and subtractions, "47+85-23=". Problems are drawn by seed,
+ * all different, and cut into named splits, so that splits are disjoint by construction. Each
+ * row is a JSON line with "prompt", "response" and "label"; the response writes the steps out in
+ * one of three styles and ends in "#### " and the result:
+ *   CHAIN     47+85=132 / 132-23=109            (a slash stands for a line break)
+ *   REWRITE   132-23 / =109
+ *   COLUMNS   of 47+85: 7+5+0=12 / 4+8+1=13     (digits and carry, least digit first)
+ * The formats live in opd_problem_format alone.
  *
  * Invariants: problem i of a seed does not depend on how many are drawn after it; no
  * intermediate result is negative.
@@ -12,6 +16,7 @@
 #ifndef OPD_ACTORS_DATASET_ARITHMETIC_H
 #define OPD_ACTORS_DATASET_ARITHMETIC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,11 +24,21 @@
 #include "opd/err.h"
 
 #define OPD_PROBLEM_TERMS_MAX 8
+#define OPD_PROBLEM_TERM_MAX 999999u
+
+typedef enum opd_problem_style {
+    OPD_PROBLEM_CHAIN,
+    OPD_PROBLEM_REWRITE,
+    OPD_PROBLEM_COLUMNS /* sums of two terms only */
+} opd_problem_style;
 
 typedef struct opd_arithmetic_config {
     uint64_t seed;
-    uint32_t terms_min, terms_max;   /* 2 .. OPD_PROBLEM_TERMS_MAX         */
-    uint32_t digits_min, digits_max; /* of each term, 1 .. 6               */
+    opd_problem_style style;
+    uint32_t terms_min, terms_max; /* 2 .. OPD_PROBLEM_TERMS_MAX                  */
+    uint32_t first_min, first_max; /* of the first term, 0 .. OPD_PROBLEM_TERM_MAX */
+    uint32_t other_min, other_max; /* of the other terms, likewise                 */
+    bool minus;                    /* signs are + and - at random, else + only     */
 } opd_arithmetic_config;
 
 /* One problem: terms[0] (+|-) terms[1] ... ; signs[0] is '+'. */
@@ -35,13 +50,17 @@ typedef struct opd_problem {
 
 typedef struct opd_problem_text {
     char prompt[96];
-    char response[288];
+    char response[384];
     char label[24];
 } opd_problem_text;
 
 typedef struct opd_arithmetic opd_arithmetic;
 
-/* A generator. OPD_ERR_INVALID for ranges outside the above; OPD_ERR_NOMEM. */
+/* The task of the quickstart, under a seed of one's own. */
+opd_arithmetic_config opd_arithmetic_quickstart(uint64_t seed);
+
+/* A generator. OPD_ERR_INVALID for ranges outside the above, COLUMNS with other than sums of
+ * two terms; OPD_ERR_NOMEM. */
 OPD_MUST_CHECK opd_err opd_arithmetic_create(const opd_alloc *alloc,
                                              const opd_arithmetic_config *config,
                                              opd_arithmetic **out_generator);
@@ -53,8 +72,9 @@ void opd_arithmetic_destroy(opd_arithmetic *generator);
  * ones (1,000 draws in a row were old). OPD_ERR_NOMEM. */
 OPD_MUST_CHECK opd_err opd_arithmetic_next(opd_arithmetic *generator, opd_problem *out_problem);
 
-/* THE format: prompt, worked response and label of a problem. */
-void opd_problem_format(const opd_problem *problem, opd_problem_text *out_text);
+/* THE formats: prompt, worked response and label of a problem. */
+void opd_problem_format(const opd_problem *problem, opd_problem_style style,
+                        opd_problem_text *out_text);
 
 typedef struct opd_arithmetic_split {
     const char *path; /* file to write */

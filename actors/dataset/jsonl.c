@@ -130,8 +130,8 @@ static bool is_blank(const char *line, size_t size_bytes) {
     return true;
 }
 
-static opd_err read_lines(jsonl_loader *loader, const char *data, size_t size_bytes, row_range range,
-                          const opd_jsonl_keys *keys) {
+static opd_err read_lines(jsonl_loader *loader, const char *data, size_t size_bytes,
+                          row_range range, const opd_jsonl_keys *keys) {
     const char *at = data, *end = data + size_bytes;
     size_t row = 0;
     if (size_bytes >= 3 && memcmp(at, "\xEF\xBB\xBF", 3) == 0) at += 3; /* byte order mark */

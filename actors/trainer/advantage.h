@@ -32,7 +32,7 @@
 /* What becomes of a token whose teacher score is not valid. */
 typedef enum opd_invalid_policy {
     OPD_INVALID_MASK,              /* no OPD term; under only_reward the token leaves the loss */
-    OPD_INVALID_ROLLOUT_LOG_PROBS, /* the seed's fallback: rollout log-prob in the teacher's place */
+    OPD_INVALID_ROLLOUT_LOG_PROBS, /* the seed's fallback: the rollout's log-prob instead      */
     OPD_INVALID_FAIL               /* an error                                                 */
 } opd_invalid_policy;
 

@@ -279,3 +279,25 @@ TEST(impossible_inputs_are_refused) {
     CHECK_OK(opd_advantage_compute(NULL, &GRPO, &in, b.advantages, b.out_mask, &b.stats));
     CHECK(!b.stats.steppable);
 }
+
+/* An allocator that gives `left` blocks and then none. */
+static void *few_blocks(void *context, void *ptr, size_t size_bytes) {
+    int *left = context;
+    if (size_bytes == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return (*left)-- > 0 ? realloc(ptr, size_bytes) : NULL;
+}
+
+TEST(running_out_of_memory_is_an_error) {
+    batch b = make_batch(11);
+    opd_advantage_input in = {SAMPLES, b.offsets, b.groups,  b.rewards, b.reward_valid,
+                              b.mask,  b.student, b.teacher, b.valid,   b.rollout};
+    for (int blocks = 0; blocks <= 2; blocks++) {
+        int left = blocks;
+        opd_alloc alloc = {few_blocks, &left};
+        CHECK_ERR(opd_advantage_compute(&alloc, &OPD, &in, b.advantages, b.out_mask, &b.stats),
+                  blocks < 2 ? OPD_ERR_NOMEM : OPD_OK);
+    }
+}

@@ -8,28 +8,38 @@
 #include "core/base/file.h"
 #include "tests/support/test.h"
 
-static const opd_arithmetic_config EASY = {
-    .seed = 1, .terms_min = 2, .terms_max = 4, .digits_min = 1, .digits_max = 3};
+static const opd_arithmetic_config EASY = {.seed = 1, .terms_min = 2, .terms_max = 4,
+                                           .first_min = 0, .first_max = 999, .other_min = 1,
+                                           .other_max = 999, .minus = true};
 
-TEST(the_format_writes_every_step) {
-    opd_problem problem = {3, {47, 85, 23}, {'+', '+', '-'}};
+static const opd_problem CHAIN = {3, {47, 85, 23}, {'+', '+', '-'}};
+
+TEST(each_style_writes_every_step) {
+    opd_problem sum = {2, {4619, 387}, {'+', '+'}};
     opd_problem_text text;
-    opd_problem_format(&problem, &text);
+    opd_problem_format(&CHAIN, OPD_PROBLEM_CHAIN, &text);
     CHECK_STR(text.prompt, "47+85-23=");
-    CHECK_STR(text.response, "47+85=132;132-23=109\n#### 109");
+    CHECK_STR(text.response, "47+85=132\n132-23=109\n#### 109");
     CHECK_STR(text.label, "109");
+    opd_problem_format(&CHAIN, OPD_PROBLEM_REWRITE, &text);
+    CHECK_STR(text.response, "132-23\n=109\n#### 109");
+    opd_problem_format(&sum, OPD_PROBLEM_COLUMNS, &text);
+    CHECK_STR(text.prompt, "4619+387=");
+    CHECK_STR(text.response, "9+7+0=16\n1+8+1=10\n6+3+1=10\n4+0+1=05\n#### 5006");
 }
 
 TEST(the_longest_problem_fits) {
     opd_problem problem = {.term_count = OPD_PROBLEM_TERMS_MAX};
     for (int i = 0; i < OPD_PROBLEM_TERMS_MAX; i++) {
-        problem.terms[i] = 999999;
+        problem.terms[i] = OPD_PROBLEM_TERM_MAX;
         problem.signs[i] = '+';
     }
     opd_problem_text text;
-    opd_problem_format(&problem, &text);
+    opd_problem_format(&problem, OPD_PROBLEM_CHAIN, &text);
     CHECK_STR(text.label, "7999992");
     CHECK_CONTAINS(text.response, "6999993+999999=7999992\n#### 7999992");
+    opd_problem_format(&problem, OPD_PROBLEM_REWRITE, &text);
+    CHECK_CONTAINS(text.response, "=6999993+999999\n=7999992\n#### 7999992");
 }
 
 /* An independent reading of the prompt gives the label; responses are right by our reward. */
@@ -40,7 +50,7 @@ TEST(problems_are_true_and_within_their_ranges) {
         opd_problem problem;
         opd_problem_text text;
         CHECK_OK(opd_arithmetic_next(generator, &problem));
-        opd_problem_format(&problem, &text);
+        opd_problem_format(&problem, (opd_problem_style)(i % 2), &text);
         long value = 0, terms = 0;
         for (char *at = text.prompt; *at != '='; terms++) {
             char sign = terms > 0 ? *at++ : '+';
@@ -83,8 +93,8 @@ TEST(splits_are_distinct_disjoint_and_reproducible) {
 }
 
 TEST(running_out_of_problems_is_an_error) {
-    opd_arithmetic_config tiny = {
-        .seed = 1, .terms_min = 2, .terms_max = 2, .digits_min = 1, .digits_max = 1};
+    opd_arithmetic_config tiny = {.seed = 1, .terms_min = 2, .terms_max = 2, .first_max = 9,
+                                  .other_max = 9, .minus = true};
     opd_arithmetic *generator;
     opd_problem problem;
     opd_err err = OPD_OK;
@@ -102,6 +112,16 @@ TEST(ranges_are_checked) {
     config.terms_min = 1;
     CHECK_ERR(opd_arithmetic_create(NULL, &config, &generator), OPD_ERR_INVALID);
     config = EASY;
-    config.digits_max = 7;
+    config.other_max = OPD_PROBLEM_TERM_MAX + 1;
     CHECK_ERR(opd_arithmetic_create(NULL, &config, &generator), OPD_ERR_INVALID);
+    config = EASY;
+    config.style = OPD_PROBLEM_COLUMNS;
+    CHECK_ERR(opd_arithmetic_create(NULL, &config, &generator), OPD_ERR_INVALID);
+    config.minus = false;
+    config.terms_max = 2;
+    CHECK_OK(opd_arithmetic_create(NULL, &config, &generator));
+    opd_arithmetic_destroy(generator);
+    config = opd_arithmetic_quickstart(3);
+    CHECK_OK(opd_arithmetic_create(NULL, &config, &generator));
+    opd_arithmetic_destroy(generator);
 }

@@ -102,7 +102,8 @@ TEST(slices_choose_rows) {
                                "{\"prompt\":\"2\",\"label\":2}\n{\"prompt\":\"3\",\"label\":3}\n";
     CHECK_OK(opd_file_write_atomic(path, TEXT, strlen(TEXT)));
     static const struct { const char *slice, *first; size_t count; } CASES[] = {
-        {"", "0", 4}, {"@[1:3]", "1", 2}, {"@[:2]", "0", 2}, {"@[3:]", "3", 1}, {"@[2:99]", "2", 2}};
+        {"", "0", 4}, {"@[1:3]", "1", 2}, {"@[:2]", "0", 2}, {"@[3:]", "3", 1},
+        {"@[2:99]", "2", 2}};
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
         opd_jsonl *set = load_slice(path, CASES[i].slice);
         CHECK_INT(set->count, CASES[i].count);
@@ -125,7 +126,8 @@ TEST(slices_choose_rows) {
 
 TEST(shared_and_repeated_prompts_are_found) {
     opd_jsonl *a, *b;
-    CHECK_OK(parse(GOOD "{\"prompt\":\"b\",\"label\":2}\n{\"prompt\":\"a\",\"label\":3}", &KEYS, &a));
+    CHECK_OK(parse(GOOD "{\"prompt\":\"b\",\"label\":2}\n{\"prompt\":\"a\",\"label\":3}", &KEYS,
+                   &a));
     CHECK_OK(parse("{\"prompt\":\"c\",\"label\":2}\n{\"prompt\":\"b\",\"label\":3}", &KEYS, &b));
     CHECK_ERR(opd_jsonl_check_distinct(NULL, a), OPD_ERR_MISMATCH);
     CHECK_CONTAINS(opd_err_context(), "data.jsonl:3: the prompt of line 1");
@@ -139,12 +141,41 @@ TEST(shared_and_repeated_prompts_are_found) {
     opd_jsonl_destroy(b);
 }
 
+/* An allocator whose n-th block fails: every path of an error frees what it had. */
+static void *failing_resize(void *context, void *ptr, size_t size_bytes) {
+    int *left = context;
+    if (size_bytes == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return (*left)-- > 0 ? realloc(ptr, size_bytes) : NULL;
+}
+
+TEST(running_out_of_memory_is_an_error) {
+    static const char TEXT[] = GOOD "{\"prompt\":\"b\",\"label\":2}";
+    for (int blocks = 0;; blocks++) {
+        int left = blocks;
+        opd_alloc alloc = {failing_resize, &left};
+        opd_jsonl *set = NULL;
+        opd_err err = opd_jsonl_parse(&alloc, "m", TEXT, strlen(TEXT), &KEYS, &set);
+        if (err == OPD_OK) err = opd_jsonl_check_disjoint(&alloc, set, set);
+        opd_jsonl_destroy(set);
+        if (err == OPD_ERR_MISMATCH) { /* memory sufficed: a set meets itself */
+            CHECK(blocks >= 4);
+            return;
+        }
+        CHECK_ERR(err, OPD_ERR_NOMEM);
+    }
+}
+
 /* Real data of several shapes, where it is present. */
 TEST(public_data_sets_load) {
     static const struct { const char *file; opd_jsonl_keys keys; size_t rows; } SETS[] = {
         {"gsm8k-train.jsonl", {"question", "answer", "answer"}, 7473},
         {"gsm8k-test.jsonl", {"question", "answer", NULL}, 1319},
-        {"gsm8k-model-solutions.jsonl", {"question", "ground_truth", "175b_verification.solution"}, 1319},
+        {"gsm8k-model-solutions.jsonl",
+         {"question", "ground_truth", "175b_verification.solution"},
+         1319},
         {"mawps.jsonl", {"input", "target", NULL}, 2065},
         {"svamp.jsonl", {"Body", "Answer", NULL}, 1000},
         {"amc23.jsonl", {"problem", "answer", NULL}, 40},
