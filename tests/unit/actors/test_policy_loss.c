@@ -130,6 +130,10 @@ TEST(non_finite_numbers_show_in_the_loss) {
     opd_policy_stats stats = {0};
     opd_policy_loss(&CLIP, 1, logp, old, advantage, weights, NULL, dlogp, NULL, &stats);
     CHECK(!isfinite(stats.loss));
+    stats = (opd_policy_stats){0};
+    logp[0] = NAN;
+    opd_policy_loss(&CLIP, 1, logp, old, advantage, weights, NULL, dlogp, NULL, &stats);
+    CHECK(isnan(stats.loss) && isnan(dlogp[0]));
 }
 
 TEST(impossible_settings_are_named) {
