@@ -62,8 +62,6 @@ typedef struct opd_adamw_args {
 } opd_adamw_args;
 
 typedef struct opd_kernel_table {
-    const char *name; /* "avx512", "plain" */
-
     /* --- matrices: w is [n, d] (out, in) ------------------------------------------------ */
     /* floats that a packed copy of w takes (either direction) */
     size_t (*pack_size)(size_t n, size_t d);
@@ -177,6 +175,9 @@ OPD_MUST_CHECK opd_err opd_kernels_create_cpu(opd_cpu_isa isa, size_t threads,
 
 /* Joins the threads and frees; NULL is legal. */
 void opd_kernels_destroy(opd_kernels *kernels);
+
+/* Which backend and instruction set: "cpu-avx512", "cpu-plain"; static text. */
+const char *opd_kernels_name(const opd_kernels *kernels);
 
 /* Whether this processor can run that instruction set. */
 bool opd_cpu_isa_available(opd_cpu_isa isa);

@@ -272,7 +272,6 @@ static size_t cpu_threads(const opd_kernels *k) {
 }
 
 const opd_kernel_table opd__cpu_table = {
-    .name = "cpu",
     .pack_size = cpu_pack_size,
     .pack = cpu_pack,
     .pack_dx = cpu_pack_dx,

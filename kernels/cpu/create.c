@@ -22,6 +22,10 @@ bool opd_cpu_isa_available(opd_cpu_isa isa) {
     return true;
 }
 
+const char *opd_kernels_name(const opd_kernels *kernels) {
+    return OPD_CONTAINER_OF(kernels, const opd__cpu, base)->isa->name;
+}
+
 static opd_err choose(opd_cpu_isa isa, const opd__isa **out_isa) {
     const char *wish = getenv("OPD_CPU_ISA");
     if (isa == OPD_CPU_ISA_AUTO && wish != NULL && wish[0] != '\0') {

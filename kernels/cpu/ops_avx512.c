@@ -8,7 +8,7 @@
 #include "kernels/cpu/vocab_isa.h"
 
 const opd__isa opd__isa_avx512 = {
-    .name = "avx512",
+    .name = "cpu-avx512",
     .gemm = opd__avx512_gemm,
 #define OP(op) .op = ISA(op)
     OP(rmsnorm), OP(rmsnorm_dx), OP(rmsnorm_dw), OP(rope), OP(swiglu), OP(swiglu_grad),

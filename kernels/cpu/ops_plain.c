@@ -8,7 +8,7 @@
 #include "kernels/cpu/vocab_isa.h"
 
 const opd__isa opd__isa_plain = {
-    .name = "plain",
+    .name = "cpu-plain",
     .gemm = opd__plain_gemm,
 #define OP(op) .op = ISA(op)
     OP(rmsnorm), OP(rmsnorm_dx), OP(rmsnorm_dw), OP(rope), OP(swiglu), OP(swiglu_grad),
