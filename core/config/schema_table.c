@@ -1,0 +1,204 @@
+/* schema_table.c - every key of a configuration: path, place in the structs, default, range,
+ * unit, meaning. Order: by section, as printed. Constant data; nothing is freed. */
+#include "core/base/check.h"
+#include "core/config/schema.h"
+
+#define STAGE(member) offsetof(opd_config_stage, member)
+#define TEACHER(member) offsetof(opd_config_teacher, member)
+
+#define BOOL(key_path, at, value, text) \
+    {.path = key_path, .type = OPD__TYPE_BOOL, .offset = at, .initial = value, .unit = "", .doc = text}
+#define INT(key_path, at, value, low, high, of, text)                                           \
+    {.path = key_path, .type = OPD__TYPE_INT, .offset = at, .initial = value, .min = low,        \
+     .max = high, .unit = of, .doc = text}
+#define INT_FROM(key_path, at, source, low, high, of, text)                                     \
+    {.path = key_path, .type = OPD__TYPE_INT, .offset = at, .initial = "0", .derived = source,   \
+     .min = low, .max = high, .unit = of, .doc = text}
+#define FLOAT(key_path, at, value, low, high, bounds, of, text)                                 \
+    {.path = key_path, .type = OPD__TYPE_FLOAT, .flags = bounds, .offset = at, .initial = value, \
+     .min = low, .max = high, .unit = of, .doc = text}
+#define FLOAT_FROM(key_path, at, source, low, high, bounds, of, text)                           \
+    {.path = key_path, .type = OPD__TYPE_FLOAT, .flags = bounds, .offset = at, .initial = "0",   \
+     .derived = source, .min = low, .max = high, .unit = of, .doc = text}
+#define ENUM(key_path, at, value, list, text)                                                   \
+    {.path = key_path, .type = OPD__TYPE_ENUM, .offset = at, .initial = value, .names = list,    \
+     .unit = "", .doc = text}
+#define TEXT(key_path, kind, at, value, bits, text)                                             \
+    {.path = key_path, .type = kind, .flags = bits, .offset = at, .initial = value, .unit = "",  \
+     .doc = text}
+
+#define ABOVE OPD__KEY_ABOVE_MIN
+#define BELOW OPD__KEY_BELOW_MAX
+#define BIG 1e9                    /* upper bound of counts */
+#define SEED_MAX 9007199254740991. /* 2^53 - 1: exact in JSON and double */
+
+_Static_assert(sizeof(opd_config_kind) == sizeof(int), "enum values are stored as int");
+
+static const char *const kind_names[] = {"arithmetic", "sft", "rl", "eval", NULL};
+static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
+static const char *const device_names[] = {"cpu", NULL};
+static const char *const reward_names[] = {"none", "math", NULL};
+static const char *const opd_type_names[] = {"none", "sglang", "megatron", NULL};
+static const char *const missing_names[] = {"mask", "rollout_log_probs", "fail", NULL};
+static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
+static const char *const estimator_names[] = {"grpo", NULL};
+static const char *const reduction_names[] = {"sample_mean", "token_mean", NULL};
+
+/* clang-format off */
+const opd__key opd__keys[] = {
+    {.path = "run.name", .type = OPD__TYPE_NAME, .flags = OPD__KEY_RUN_ONLY, .offset = STAGE(run.name),
+     .initial = "", .derived = "the file's name without its suffix", .unit = "",
+     .doc = "The run's folder is run.dir/run.name."},
+    TEXT("run.dir", OPD__TYPE_PATH, STAGE(run.dir), "runs", OPD__KEY_RUN_ONLY, "Folder that holds the folders of runs."),
+    INT("run.seed", STAGE(run.seed), "1234", 0, SEED_MAX, "", "Source of all randomness: weights, shuffles, sampling."),
+    {.path = "run.kind", .type = OPD__TYPE_ENUM, .flags = OPD__KEY_RUN_ONLY, .offset = STAGE(run.kind),
+     .initial = "rl", .names = kind_names, .unit = "", .doc = "What the run does, in a file without `stages`."},
+    {.path = "run.log_level", .type = OPD__TYPE_ENUM, .flags = OPD__KEY_RUN_ONLY, .offset = STAGE(run.log_level),
+     .initial = "info", .names = log_names, .unit = "", .doc = "The least important lines that are logged."},
+    INT("run.metrics_interval", STAGE(run.metrics_interval), "1", 1, BIG, "steps", "Steps between two lines of metrics.jsonl."),
+    INT("run.samples_interval", STAGE(run.samples_interval), "16", 0, BIG, "samples", "Every k-th sample goes to samples.jsonl; 0 = none."),
+
+    ENUM("device.kind", STAGE(device.kind), "cpu", device_names, "Where the arithmetic is done."),
+    INT("device.rollout_threads", STAGE(device.rollout_threads), "1", 1, 1024, "threads", "Threads that generate; results do not depend on them."),
+    INT("device.trainer_threads", STAGE(device.trainer_threads), "1", 1, 1024, "threads", "Threads that train."),
+    INT("device.teacher_threads", STAGE(device.teacher_threads), "1", 1, 1024, "threads", "Threads of a teacher that opd runs itself."),
+
+    TEXT("model.path", OPD__TYPE_PATH, STAGE(model.path), "", OPD__KEY_REFERENCE, "Hugging Face directory of the model to train or measure; empty = random weights of the shape model.init."),
+    INT("model.init.hidden_size", STAGE(model.init.hidden_size), "0", 0, 65536, "", "Width of the residual stream; 0 = not given."),
+    INT("model.init.intermediate_size", STAGE(model.init.intermediate_size), "0", 0, 1048576, "", "Width of the feed-forward layer."),
+    INT("model.init.layers", STAGE(model.init.layers), "0", 0, 1024, "", "Number of blocks."),
+    INT("model.init.heads", STAGE(model.init.heads), "0", 0, 1024, "", "Attention heads."),
+    INT_FROM("model.init.kv_heads", STAGE(model.init.kv_heads), "model.init.heads", 0, 1024, "", "Key/value heads; must divide heads."),
+    INT_FROM("model.init.head_dim", STAGE(model.init.head_dim), "hidden_size / heads", 0, 4096, "", "Width of one head; even."),
+    INT("model.init.max_position", STAGE(model.init.max_position), "2048", 1, 16777216, "tokens", "Longest sequence."),
+    FLOAT("model.init.rope_theta", STAGE(model.init.rope_theta), "10000", 0, 1e12, ABOVE, "", "Base of the rotary embedding."),
+    FLOAT("model.init.rms_eps", STAGE(model.init.rms_eps), "1e-5", 0, 1, ABOVE, "", "Added to the mean square in RMSNorm."),
+    BOOL("model.init.tie_embeddings", STAGE(model.init.tie_embeddings), "true", "The output head is the embedding matrix."),
+
+    TEXT("data.path", OPD__TYPE_PATH, STAGE(data.path), "", OPD__KEY_REFERENCE, "JSONL file of training problems."),
+    TEXT("data.prompt_key", OPD__TYPE_STRING, STAGE(data.prompt_key), "prompt", 0, "Key of the prompt in each line."),
+    TEXT("data.label_key", OPD__TYPE_STRING, STAGE(data.label_key), "label", 0, "Key of the right answer in each line."),
+    TEXT("data.response_key", OPD__TYPE_STRING, STAGE(data.response_key), "response", 0, "Key of the text that SFT learns to write."),
+    BOOL("data.shuffle", STAGE(data.shuffle), "true", "A new seeded order in every epoch."),
+    INT_FROM("data.seed", STAGE(data.seed), "run.seed", 0, SEED_MAX, "", "Seed of the shuffle."),
+    INT("data.skip", STAGE(data.skip), "0", 0, BIG, "lines", "Lines left out at the start of the file."),
+    INT("data.limit", STAGE(data.limit), "0", 0, BIG, "lines", "Lines used after data.skip; 0 = all."),
+    INT("data.max_prompt_len", STAGE(data.max_prompt_len), "0", 0, BIG, "tokens", "Longer prompts are left out; 0 = no limit."),
+
+    INT("rollout.batch_prompts", STAGE(rollout.batch_prompts), "32", 1, 1048576, "prompts", "Prompts per training batch (the seed's rollout-batch-size)."),
+    INT("rollout.samples_per_prompt", STAGE(rollout.samples_per_prompt), "1", 1, 4096, "samples", "Answers generated for each prompt: the group of GRPO."),
+    FLOAT("rollout.temperature", STAGE(rollout.temperature), "1", 0, 100, ABOVE, "", "Sampling temperature; other than 1 needs a teacher that scores at it."),
+    FLOAT("rollout.top_p", STAGE(rollout.top_p), "1", 0, 1, ABOVE, "", "Nucleus sampling; 1 = off."),
+    INT("rollout.top_k", STAGE(rollout.top_k), "-1", -1, BIG, "", "Sample from the k likeliest tokens; -1 or 0 = off."),
+    INT("rollout.max_response_len", STAGE(rollout.max_response_len), "256", 1, 16777216, "tokens", "Longest answer."),
+    INT("rollout.max_staleness", STAGE(rollout.max_staleness), "0", 0, 1024, "versions", "How many weight versions a sample may lag behind; 0 = strictly on-policy."),
+    INT("rollout.slots", STAGE(rollout.slots), "32", 1, 65536, "sequences", "Sequences decoded at the same time."),
+    INT_FROM("rollout.seed", STAGE(rollout.seed), "run.seed", 0, SEED_MAX, "", "Seed of sampling."),
+
+    ENUM("reward.type", STAGE(reward.type), "math", reward_names, "math: 1 if the final answer equals the label, or 0. none: always 0."),
+
+    TEXT("teachers.*.url", OPD__TYPE_URL, TEACHER(url), "", 0, "Address of a running SGLang-compatible server."),
+    TEXT("teachers.*.path", OPD__TYPE_PATH, TEACHER(path), "", OPD__KEY_REFERENCE, "Hugging Face directory: loaded in-process (megatron), or served by an `opd serve` child (sglang)."),
+    INT("teachers.*.ckpt_step", TEACHER(ckpt_step), "-1", -1, BIG, "", "Selects path/step-NNNNNN; -1 = path itself."),
+    FLOAT("teachers.*.timeout_s", TEACHER(timeout_s), "30", 0, 1e7, ABOVE, "s", "One attempt, from its first byte."),
+    FLOAT_FROM("teachers.*.deadline_s", TEACHER(deadline_s), "10 * timeout_s", 0, 1e8, ABOVE, "s", "One sample with all its attempts."),
+    FLOAT("teachers.*.connect_timeout_s", TEACHER(connect_timeout_s), "5", 0, 1e7, ABOVE, "s", "Opening a connection."),
+    INT("teachers.*.max_inflight", TEACHER(max_inflight), "64", 1, 65536, "requests", "Requests at the same time."),
+    INT("teachers.*.retries", TEACHER(retries), "3", 0, 1000, "", "Attempts after the first."),
+    INT("teachers.*.backoff_ms", TEACHER(backoff_ms), "100", 0, 3600000, "ms", "Pause before the first retry; doubles with each."),
+    INT("teachers.*.backoff_max_ms", TEACHER(backoff_max_ms), "5000", 0, 3600000, "ms", "Longest pause."),
+    FLOAT("teachers.*.start_timeout_s", TEACHER(start_timeout_s), "60", 0, 1e7, ABOVE, "s", "Until the server answers for the first time."),
+
+    BOOL("opd.enabled", STAGE(opd.enabled), "false", "On-policy distillation on or off (--use-opd)."),
+    ENUM("opd.type", STAGE(opd.type), "none", opd_type_names, "sglang: the teacher is a server. megatron: the teacher is in this process."),
+    {.path = "opd.teacher", .type = OPD__TYPE_NAME, .offset = STAGE(opd.teacher), .initial = "",
+     .derived = "the only teacher", .unit = "", .doc = "Which of `teachers` distils."},
+    FLOAT("opd.kl_coef", STAGE(opd.kl_coef), "1", 0, 1e6, 0, "", "Weight of the term -(l_student - l_teacher) in the advantage."),
+    BOOL("opd.only_reward", STAGE(opd.only_reward), "false", "Drop the reward's advantage: learn from the teacher alone."),
+    INT("opd.log_prob_top_k", STAGE(opd.log_prob_top_k), "0", 0, 1048576, "", "k of the overlap metric; 0 = off."),
+    ENUM("opd.on_missing", STAGE(opd.on_missing), "mask", missing_names, "A token without a teacher score: leaves the OPD term, takes the rollout's own score (the seed's way), or stops the run."),
+    FLOAT("opd.teacher_lost_s", STAGE(opd.teacher_lost_s), "300", 0, 1e7, ABOVE, "s", "The run stops after this time without any answer of a teacher."),
+    FLOAT("opd.invalid_share_max", STAGE(opd.invalid_share_max), "0.5", 0, 1, 0, "", "The run stops when more of the tokens than this have no score ..."),
+    INT("opd.invalid_batches_max", STAGE(opd.invalid_batches_max), "20", 1, BIG, "batches", "... over this many batches."),
+
+    INT("train.steps", STAGE(train.steps), "0", 0, BIG, "batches", "Batches to train on; 0 = train.epochs decides."),
+    {.path = "train.epochs", .type = OPD__TYPE_INT, .offset = STAGE(train.epochs), .initial = "0",
+     .derived = "1 unless train.steps is given", .max = BIG, .unit = "", .doc = "Passes over the data; 0 = train.steps decides."},
+    INT("train.batch_size", STAGE(train.batch_size), "32", 1, 1048576, "sequences", "Sequences per SFT batch."),
+    INT("train.micro_batch_tokens", STAGE(train.micro_batch_tokens), "4096", 1, 16777216, "tokens", "Most tokens in one forward and backward pass."),
+    FLOAT("train.lr", STAGE(train.lr), "1e-6", 0, 1000, 0, "", "Learning rate after the warm-up."),
+    ENUM("train.lr_schedule", STAGE(train.lr_schedule), "constant", schedule_names, "How the learning rate falls."),
+    INT("train.warmup_steps", STAGE(train.warmup_steps), "0", 0, BIG, "steps", "Optimizer steps of linear growth from 0."),
+    FLOAT("train.min_lr_ratio", STAGE(train.min_lr_ratio), "0", 0, 1, 0, "", "Last learning rate as a share of train.lr."),
+    FLOAT("train.weight_decay", STAGE(train.weight_decay), "0.01", 0, 1000, 0, "", "AdamW's decoupled weight decay."),
+    FLOAT("train.adam_beta1", STAGE(train.adam_beta1), "0.9", 0, 1, BELOW, "", "Decay of the gradient's mean."),
+    FLOAT("train.adam_beta2", STAGE(train.adam_beta2), "0.999", 0, 1, BELOW, "", "Decay of the gradient's mean square."),
+    FLOAT("train.adam_eps", STAGE(train.adam_eps), "1e-8", 0, 1, ABOVE, "", "Added to the root of the mean square."),
+    FLOAT("train.clip_grad", STAGE(train.clip_grad), "1", 0, 1e9, 0, "", "Largest global gradient norm; 0 = off."),
+    ENUM("train.estimator", STAGE(train.estimator), "grpo", estimator_names, "How rewards become advantages."),
+    FLOAT("train.eps_clip", STAGE(train.eps_clip), "0.2", 0, 1, 0, "", "The probability ratio is clipped at 1 - this ..."),
+    FLOAT_FROM("train.eps_clip_high", STAGE(train.eps_clip_high), "train.eps_clip", 0, 1e6, 0, "", "... and at 1 + this."),
+    FLOAT("train.eps_clip_c", STAGE(train.eps_clip_c), "0", 0, 1e6, 0, "", "Bound of dual clipping, above 1; 0 = off."),
+    BOOL("train.grpo_std_normalization", STAGE(train.grpo_std_normalization), "true", "Divide a group's rewards by their standard deviation."),
+    BOOL("train.normalize_advantages", STAGE(train.normalize_advantages), "false", "Whiten the advantages of a batch."),
+    BOOL("train.rewards_normalization", STAGE(train.rewards_normalization), "true", "Subtract the group's mean reward."),
+    FLOAT("train.entropy_coef", STAGE(train.entropy_coef), "0", 0, 1000, 0, "", "Weight of the entropy bonus."),
+    ENUM("train.loss_reduction", STAGE(train.loss_reduction), "sample_mean", reduction_names, "Mean over samples of their token means, or over all tokens."),
+    INT("train.optimizer_steps_per_batch", STAGE(train.optimizer_steps_per_batch), "1", 1, 1024, "steps", "Parts of a batch, each with its own step."),
+    INT("train.nonfinite_steps_max", STAGE(train.nonfinite_steps_max), "10", 1, BIG, "steps", "The run stops after this many skipped steps in a row."),
+    INT("train.save_interval", STAGE(train.save_interval), "0", 0, BIG, "steps", "Steps between checkpoints; 0 = only at the end."),
+    INT("train.keep", STAGE(train.keep), "2", 0, BIG, "checkpoints", "Newest checkpoints kept; 0 = all."),
+
+    TEXT("eval.path", OPD__TYPE_PATH, STAGE(eval.path), "", OPD__KEY_REFERENCE, "JSONL file of held-out problems; empty = no evaluation."),
+    BOOL("eval.at_start", STAGE(eval.at_start), "true", "Measure before the first step."),
+    BOOL("eval.at_end", STAGE(eval.at_end), "true", "Measure after the last step."),
+    INT("eval.interval", STAGE(eval.interval), "0", 0, BIG, "steps", "Steps between measurements; 0 = off."),
+    INT("eval.limit", STAGE(eval.limit), "0", 0, BIG, "problems", "Problems used; 0 = all."),
+    INT("eval.samples", STAGE(eval.samples), "1", 1, 4096, "samples", "Answers per problem."),
+    FLOAT("eval.temperature", STAGE(eval.temperature), "0", 0, 100, 0, "", "Sampling temperature; 0 = greedy."),
+    FLOAT("eval.top_p", STAGE(eval.top_p), "1", 0, 1, ABOVE, "", "Nucleus sampling; 1 = off."),
+    INT("eval.top_k", STAGE(eval.top_k), "-1", -1, BIG, "", "Sample from the k likeliest tokens; -1 or 0 = off."),
+    INT_FROM("eval.max_response_len", STAGE(eval.max_response_len), "rollout.max_response_len", 1, 16777216, "tokens", "Longest answer."),
+    BOOL("eval.require_disjoint", STAGE(eval.require_disjoint), "true", "Refuse a held-out problem that is also a training problem."),
+
+    INT_FROM("arithmetic.seed", STAGE(arithmetic.seed), "run.seed", 0, SEED_MAX, "", "Seed of the generated problems."),
+    INT("arithmetic.splits.*", offsetof(opd_config_split, count), "0", 1, 100000000, "problems", "A file of this many problems; all files are disjoint."),
+};
+const size_t opd__key_count = OPD_COUNTOF(opd__keys);
+_Static_assert(OPD_COUNTOF(opd__keys) <= OPD__KEYS_MAX, "raise OPD__KEYS_MAX");
+
+const opd__section opd__sections[] = {
+    {"run", "The run as a whole."},
+    {"device", "Where and with how many threads it computes."},
+    {"model", "The model that is trained or measured: `path`, or `init` for random weights."},
+    {"model.init", "Shape of a LlamaForCausalLM with random weights and a byte-level tokenizer."},
+    {"data", "Training problems: one JSON object per line."},
+    {"rollout", "How the student generates."},
+    {"reward", "How answers are judged."},
+    {"teachers", "Teachers by name: `url` of a running server, or `path` of a model."},
+    {"opd", "On-policy distillation: A_t - kl_coef * (l_student - l_teacher)."},
+    {"train", "Optimizer, loss and checkpoints."},
+    {"eval", "Accuracy on held-out problems."},
+    {"arithmetic", "Generated arithmetic problems with written-out steps."},
+    {"arithmetic.splits", "Files by name, each with its number of problems."},
+};
+const size_t opd__section_count = OPD_COUNTOF(opd__sections);
+/* clang-format on */
+
+const opd__map opd__maps[] = {
+    {"teachers", STAGE(teachers), STAGE(teacher_count), sizeof(opd_config_teacher), false},
+    {"arithmetic.splits", STAGE(arithmetic.splits), STAGE(arithmetic.split_count),
+     sizeof(opd_config_split), true},
+};
+const size_t opd__map_count = OPD_COUNTOF(opd__maps);
+_Static_assert(OPD_CONFIG_TEACHERS_MAX == OPD__ITEMS_MAX &&
+                   OPD_CONFIG_SPLITS_MAX == OPD__ITEMS_MAX, "every map holds ITEMS_MAX");
+_Static_assert(offsetof(opd_config_teacher, name) == 0 && offsetof(opd_config_split, name) == 0,
+               "an item begins with its name");
+
+const opd__exclusive opd__exclusives[] = {
+    {"model.path", "model.init"},
+    {"train.steps", "train.epochs"},
+    {"teachers.*.url", "teachers.*.path"},
+};
+const size_t opd__exclusive_count = OPD_COUNTOF(opd__exclusives);
