@@ -2,6 +2,7 @@
 #include "core/config/arena.h"
 
 #include <stdalign.h>
+#include <stdint.h>
 #include <string.h>
 
 enum { BLOCK_SIZE = 16384 };

@@ -140,12 +140,25 @@ static opd_err event_take(builder *b, const yaml_event_t *event) {
     }
 }
 
+/* Line and column of byte `offset`: libyaml does not say them for bytes that are no text. */
+static yaml_mark_t offset_mark(const char *text, size_t size, size_t offset) {
+    yaml_mark_t mark = {0};
+    for (size_t i = 0; i < offset && i < size; i++) {
+        mark.column = text[i] == '\n' ? 0 : mark.column + 1;
+        mark.line += text[i] == '\n';
+    }
+    return mark;
+}
+
 /* libyaml's own complaint, in our form. */
-static opd_err parser_fail(const builder *b, const yaml_parser_t *parser) {
+static opd_err parser_fail(const builder *b, const yaml_parser_t *parser, const char *text,
+                           size_t size) {
     const char *problem = parser->problem != NULL ? parser->problem : "not YAML";
     if (parser->error == YAML_MEMORY_ERROR)
         return opd_fail(OPD_ERR_NOMEM, "%s: out of memory", b->file);
-    yaml_mark_t mark = parser->error == YAML_READER_ERROR ? parser->mark : parser->problem_mark;
+    yaml_mark_t mark = parser->error == YAML_READER_ERROR
+                           ? offset_mark(text, size, parser->problem_offset)
+                           : parser->problem_mark;
     const char *remedy = "";
     if (strstr(problem, "cannot start any token") != NULL)
         remedy = "; indent with spaces, and quote a value that starts with @, ` or %";
@@ -164,7 +177,7 @@ opd_err opd__yaml_parse(opd__arena *arena, const char *file, const char *text, s
     for (bool more = true; more && err == OPD_OK;) {
         yaml_event_t event;
         if (!yaml_parser_parse(&parser, &event)) {
-            err = parser_fail(&b, &parser);
+            err = parser_fail(&b, &parser, text, size);
             break;
         }
         more = event.type != YAML_STREAM_END_EVENT;

@@ -35,6 +35,7 @@
 
 #include "opd/alloc.h"
 #include "opd/err.h"
+#include "opd/log.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -52,13 +53,6 @@ typedef enum opd_config_kind {
     OPD_CONFIG_KIND_RL,         /* rollouts, GRPO and/or distillation       */
     OPD_CONFIG_KIND_EVAL        /* measures model on eval.path              */
 } opd_config_kind;
-
-typedef enum opd_config_log_level {
-    OPD_CONFIG_LOG_LEVEL_ERROR,
-    OPD_CONFIG_LOG_LEVEL_WARN,
-    OPD_CONFIG_LOG_LEVEL_INFO,
-    OPD_CONFIG_LOG_LEVEL_DEBUG
-} opd_config_log_level;
 
 typedef enum opd_config_device_kind { OPD_CONFIG_DEVICE_KIND_CPU } opd_config_device_kind;
 
@@ -97,7 +91,7 @@ typedef struct opd_config_run {
     const char *dir;
     int64_t seed;
     opd_config_kind kind; /* of the only stage, where the file has no `stages` */
-    opd_config_log_level log_level;
+    opd_log_level log_level;
     int64_t metrics_interval; /* steps between lines of metrics.jsonl            */
     int64_t samples_interval; /* every k-th sample to samples.jsonl; 0 = none    */
 } opd_config_run;

@@ -1,0 +1,35 @@
+/* load.h - the steps of loading, one file each: load.c, derive.c, rules.c, reference.c.
+ * Thread: one owner. */
+#ifndef OPD_CORE_CONFIG_LOAD_H
+#define OPD_CORE_CONFIG_LOAD_H
+
+#include "core/config/draft.h"
+
+/* Everything while it is being loaded. */
+typedef struct opd__loading {
+    opd__arena *arena;
+    const char *file;
+    const opd__node *root;
+    const opd_config_overrides *overrides; /* may be NULL */
+    opd__draft *base;
+    opd__draft **stages;
+    size_t stage_count;
+    bool has_stages;
+} opd__loading;
+
+/* Fills derived defaults of keys that no layer gave. `file` names the run. */
+opd_err opd__draft_derive(opd__draft *draft, const char *file) OPD_MUST_CHECK;
+
+/* Checks what concerns several keys of one stage, and turns OPD off outside rl stages. */
+opd_err opd__draft_check(opd__draft *draft) OPD_MUST_CHECK;
+
+/* Checks every "@stages..." of the drafts: known, earlier, a result that the stage has. */
+opd_err opd__references_check(const opd__loading *loading) OPD_MUST_CHECK;
+
+/* Applies the seed's flags; the --set layers are in place already. */
+opd_err opd__flags_apply(opd__loading *loading) OPD_MUST_CHECK;
+
+/* Whether a stage of this kind reads `section` ("model", "data", "eval", "teachers"). */
+bool opd__kind_uses(opd_config_kind kind, const char *section);
+
+#endif

@@ -1,0 +1,193 @@
+/* rules.c - derived defaults, and what must hold between keys. See load.h.
+ *
+ * The rules on OPD are those of the system it comes from (4 to 7 there; 1 and 2 are ranges
+ * of keys, 3 is "only rl stages distil", 8 and 9 do not apply) plus the combinations that
+ * cannot learn, each refused with its reason. What needs the model or the teacher (top-k
+ * above the vocabulary, a temperature the teacher cannot score at) is checked when they are
+ * there, not here. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/config/load.h"
+
+bool opd__kind_uses(opd_config_kind kind, const char *section) {
+    bool trains = kind == OPD_CONFIG_KIND_SFT || kind == OPD_CONFIG_KIND_RL;
+    if (strcmp(section, "model") == 0 || strcmp(section, "eval") == 0)
+        return trains || kind == OPD_CONFIG_KIND_EVAL;
+    if (strcmp(section, "data") == 0) return trains;
+    if (strcmp(section, "teachers") == 0) return kind == OPD_CONFIG_KIND_RL;
+    return false;
+}
+
+/* The file's name without folders and suffix, with what a name may not have made '-'. */
+static opd_err run_name_derive(opd__draft *draft, const char *file) {
+    const char *slash = strrchr(file, '/');
+    const char *from = slash != NULL ? slash + 1 : file;
+    const char *dot = strrchr(from, '.');
+    size_t size = dot != NULL && dot > from ? (size_t)(dot - from) : strlen(from);
+    if (size > OPD_CONFIG_NAME_MAX) size = OPD_CONFIG_NAME_MAX;
+    char *name = opd__arena_text(draft->arena, from, size);
+    if (name == NULL) return opd_fail(OPD_ERR_NOMEM, "out of memory");
+    for (size_t i = 0; i < size; i++) {
+        const char one[2] = {name[i], 0};
+        if (!opd__name_legal(one)) name[i] = '-';
+    }
+    draft->stage.run.name = size > 0 ? name : "run";
+    return OPD_OK;
+}
+
+opd_err opd__draft_derive(opd__draft *draft, const char *file) {
+    opd_config_stage *s = &draft->stage;
+    opd_config_init *init = &s->model.init;
+    const opd__key *deadline = opd__key_find("teachers.*.deadline_s");
+    if (s->run.name[0] == 0) OPD_TRY(run_name_derive(draft, file));
+    if (!opd__draft_given(draft, "data.seed")) s->data.seed = s->run.seed;
+    if (!opd__draft_given(draft, "rollout.seed")) s->rollout.seed = s->run.seed;
+    if (!opd__draft_given(draft, "arithmetic.seed")) s->arithmetic.seed = s->run.seed;
+    if (init->kv_heads == 0) init->kv_heads = init->heads;
+    if (init->head_dim == 0 && init->heads > 0) init->head_dim = init->hidden_size / init->heads;
+    if (s->train.steps == 0 && s->train.epochs == 0) s->train.epochs = 1;
+    if (!opd__draft_given(draft, "train.eps_clip_high")) s->train.eps_clip_high = s->train.eps_clip;
+    if (!opd__draft_given(draft, "eval.max_response_len"))
+        s->eval.max_response_len = s->rollout.max_response_len;
+    for (size_t i = 0; i < s->teacher_count; i++)
+        if (opd__draft_origin(draft, deadline, i)->node == NULL)
+            s->teachers[i].deadline_s = 10 * s->teachers[i].timeout_s;
+    if (s->opd.teacher[0] == 0 && s->teacher_count == 1) s->opd.teacher = s->teachers[0].name;
+    return OPD_OK;
+}
+
+/* The shape of a model with random weights. */
+static opd_err init_check(opd__draft *draft) {
+    static const char *const needed[] = {"model.init.hidden_size", "model.init.intermediate_size",
+                                         "model.init.layers", "model.init.heads"};
+    const opd_config_init *init = &draft->stage.model.init;
+    if (init->hidden_size == 0 && init->layers == 0 && init->heads == 0)
+        return opd__draft_fail(draft, "model.path", 0,
+                               "there is no model; give the path of a Hugging Face directory, or "
+                               "the shape of a random one in model.init");
+    for (size_t i = 0; i < OPD_COUNTOF(needed); i++) {
+        const opd__key *key = opd__key_find(needed[i]);
+        if (opd__value_empty(key, opd__key_field(key, &draft->stage, 0)))
+            return opd__draft_fail(draft, needed[i], 0, "a random model needs it, above 0");
+    }
+    if (init->heads % init->kv_heads != 0)
+        return opd__draft_fail(draft, "model.init.kv_heads", 0, "%lld does not divide the %lld "
+                               "heads", (long long)init->kv_heads, (long long)init->heads);
+    if (!opd__draft_given(draft, "model.init.head_dim") && init->hidden_size % init->heads != 0)
+        return opd__draft_fail(draft, "model.init.hidden_size", 0, "%lld is not a multiple of the "
+                               "%lld heads; change it or give model.init.head_dim",
+                               (long long)init->hidden_size, (long long)init->heads);
+    if (init->head_dim == 0 || init->head_dim % 2 != 0)
+        return opd__draft_fail(draft, "model.init.head_dim", 0,
+                               "%lld is odd or 0; rotary embedding turns pairs",
+                               (long long)init->head_dim);
+    return OPD_OK;
+}
+
+/* Ranges that another key bounds. */
+static opd_err bounds_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    if (s->train.eps_clip_c > 0 && s->train.eps_clip_c <= 1)
+        return opd__draft_fail(draft, "train.eps_clip_c", 0, "must be above 1, or 0 for off");
+    for (size_t i = 0; i < s->teacher_count; i++) {
+        const opd_config_teacher *teacher = &s->teachers[i];
+        if (teacher->deadline_s < teacher->timeout_s)
+            return opd__draft_fail(draft, "teachers.*.deadline_s", i, "%g s for a sample is less "
+                                   "than timeout_s, %g s for one attempt", teacher->deadline_s,
+                                   teacher->timeout_s);
+        if (teacher->backoff_max_ms < teacher->backoff_ms)
+            return opd__draft_fail(draft, "teachers.*.backoff_max_ms", i, "is less than backoff_ms");
+    }
+    return OPD_OK;
+}
+
+/* The teacher that distils: it exists and has what its type needs (rules 5 and 6). */
+static opd_err teacher_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    const char *name = s->opd.teacher;
+    bool in_process = s->opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON;
+    const char *remedy = in_process ? "give teachers.NAME.path or --opd-teacher-load"
+                                    : "give teachers.NAME.url, teachers.NAME.path or --rm-url";
+    if (s->teacher_count == 0)
+        return opd__draft_fail(draft, "opd.type", 0, "there is no teacher; %s", remedy);
+    if (name[0] == 0)
+        return opd__draft_fail(draft, "opd.teacher", 0, "there are %zu teachers; name the one "
+                               "that distils", s->teacher_count);
+    const opd_config_teacher *teacher = opd_config_teacher_find(s, name);
+    if (teacher == NULL) {
+        size_t best = 0;
+        for (size_t i = 1; i < s->teacher_count; i++)
+            if (opd__edit_distance(name, s->teachers[i].name) <
+                opd__edit_distance(name, s->teachers[best].name)) best = i;
+        return opd__draft_fail(draft, "opd.teacher", 0, "there is no teacher '%s'; the nearest is "
+                               "%s", name, s->teachers[best].name);
+    }
+    size_t item = (size_t)(teacher - s->teachers);
+    if (in_process && teacher->path[0] == 0)
+        return opd__draft_fail(draft, "teachers.*.path", item, "opd.type megatron loads the "
+                               "teacher from here; %s", remedy);
+    if (!in_process && teacher->path[0] == 0 && teacher->url[0] == 0)
+        return opd__draft_fail(draft, "teachers.*.url", item, "opd.type sglang needs a server; %s",
+                               remedy);
+    if (in_process && teacher->path[0] != '@' && !opd_file_exists(teacher->path)) {
+        opd_err err = opd__draft_fail(draft, "teachers.*.path", item, "%s does not exist; give "
+                                      "the teacher's Hugging Face directory", teacher->path);
+        return err == OPD_ERR_CONFIG ? OPD_ERR_NOT_FOUND : err;
+    }
+    return OPD_OK;
+}
+
+static opd_err opd_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    if (!s->opd.enabled) {
+        if (s->opd.only_reward)
+            return opd__draft_fail(draft, "opd.only_reward", 0, "distillation is off; set "
+                                   "opd.enabled: true (--use-opd) or remove it");
+        return OPD_OK;
+    }
+    if (s->opd.type == OPD_CONFIG_OPD_TYPE_NONE)
+        return opd__draft_fail(draft, "opd.type", 0, "distillation is on; say where the teacher "
+                               "runs: sglang (a server) or megatron (in this process)");
+    OPD_TRY(teacher_check(draft));
+    if (s->opd.only_reward && s->opd.kl_coef <= 0)
+        return opd__draft_fail(draft, "opd.kl_coef", 0, "cannot learn: opd.only_reward drops the "
+                               "reward's advantage, and a weight of 0 drops the teacher's");
+    if (s->opd.only_reward && s->train.normalize_advantages)
+        return opd__draft_fail(draft, "train.normalize_advantages", 0, "contradicts "
+                               "opd.only_reward: whitening divides opd.kl_coef out again");
+    return OPD_OK;
+}
+
+/* What an rl stage learns from. */
+static opd_err rl_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    OPD_TRY(opd_check(draft));
+    if (s->opd.enabled && s->opd.kl_coef > 0) return OPD_OK;
+    if (s->reward.type == OPD_CONFIG_REWARD_TYPE_NONE)
+        return opd__draft_fail(draft, "reward.type", 0, "cannot learn: there is neither a reward "
+                               "nor a teacher; set reward.type: math, or turn opd on");
+    if (s->rollout.samples_per_prompt == 1 && s->train.rewards_normalization)
+        return opd__draft_fail(draft, "rollout.samples_per_prompt", 0, "cannot learn: a group of "
+                               "1 has its own mean, so its GRPO advantage is always 0; use 2 or "
+                               "more, or turn opd on");
+    return OPD_OK;
+}
+
+opd_err opd__draft_check(opd__draft *draft) {
+    opd_config_stage *s = &draft->stage;
+    if (s->kind == OPD_CONFIG_KIND_ARITHMETIC && s->arithmetic.split_count == 0)
+        return opd__draft_fail(draft, "arithmetic.seed", 0, "there is nothing to generate; give "
+                               "arithmetic.splits, e.g. {train: 1000, test: 200}");
+    if (s->kind != OPD_CONFIG_KIND_RL) s->opd.enabled = false;
+    if (opd__kind_uses(s->kind, "model") && s->model.path[0] == 0) OPD_TRY(init_check(draft));
+    if (opd__kind_uses(s->kind, "data") && s->data.path[0] == 0)
+        return opd__draft_fail(draft, "data.path", 0, "a stage of kind %s needs a JSONL file",
+                               opd_config_kind_name(s->kind));
+    if (s->kind == OPD_CONFIG_KIND_EVAL && s->eval.path[0] == 0)
+        return opd__draft_fail(draft, "eval.path", 0, "a stage of kind eval needs a JSONL file");
+    OPD_TRY(bounds_check(draft));
+    return s->kind == OPD_CONFIG_KIND_RL ? rl_check(draft) : OPD_OK;
+}
