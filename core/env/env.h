@@ -40,8 +40,8 @@ typedef struct opd_child_options {
     void *arg;       /* read back with opd_child_arg */
 } opd_child_options;
 
-/* Starts a child that belongs to the actor ctx. If the actor dies first, the child is killed,
- * and nothing is called. The child never outlives us (it gets SIGKILL when we die).
+/* Starts a child that belongs to the actor ctx, with /dev/null as stdin. If the actor dies
+ * first, the child gets SIGKILL and nothing is called any more.
  * Errors: NOT_FOUND (no such program), IO, NOMEM. The runtime frees *out_child after on_exit. */
 opd_err opd_child_spawn(opd_ctx *ctx, opd_env *env, const opd_child_options *options,
                         opd_child **out_child) OPD_MUST_CHECK;

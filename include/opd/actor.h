@@ -48,6 +48,7 @@ typedef struct opd_timer opd_timer;
 typedef struct opd_monitor opd_monitor;
 typedef struct opd_job opd_job;
 typedef struct opd_slot_watch opd_slot_watch;
+typedef struct opd_cleanup opd_cleanup;
 
 #define OPD_PID_NOBODY ((opd_pid)0)
 #define OPD_NO_DEADLINE UINT64_MAX
@@ -289,7 +290,7 @@ struct opd_event {
     /* the runtime's */
     opd_event *inbox_next;
     opd_list node;
-    bool queued; /* loop thread only */
+    bool queued; /* waits in an actor's queue; loop thread only */
 };
 
 /* Queues an event on the loop thread; one that is queued already stays where it is. */
@@ -301,6 +302,18 @@ void opd_event_post_remote(opd_system *system, opd_event *event);
 
 /* Takes an event that opd_event_post queued back; afterwards its memory is free to go. */
 void opd_event_cancel(opd_event *event);
+
+/* What must be told when an actor ends (a child process, a connection). Embedded, zeroed. */
+struct opd_cleanup {
+    opd_list node;
+    void (*run)(opd_cleanup *cleanup); /* once, when the actor begins to end */
+    void *arg;                         /* the user's */
+};
+
+void opd_cleanup_start(opd_ctx *ctx, opd_cleanup *cleanup, void (*run)(opd_cleanup *cleanup));
+
+/* `run` is not called after this. Legal on a zeroed cleanup, and after it ran. */
+void opd_cleanup_stop(opd_cleanup *cleanup);
 
 /* ---- timers ---------------------------------------------------------------------------- */
 

@@ -1,0 +1,265 @@
+/* actor.c - the life of one actor: spawn, callbacks, end (states and invariants: internal.h).
+ *
+ * Every callback is made by one of the run_* functions, which measure it and end the actor if
+ * it failed. Thread: the loop's. The actor's block is freed by its end.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/actor/internal.h"
+#include "opd/log.h"
+
+opd_ctx *opd__actor_find(const opd_system *system, opd_pid pid) {
+    uint32_t index = (uint32_t)(pid >> 32) & UINT16_MAX;
+    if (index >= system->options.actors_max) return NULL;
+    opd_ctx *ctx = system->slots[index];
+    return ctx != NULL && ctx->pid == pid && ctx->phase <= PHASE_ALIVE ? ctx : NULL;
+}
+
+void opd__actor_ready(opd_ctx *ctx) {
+    if (!opd_list_linked(&ctx->ready)) opd_list_push_back(&ctx->system->ready, &ctx->ready);
+}
+
+void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text) {
+    if (ctx->exiting) return; /* the first reason stays */
+    ctx->exiting = true;
+    ctx->reason = reason;
+    opd__text_copy(ctx->text, sizeof ctx->text, reason == OPD_OK ? "" : text);
+}
+
+/* ---- spawn ----------------------------------------------------------------------------- */
+
+static opd_err claim_slot(opd_system *system, opd_ctx *ctx) {
+    uint32_t count = system->options.actors_max;
+    for (uint32_t tried = 0; tried < count; tried++) {
+        uint32_t index = (system->slot_hint + tried) % count;
+        if (system->slots[index] != NULL) continue;
+        system->slots[index] = ctx;
+        system->slot_hint = index + 1;
+        uint32_t generation = ++system->generations[index];
+        if (generation == 0) generation = ++system->generations[index]; /* wrapped */
+        ctx->pid = (opd_pid)index << 32 | generation;
+        return OPD_OK;
+    }
+    return opd_fail(OPD_ERR_LIMIT, "all %u actors are in use", count);
+}
+
+static opd_err actor_create(opd_system *system, const opd_actor_class *actor_class,
+                            const char *name, opd_ctx **out_ctx) {
+    const opd_alloc *alloc = system->options.alloc;
+    opd_ctx *ctx = opd_mem_get(alloc, sizeof *ctx);
+    if (ctx == NULL) return opd_fail(OPD_ERR_NOMEM, "actor %s", actor_class->name);
+    size_t state_size = actor_class->state_size == 0 ? 1 : actor_class->state_size;
+    ctx->state = opd_mem_get(alloc, state_size);
+    opd_err err = ctx->state == NULL ? opd_fail(OPD_ERR_NOMEM, "actor %s", actor_class->name)
+                                     : claim_slot(system, ctx);
+    if (err != OPD_OK) {
+        opd_mem_free(alloc, ctx->state);
+        opd_mem_free(alloc, ctx);
+        return err;
+    }
+    opd_list *lists[] = {&ctx->ready,   &ctx->events,  &ctx->spawned, &ctx->timers,
+                         &ctx->monitors, &ctx->watchers, &ctx->jobs,    &ctx->watches,
+                         &ctx->links,   &ctx->cleanups};
+    for (size_t i = 0; i < OPD_COUNTOF(lists); i++) opd_list_init(lists[i]);
+    ctx->system = system;
+    ctx->actor_class = actor_class;
+    ctx->deadline_ns = OPD_NO_DEADLINE;
+    opd__text_copy(ctx->name, sizeof ctx->name, name == NULL ? actor_class->name : name);
+    opd_rng_init(&ctx->rng, system->env->ops->random(system->env));
+    opd_list_push_back(&system->actors, &ctx->spawned);
+    system->stats.actors++;
+    *out_ctx = ctx;
+    return OPD_OK;
+}
+
+opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const char *name,
+                  const void *config, opd_pid *out_pid) {
+    if (system->stopping) return opd_fail(OPD_ERR_CLOSED, "the system is stopping");
+    opd_ctx *ctx = NULL;
+    OPD_TRY(actor_create(system, actor_class, name, &ctx));
+    opd_err err = OPD_OK;
+    if (actor_class->on_start != NULL) err = actor_class->on_start(ctx, ctx->state, config);
+    if (err != OPD_OK) {
+        char text[OPD_ERROR_TEXT_SIZE];
+        opd__text_copy(text, sizeof text, opd_err_context());
+        opd__actor_set_reason(ctx, err, text);
+        opd__actor_end(ctx);
+        return opd_fail(err, "%s", text);
+    }
+    ctx->phase = PHASE_ALIVE;
+    *out_pid = ctx->pid;
+    return OPD_OK;
+}
+
+/* ---- end ------------------------------------------------------------------------------- */
+
+/* The last step: no job of it is in flight and nothing names it any more. */
+static void actor_free(opd_ctx *ctx) {
+    opd_system *system = ctx->system;
+    if (ctx->actor_class->on_stop != NULL) ctx->actor_class->on_stop(ctx, ctx->state);
+    system->slots[(uint32_t)(ctx->pid >> 32) & UINT16_MAX] = NULL;
+    opd_list_remove(&ctx->spawned);
+    system->stats.actors--;
+    if (system->stop_current == ctx) system->stop_current = NULL;
+    opd_mem_free(system->options.alloc, ctx->state);
+    opd_mem_free(system->options.alloc, ctx);
+    opd__system_actor_gone(system);
+}
+
+static void log_end(const opd_ctx *ctx) {
+    if (ctx->reason == OPD_OK)
+        OPD_LOG_DEBUG("%s ended", ctx->name);
+    else if (opd_err_category_of(ctx->reason) == OPD_ERR_CATEGORY_CLOSED)
+        OPD_LOG_INFO("%s ended: %s", ctx->name, ctx->text);
+    else
+        OPD_LOG_ERROR("%s failed: %s (%s)", ctx->name, ctx->text, opd_err_text(ctx->reason));
+}
+
+void opd__actor_end(opd_ctx *ctx) {
+    OPD_ASSERT(ctx->phase <= PHASE_ALIVE);
+    ctx->phase = PHASE_ENDING;
+    log_end(ctx);
+    opd_list_remove(&ctx->ready);
+    for (opd_list *n = ctx->jobs.next; n != &ctx->jobs; n = n->next)
+        opd_job_cancel(OPD_CONTAINER_OF(n, opd_job, owned));
+    opd_msg_release(ctx->current);
+    ctx->current = NULL;
+    opd__resources_release(ctx);
+    opd__events_drop(ctx);
+    opd__mail_drop(ctx);
+    opd__requests_release(ctx);
+    opd__links_close(ctx);
+    opd__monitors_notify(ctx);
+    ctx->phase = PHASE_ENDED;
+    if (ctx->jobs_in_flight == 0) actor_free(ctx);
+}
+
+void opd__actor_job_ended(opd_ctx *ctx) {
+    if (ctx->phase == PHASE_ENDED && ctx->jobs_in_flight == 0) actor_free(ctx);
+}
+
+/* ---- callbacks ------------------------------------------------------------------------- */
+
+/* Accounts for a callback that began at *began_ns and moves *began_ns to its end. */
+static void measure(opd_ctx *ctx, const char *what, uint16_t kind, uint64_t *began_ns) {
+    opd_system *system = ctx->system;
+    uint64_t now = system->env->ops->now_ns(system->env), took = now - *began_ns;
+    *began_ns = now;
+    ctx->stats.busy_ns += took;
+    if (took <= ctx->stats.slowest_ns) return;
+    ctx->stats.slowest_ns = took;
+    ctx->stats.slowest_kind = kind;
+    if (took > system->options.handler_warn_ms * 1000000)
+        OPD_LOG_WARN("%s held the loop for %llu ms in a %s of kind %u", ctx->name,
+                     (unsigned long long)(took / 1000000), what, kind);
+}
+
+static void run_event(opd_ctx *ctx, opd_event *event, uint64_t *clock_ns) {
+    opd_err err = OPD_OK;
+    ctx->deadline_ns = OPD_NO_DEADLINE;
+    ctx->stats.events++;
+    opd__event_deliver(ctx, event, &err);
+    measure(ctx, "event", 0, clock_ns);
+    if (err != OPD_OK) opd__actor_set_reason(ctx, err, opd_err_context());
+}
+
+static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
+    opd_err err = OPD_OK;
+    uint16_t kind = msg->kind;
+    ctx->current = msg;
+    ctx->deadline_ns = msg->deadline_ns;
+    ctx->stats.messages++;
+    if (msg->flags & OPD__MSG_REPLY)
+        err = opd__reply_dispatch(ctx, msg);
+    else if (msg->deadline_ns <= ctx->system->now_ns)
+        opd__request_answer(msg, OPD_ERR_TIMEOUT, "it expired in the mailbox");
+    else if (ctx->actor_class->on_message != NULL)
+        err = ctx->actor_class->on_message(ctx, ctx->state, msg);
+    measure(ctx, "message", kind, clock_ns);
+    if (err != OPD_OK) opd__actor_set_reason(ctx, err, opd_err_context());
+    opd_msg_release(ctx->current);
+    ctx->current = NULL;
+}
+
+unsigned opd__actor_turn(opd_ctx *ctx) {
+    opd_system *system = ctx->system;
+    uint64_t began_ns = system->env->ops->now_ns(system->env), clock_ns = began_ns;
+    unsigned done = 0;
+    system->now_ns = began_ns;
+    while (!ctx->exiting && done < OPD__TURN_MSGS && clock_ns - began_ns < OPD__TURN_NS) {
+        opd_list *first = opd_list_first(&ctx->events);
+        if (first != NULL) {
+            run_event(ctx, OPD_CONTAINER_OF(first, opd_event, node), &clock_ns);
+        } else {
+            opd_msg *msg = opd__mail_take(ctx);
+            if (msg == NULL) break;
+            run_message(ctx, msg, &clock_ns);
+        }
+        done++;
+    }
+    ctx->deadline_ns = OPD_NO_DEADLINE;
+    if (ctx->exiting)
+        opd__actor_end(ctx);
+    else if (ctx->mail_first != NULL || !opd_list_empty(&ctx->events))
+        opd__actor_ready(ctx);
+    return done;
+}
+
+/* ---- what an actor says about itself --------------------------------------------------- */
+
+void opd_exit(opd_ctx *ctx, opd_err reason) {
+    if (ctx->phase > PHASE_ALIVE) return;
+    opd__actor_set_reason(ctx, reason, opd_err_context());
+    opd__actor_ready(ctx);
+}
+
+static opd_err deliver_stop(opd_ctx *ctx, void *state, opd_event *event) {
+    (void)event;
+    opd_err err = OPD_OK;
+    opd_signal signal = {.kind = OPD_SIGNAL_STOP, .pid = ctx->pid};
+    ctx->stop_deferred = false;
+    if (ctx->actor_class->on_signal != NULL) err = ctx->actor_class->on_signal(ctx, state, &signal);
+    if (err == OPD_OK && !ctx->stop_deferred) opd__actor_set_reason(ctx, OPD_OK, "");
+    return err;
+}
+
+void opd_stop(opd_system *system, opd_pid pid) {
+    opd_ctx *ctx = opd__actor_find(system, pid);
+    if (ctx == NULL || ctx->stop_event.to != OPD_PID_NOBODY) return; /* gone, or told already */
+    ctx->stop_event.to = pid;
+    ctx->stop_event.deliver = deliver_stop;
+    opd_event_post(system, &ctx->stop_event);
+}
+
+void opd_stop_defer(opd_ctx *ctx) { ctx->stop_deferred = true; }
+
+opd_pid opd_self(const opd_ctx *ctx) { return ctx->pid; }
+
+const char *opd_self_name(const opd_ctx *ctx) { return ctx->name; }
+
+void *opd_self_state(const opd_ctx *ctx) { return ctx->state; }
+
+opd_system *opd_self_system(const opd_ctx *ctx) { return ctx->system; }
+
+bool opd_alive(const opd_system *system, opd_pid pid) {
+    return opd__actor_find(system, pid) != NULL;
+}
+
+uint64_t opd_now_ns(const opd_ctx *ctx) { return ctx->system->now_ns; }
+
+uint64_t opd_random(opd_ctx *ctx) { return opd_rng_next(&ctx->rng); }
+
+uint64_t opd_deadline_in(const opd_ctx *ctx, uint64_t timeout_ms) {
+    uint64_t now = ctx->system->now_ns;
+    if (timeout_ms == 0 || timeout_ms > (UINT64_MAX - now) / 1000000) return ctx->deadline_ns;
+    uint64_t own = now + timeout_ms * 1000000;
+    return own < ctx->deadline_ns ? own : ctx->deadline_ns;
+}
+
+opd_err opd_actor_stats_get(const opd_system *system, opd_pid pid, opd_actor_stats *out_stats) {
+    const opd_ctx *ctx = opd__actor_find(system, pid);
+    if (ctx == NULL) return opd_fail(OPD_ERR_CLOSED, "no such actor");
+    *out_stats = ctx->stats;
+    return OPD_OK;
+}

@@ -1,0 +1,207 @@
+/* internal.h - the structs behind opd/actor.h, shared by the files of core/actor only.
+ *
+ * Life of an actor:
+ *
+ *   STARTING --on_start ok--> ALIVE --exit, error, kill--> ENDING --> ENDED --> (freed)
+ *       |                                                    ^
+ *       +------------------ on_start failed -----------------+
+ *
+ *   STARTING, ALIVE  the pid resolves; messages and events are queued.
+ *   ENDING           opd__actor_end is at work: the pid no longer resolves, everything queued is
+ *                    dropped or answered, watchers get DOWN.
+ *   ENDED            waits for its jobs in flight; then on_stop, and the slot is free.
+ *
+ * Invariants:
+ *  1. An actor is in system->ready exactly when it is ALIVE and has work, or must exit.
+ *  2. msg is in exactly one of: pool, a mailbox, a handler (ctx->current), its owner's hands.
+ *  3. A request message that is not ANSWERED has exactly one WAITING pending entry at most.
+ *  4. Only the inbox is touched by other threads.
+ *
+ * Thread: the loop's.
+ */
+#ifndef OPD_CORE_ACTOR_INTERNAL_H
+#define OPD_CORE_ACTOR_INTERNAL_H
+
+#include "core/base/check.h"
+#include "core/base/heap.h"
+#include "core/base/list.h"
+#include "core/base/rng.h"
+#include "opd/actor.h"
+
+enum {
+    OPD__NAME_SIZE = 32,
+    OPD__TURN_MSGS = 64,        /* per actor and turn */
+    OPD__TURN_NS = 200 * 1000,
+    OPD__SLICE_MSGS = 1024,     /* per loop iteration, then I/O is polled */
+    OPD__SLICE_NS = 1000 * 1000,
+    OPD__MAILBOX_MSGS = 64,
+    OPD__MAILBOX_BYTES = 256 * 1024,
+    OPD__REQUESTS = 256
+};
+
+typedef enum opd__phase { PHASE_STARTING, PHASE_ALIVE, PHASE_ENDING, PHASE_ENDED } opd__phase;
+
+enum {
+    OPD__MSG_REQUEST = 1,  /* somebody waits for an answer ... */
+    OPD__MSG_ANSWERED = 2, /* ... and got it */
+    OPD__MSG_REPLY = 4,
+    OPD__MSG_QUOTA = 8     /* counted in the receiver's open mailbox bounds */
+};
+
+struct opd_msg {
+    opd_msg *next; /* in the pool or in a mailbox */
+    opd_system *system;
+    opd_pid from;
+    uint64_t deadline_ns;
+    uint64_t correlation; /* the asker's pending entry */
+    opd_link *link;       /* whose credits it holds */
+    uint64_t payload_bytes;
+    uint8_t *body; /* inline_body or a block of our own */
+    uint32_t body_size, body_capacity;
+    uint16_t kind;
+    uint8_t flags;
+    uint8_t attachment_count;
+    uint8_t inline_body[OPD_MSG_BODY_INLINE];
+    opd_attachment attachments[OPD_MSG_ATTACHMENTS_MAX]; /* last: cold unless used */
+};
+
+struct opd_link {
+    opd_ctx *sender; /* NULL once closed */
+    opd_pid to;
+    opd_system *system;
+    opd_list owned; /* in sender->links */
+    uint64_t bytes_max, bytes_used;
+    uint32_t msgs_max, msgs_used;
+    bool blocked; /* a send was refused since the last CREDIT */
+    opd_event credit;
+};
+
+typedef enum opd__pending_state { PENDING_FREE, PENDING_WAITING, PENDING_REPLIED, PENDING_FAILED }
+    opd__pending_state;
+
+/* A request that waits. Its timer is the deadline; its timer's event also carries failures. */
+typedef struct opd__pending {
+    opd_timer timer;
+    opd_reply_fn reply_fn;
+    void *arg;
+    uint64_t inherited_ns; /* deadline in force when the request was made */
+    uint32_t generation;
+    uint32_t next_free; /* index + 1 */
+    opd__pending_state state;
+    opd_err err;
+    char text[OPD_ERROR_TEXT_SIZE];
+} opd__pending;
+
+struct opd_ctx {
+    /* hot */
+    opd_system *system;
+    opd_pid pid;
+    const opd_actor_class *actor_class;
+    void *state;
+    opd_list ready;
+    opd_list events;
+    opd_msg *mail_first, *mail_last;
+    opd_msg *current;      /* the message being handled, if not taken */
+    uint64_t deadline_ns;  /* inherited by what the handler asks for */
+    uint64_t quota_bytes;
+    uint32_t quota_msgs;
+    opd__phase phase;
+    bool exiting;          /* ends after the current callback */
+    bool stop_deferred;
+    opd_actor_stats stats;
+    /* cold */
+    opd_list spawned; /* in system->actors, in start order */
+    opd_list timers, monitors, watchers, jobs, watches, links, cleanups;
+    uint32_t jobs_in_flight;
+    opd__pending *pending; /* allocated with the first request */
+    uint32_t pending_free; /* index + 1 of the first free entry */
+    opd_rng rng;
+    opd_event stop_event;
+    opd_ctx *visit_from, *visit_next; /* cycle search */
+    uint64_t visit_stamp;
+    opd_err reason;
+    char text[OPD_ERROR_TEXT_SIZE];
+    char name[OPD__NAME_SIZE];
+};
+
+struct opd_lane {
+    opd_system *system;
+    opd_list node;
+    opd_env_lane *env_lane;
+    uint32_t queue_max, in_flight;
+};
+
+struct opd_slot {
+    opd_system *system;
+    opd_buf *buf;
+    uint64_t version;
+    opd_list watches;
+};
+
+struct opd_system {
+    opd_env *env;
+    opd_system_options options;
+    uint64_t now_ns;
+    uint64_t armed_ns; /* what the env's timer is set to */
+    opd_list ready;    /* actors with work */
+    opd_list events;   /* to nobody: delivered by the loop */
+    opd_heap timers;
+    opd_event *inbox; /* atomic: a stack of events from other threads, newest first */
+
+    opd_ctx **slots; /* by pid; NULL: free */
+    uint32_t *generations;
+    uint32_t slot_hint;
+    opd_list actors; /* in start order */
+
+    opd_msg *pool; /* messages_max envelopes in one block */
+    opd_msg *pool_free;
+    uint32_t pool_fresh; /* envelopes never used yet begin here */
+
+    opd_list lanes;
+    uint64_t visit_stamp;
+    bool running, stopping;
+    opd_ctx *stop_current;
+    uint64_t stop_deadline_ns;
+    opd_err reason;
+    char reason_text[OPD_ERROR_TEXT_SIZE];
+    uint64_t dead_letter_next; /* log at doubling counts */
+    opd_system_stats stats;
+};
+
+/* actor.c */
+opd_ctx *opd__actor_find(const opd_system *system, opd_pid pid);
+void opd__actor_ready(opd_ctx *ctx);
+unsigned opd__actor_turn(opd_ctx *ctx);   /* returns callbacks made */
+void opd__actor_end(opd_ctx *ctx);        /* ctx may be gone afterwards */
+void opd__actor_job_ended(opd_ctx *ctx);  /* ctx may be gone afterwards */
+void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text);
+
+/* system.c */
+void opd__system_actor_gone(opd_system *system);
+void opd__text_copy(char *out, size_t out_size, const char *text);
+
+/* event.c */
+void opd__event_deliver(opd_ctx *ctx, opd_event *event, opd_err *out_err);
+void opd__events_drop(opd_ctx *ctx);
+void opd__inbox_drain(opd_system *system);
+void opd__timers_expire(opd_system *system);
+void opd__monitors_notify(opd_ctx *ctx);
+void opd__resources_release(opd_ctx *ctx); /* timers, monitors, watches, cleanups */
+
+/* msg.c */
+void opd__mail_append(opd_ctx *to, opd_msg *msg);
+opd_msg *opd__mail_take(opd_ctx *ctx);
+void opd__mail_drop(opd_ctx *ctx);
+opd_err opd__mail_admit(opd_ctx *to, opd_msg *msg);
+void opd__msg_sent(opd_ctx *from, opd_msg *msg); /* on its way: leaves the handler, old credit */
+
+/* link.c */
+void opd__link_credit_return(opd_msg *msg);
+void opd__links_close(opd_ctx *ctx);
+
+/* request.c */
+opd_err opd__reply_dispatch(opd_ctx *ctx, opd_msg *reply);
+void opd__request_answer(opd_msg *request, opd_err err, const char *text);
+void opd__requests_release(opd_ctx *ctx);
+
+#endif

@@ -1,0 +1,221 @@
+/* system.c - the actors of one loop: slices, ordered stop, creation and end (opd/actor.h).
+ *
+ * A slice: take the inbox, expire timers, then give ready actors turns in FIFO order until
+ * 1,024 callbacks or 1 ms; the env then polls I/O and, if work is left, calls again.
+ *
+ * Ordered stop: stop_current is the actor told to STOP and waited for; when it is gone the
+ * next one in reverse start order follows; when none is left the loop stops.
+ *
+ * Memory ceiling, from the options: messages_max envelopes (at most + 4 KiB of body each),
+ * actors_max pointers and generations, timers_max heap pointers.
+ *
+ * Thread: the loop's. opd_system_destroy frees all.
+ */
+#include <string.h>
+
+#include "core/actor/internal.h"
+#include "opd/log.h"
+
+void opd__text_copy(char *out, size_t out_size, const char *text) {
+    size_t length = strnlen(text, out_size - 1);
+    memcpy(out, text, length);
+    out[length] = '\0';
+}
+
+/* ---- the loop's side ------------------------------------------------------------------- */
+
+static void arm_timer(opd_system *system) {
+    opd_heap_node *first = opd_heap_first(&system->timers);
+    uint64_t at_ns = first == NULL ? UINT64_MAX : first->key;
+    if (system->stop_current != NULL && system->stop_deadline_ns < at_ns)
+        at_ns = system->stop_deadline_ns;
+    if (at_ns == system->armed_ns) return;
+    system->armed_ns = at_ns;
+    system->env->ops->timer_arm(system->env, at_ns);
+}
+
+static void check_stop_deadline(opd_system *system) {
+    opd_ctx *late = system->stop_current;
+    if (late == NULL || system->now_ns < system->stop_deadline_ns) return;
+    system->stop_deadline_ns = UINT64_MAX; /* said once; its jobs may still be awaited */
+    OPD_LOG_ERROR("%s did not stop within %llu ms (%u jobs in flight): ended by force", late->name,
+                  (unsigned long long)system->options.stop_timeout_ms, late->jobs_in_flight);
+    if (late->phase > PHASE_ALIVE) return;
+    opd__actor_set_reason(late, OPD_ERR_TIMEOUT, "it did not stop in time");
+    opd__actor_end(late);
+}
+
+static void deliver_loop_events(opd_system *system) {
+    for (opd_list *n; (n = opd_list_first(&system->events)) != NULL;)
+        opd__event_deliver(NULL, OPD_CONTAINER_OF(n, opd_event, node), NULL);
+}
+
+static bool turn(void *arg) {
+    opd_system *system = arg;
+    uint64_t began_ns = system->env->ops->now_ns(system->env);
+    unsigned done = 0;
+    system->now_ns = began_ns;
+    system->stats.turns++;
+    opd__inbox_drain(system);
+    opd__timers_expire(system);
+    check_stop_deadline(system);
+    deliver_loop_events(system);
+    while (done < OPD__SLICE_MSGS && system->now_ns - began_ns < OPD__SLICE_NS) {
+        opd_list *first = opd_list_pop_front(&system->ready);
+        if (first == NULL) break;
+        done += opd__actor_turn(OPD_CONTAINER_OF(first, opd_ctx, ready));
+    }
+    if (system->armed_ns <= began_ns) system->armed_ns = UINT64_MAX; /* it went off */
+    arm_timer(system);
+    return !opd_list_empty(&system->ready) || !opd_list_empty(&system->events);
+}
+
+/* ---- stop ------------------------------------------------------------------------------ */
+
+static void stop_next(opd_system *system) {
+    if (system->stop_current != NULL) return;
+    if (opd_list_empty(&system->actors)) {
+        if (system->running) opd_env_stop(system->env);
+        return;
+    }
+    opd_ctx *last = OPD_CONTAINER_OF(system->actors.prev, opd_ctx, spawned);
+    uint64_t now = system->env->ops->now_ns(system->env);
+    system->stop_current = last;
+    system->stop_deadline_ns = now + system->options.stop_timeout_ms * 1000000;
+    opd_stop(system, last->pid);
+}
+
+void opd__system_actor_gone(opd_system *system) {
+    if (system->stopping)
+        stop_next(system);
+    else if (opd_list_empty(&system->actors) && system->running)
+        opd_env_stop(system->env);
+}
+
+static void keep_reason(opd_system *system, opd_err reason) {
+    if (system->stopping) return;
+    system->stopping = true;
+    system->reason = reason;
+    opd__text_copy(system->reason_text, sizeof system->reason_text,
+                   reason == OPD_OK ? "" : opd_err_context());
+}
+
+void opd_system_stop(opd_system *system, opd_err reason) {
+    keep_reason(system, reason);
+    stop_next(system);
+    system->env->ops->wake(system->env); /* may be called from outside of the loop's turn */
+}
+
+void opd_system_kill(opd_system *system, opd_err reason) {
+    keep_reason(system, reason);
+    opd_list *n = system->actors.prev;
+    while (n != &system->actors) {
+        opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, spawned);
+        n = n->prev;
+        if (ctx->phase <= PHASE_ALIVE) {
+            opd__actor_set_reason(ctx, OPD_ERR_INTERRUPTED, "killed");
+            opd__actor_ready(ctx);
+        }
+    }
+    system->env->ops->wake(system->env);
+}
+
+opd_err opd_system_run(opd_system *system) {
+    OPD_ASSERT(!system->running);
+    if (!opd_list_empty(&system->actors)) {
+        system->running = true;
+        opd_err err = system->env->ops->run(system->env);
+        system->running = false;
+        OPD_TRY(err);
+    }
+    if (system->reason == OPD_OK) return OPD_OK;
+    return opd_fail(system->reason, "%s", system->reason_text);
+}
+
+/* ---- creation and end ------------------------------------------------------------------ */
+
+static void fill_defaults(opd_system_options *o) {
+    if (o->actors_max == 0) o->actors_max = 256;
+    if (o->messages_max == 0) o->messages_max = 8192;
+    if (o->timers_max == 0) o->timers_max = 16384;
+    if (o->stop_timeout_ms == 0) o->stop_timeout_ms = 5000;
+    if (o->handler_warn_ms == 0) o->handler_warn_ms = 10;
+}
+
+static void system_free(opd_system *system) {
+    const opd_alloc *alloc = system->options.alloc;
+    opd_heap_fini(&system->timers);
+    opd_mem_free(alloc, system->slots);
+    opd_mem_free(alloc, system->generations);
+    opd_mem_free(alloc, system->pool);
+    opd_mem_free(alloc, system);
+}
+
+opd_err opd_system_create(const opd_system_options *options, opd_env *env,
+                          opd_system **out_system) {
+    opd_system_options filled = options == NULL ? (opd_system_options){0} : *options;
+    fill_defaults(&filled);
+    if (filled.actors_max > UINT16_MAX)
+        return opd_fail(OPD_ERR_INVALID, "actors_max is %u, the most is %d", filled.actors_max,
+                        UINT16_MAX);
+    opd_system *system = opd_mem_get(filled.alloc, sizeof *system);
+    if (system == NULL) return opd_fail(OPD_ERR_NOMEM, "actor system");
+    system->env = env;
+    system->options = filled;
+    system->armed_ns = UINT64_MAX;
+    system->dead_letter_next = 1;
+    system->now_ns = env->ops->now_ns(env);
+    opd_list_init(&system->ready);
+    opd_list_init(&system->events);
+    opd_list_init(&system->actors);
+    opd_list_init(&system->lanes);
+    opd_heap_init(&system->timers, filled.alloc, filled.timers_max);
+    system->slots = opd_mem_get(filled.alloc, filled.actors_max * sizeof *system->slots);
+    system->generations =
+        opd_mem_get(filled.alloc, filled.actors_max * sizeof *system->generations);
+    system->pool = opd_mem_get(filled.alloc, filled.messages_max * sizeof *system->pool);
+    if (system->slots == NULL || system->generations == NULL || system->pool == NULL) {
+        system_free(system);
+        return opd_fail(OPD_ERR_NOMEM, "actor system of %u actors and %u messages",
+                        filled.actors_max, filled.messages_max);
+    }
+    env->ops->attach(env, turn, system);
+    *out_system = system;
+    return OPD_OK;
+}
+
+/* Ends living actors, last started first; those with jobs in flight stay until these ended. */
+static void end_all(opd_system *system) {
+    opd_list *n = system->actors.prev;
+    while (n != &system->actors) {
+        opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, spawned);
+        n = n->prev;
+        if (ctx->phase > PHASE_ALIVE) continue;
+        opd__actor_set_reason(ctx, OPD_ERR_CLOSED, "the system was destroyed");
+        opd__actor_end(ctx);
+    }
+}
+
+void opd_system_destroy(opd_system *system) {
+    if (system == NULL) return;
+    OPD_ASSERT(!system->running);
+    system->stopping = true;
+    system->stop_current = NULL;
+    end_all(system);
+    for (opd_list *n; (n = opd_list_pop_front(&system->lanes)) != NULL;) {
+        opd_lane *lane = OPD_CONTAINER_OF(n, opd_lane, node);
+        system->env->ops->lane_close(lane->env_lane); /* every job is in the inbox now */
+        opd__inbox_drain(system);
+        OPD_ASSERT(lane->in_flight == 0);
+        opd_mem_free(system->options.alloc, lane);
+    }
+    opd__inbox_drain(system);
+    deliver_loop_events(system);
+    system->env->ops->timer_arm(system->env, UINT64_MAX);
+    system->env->ops->attach(system->env, NULL, NULL);
+    OPD_ASSERT(opd_list_empty(&system->actors));
+    OPD_ASSERT(system->stats.messages_in_use == 0); /* a message was neither sent nor released */
+    system_free(system);
+}
+
+opd_system_stats opd_system_stats_get(const opd_system *system) { return system->stats; }

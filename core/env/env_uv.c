@@ -1,0 +1,214 @@
+/* env_uv.c - the real env: one libuv loop (opd/env.h).
+ *
+ * `turn` runs in a uv_prepare handle, that is before each poll, whatever woke the loop (I/O,
+ * timer, eventfd). While it says that work is left, a uv_idle handle is active, which makes the
+ * poll return at once. Wake-ups are our own eventfd watched by uv_poll: uv_async of libuv 1.44
+ * spins in its receiver and is ten times slower.
+ *
+ * Thread: the loop's, but now_ns, wall_ns and wake (any). opd_env_destroy frees.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "core/base/check.h"
+#include "core/env/env.h"
+#include "core/env/lane.h"
+
+enum { OWN_HANDLES = 4 };
+
+typedef struct env_uv {
+    opd_env env; /* first */
+    const opd_alloc *alloc;
+    uv_loop_t loop;
+    uv_prepare_t prepare;
+    uv_idle_t idle;
+    uv_timer_t timer;
+    uv_poll_t wake_poll;
+    int wake_fd;
+    bool stopped;
+    bool (*turn)(void *arg);
+    void *turn_arg;
+} env_uv;
+
+static env_uv *self_of(opd_env *env) { return (env_uv *)(void *)env; }
+
+static uint64_t clock_ns(clockid_t clock) {
+    struct timespec t;
+    (void)clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t uv_env_now_ns(opd_env *env) {
+    (void)env;
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+static uint64_t uv_env_wall_ns(opd_env *env) {
+    (void)env;
+    return clock_ns(CLOCK_REALTIME);
+}
+
+static uint64_t uv_env_random(opd_env *env) {
+    uint64_t bits = 0;
+    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits) bits = uv_env_now_ns(env);
+    return bits;
+}
+
+/* ---- the loop -------------------------------------------------------------------------- */
+
+static void on_idle(uv_idle_t *idle) { (void)idle; }
+
+static void on_prepare(uv_prepare_t *prepare) {
+    env_uv *self = prepare->data;
+    bool more = self->turn != NULL && self->turn(self->turn_arg);
+    if (more)
+        (void)uv_idle_start(&self->idle, on_idle);
+    else
+        (void)uv_idle_stop(&self->idle);
+}
+
+/* The next prepare does the work; this only quietens the descriptor. */
+static void on_wake(uv_poll_t *poll, int status, int events) {
+    (void)status;
+    (void)events;
+    uint64_t count;
+    env_uv *self = poll->data;
+    while (read(self->wake_fd, &count, sizeof count) < 0 && errno == EINTR) {
+    }
+}
+
+static void on_timer(uv_timer_t *timer) { (void)timer; }
+
+static void uv_env_attach(opd_env *env, bool (*turn)(void *arg), void *arg) {
+    env_uv *self = self_of(env);
+    OPD_ASSERT(turn == NULL || self->turn == NULL);
+    self->turn = turn;
+    self->turn_arg = arg;
+    if (turn == NULL) (void)uv_idle_stop(&self->idle);
+}
+
+static void uv_env_wake(opd_env *env) {
+    uint64_t one = 1;
+    while (write(self_of(env)->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+}
+
+static void uv_env_timer_arm(opd_env *env, uint64_t at_ns) {
+    env_uv *self = self_of(env);
+    if (at_ns == UINT64_MAX) {
+        (void)uv_timer_stop(&self->timer);
+        return;
+    }
+    uint64_t now = uv_env_now_ns(env);
+    uint64_t delay_ms = at_ns <= now ? 0 : (at_ns - now + 999999) / 1000000;
+    uv_update_time(&self->loop);
+    (void)uv_timer_start(&self->timer, on_timer, delay_ms, 0);
+}
+
+static opd_err uv_env_run(opd_env *env) {
+    env_uv *self = self_of(env);
+    self->stopped = false;
+    while (!self->stopped) (void)uv_run(&self->loop, UV_RUN_DEFAULT);
+    return OPD_OK;
+}
+
+static void uv_env_stop(opd_env *env) {
+    env_uv *self = self_of(env);
+    self->stopped = true;
+    uv_stop(&self->loop);
+    uv_env_wake(env);
+}
+
+static opd_err uv_env_lane_open(opd_env *env, const char *name, opd_env_lane **out_lane) {
+    return opd__lane_open(self_of(env)->alloc, name, out_lane);
+}
+
+/* ---- creation and end ------------------------------------------------------------------ */
+
+typedef struct open_handles {
+    const env_uv *self;
+    unsigned count;
+    const char *kind;
+} open_handles;
+
+static bool is_own(const env_uv *self, const uv_handle_t *handle) {
+    const void *own[OWN_HANDLES] = {&self->prepare, &self->idle, &self->timer, &self->wake_poll};
+    for (size_t i = 0; i < OPD_COUNTOF(own); i++)
+        if ((const void *)handle == own[i]) return true;
+    return false;
+}
+
+static void count_foreign(uv_handle_t *handle, void *arg) {
+    open_handles *found = arg;
+    if (uv_is_closing(handle) || is_own(found->self, handle)) return;
+    found->count++;
+    found->kind = uv_handle_type_name(uv_handle_get_type(handle));
+}
+
+static void close_own(env_uv *self) {
+    uv_handle_t *own[OWN_HANDLES] = {
+        (uv_handle_t *)&self->prepare, (uv_handle_t *)&self->idle, (uv_handle_t *)&self->timer,
+        (uv_handle_t *)&self->wake_poll};
+    for (size_t i = 0; i < OPD_COUNTOF(own); i++) uv_close(own[i], NULL);
+}
+
+static opd_err uv_env_destroy(opd_env *env) {
+    env_uv *self = self_of(env);
+    open_handles found = {.self = self};
+    uv_walk(&self->loop, count_foreign, &found);
+    if (found.count > 0)
+        return opd_fail(OPD_ERR_INTERNAL, "the loop still has %u open handles, one is a %s",
+                        found.count, found.kind);
+    close_own(self);
+    (void)uv_run(&self->loop, UV_RUN_DEFAULT); /* only close callbacks are left */
+    int closed = uv_loop_close(&self->loop);
+    (void)close(self->wake_fd);
+    opd_mem_free(self->alloc, self);
+    return closed == 0 ? OPD_OK : opd_fail(OPD_ERR_INTERNAL, "loop: %s", uv_strerror(closed));
+}
+
+static const opd_env_ops uv_ops = {
+    .now_ns = uv_env_now_ns,       .wall_ns = uv_env_wall_ns,     .random = uv_env_random,
+    .attach = uv_env_attach,       .wake = uv_env_wake,           .timer_arm = uv_env_timer_arm,
+    .run = uv_env_run,             .stop = uv_env_stop,           .lane_open = uv_env_lane_open,
+    .lane_submit = opd__lane_submit, .lane_close = opd__lane_close, .destroy = uv_env_destroy,
+};
+
+static opd_err fail_loop(env_uv *self, const char *what) {
+    if (self->wake_fd >= 0) (void)close(self->wake_fd);
+    opd_mem_free(self->alloc, self);
+    return opd_fail(OPD_ERR_IO, "cannot create the event loop: %s", what);
+}
+
+opd_err opd_env_uv_create(const opd_alloc *alloc, opd_env **out_env) {
+    env_uv *self = opd_mem_get(alloc, sizeof *self);
+    if (self == NULL) return opd_fail(OPD_ERR_NOMEM, "event loop");
+    self->env.ops = &uv_ops;
+    self->alloc = alloc;
+    self->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (self->wake_fd < 0) return fail_loop(self, "eventfd");
+    if (uv_loop_init(&self->loop) != 0) return fail_loop(self, "uv_loop_init");
+    if (uv_poll_init(&self->loop, &self->wake_poll, self->wake_fd) != 0) {
+        (void)uv_loop_close(&self->loop);
+        return fail_loop(self, "uv_poll_init");
+    }
+    (void)uv_prepare_init(&self->loop, &self->prepare);
+    (void)uv_idle_init(&self->loop, &self->idle);
+    (void)uv_timer_init(&self->loop, &self->timer);
+    self->prepare.data = self->wake_poll.data = self;
+    (void)uv_prepare_start(&self->prepare, on_prepare);
+    (void)uv_poll_start(&self->wake_poll, UV_READABLE, on_wake);
+    *out_env = &self->env;
+    return OPD_OK;
+}
+
+void *opd_env_uv_loop(opd_env *env) {
+    OPD_ASSERT(env->ops == &uv_ops);
+    return &self_of(env)->loop;
+}
