@@ -182,7 +182,7 @@ void opd_http_respond(opd_http_exchange *exchange, int status, const char *conte
 void opd_http_respond_headers(opd_http_exchange *exchange, int status,
                               const opd_http_header *headers, size_t header_count, opd_slice body);
 
-/* The same with a copied text as body. */
+/* The same with a copied text as body (503 and no body if there is no memory to copy it). */
 void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *content_type,
                            const char *text);
 

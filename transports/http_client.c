@@ -155,7 +155,7 @@ static void on_close(void *arg, void *user, const opd_h2_end *end) {
     if (end->err == OPD_OK) {
         conn->served = true;
         conn->client->backoff_ms = 0;
-        settle(call, OPD_OK, false, "");
+        settle(call, opd_str_status(&call->head), false, "no memory for the answer's headers");
         return;
     }
     const char *what = end->err == OPD_ERR_REMOTE  ? "the server reset the request"

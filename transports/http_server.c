@@ -157,6 +157,10 @@ static void on_complete(void *arg, void *user) {
     opd_http_exchange *exchange = user;
     server_conn *conn = arg;
     exchange->complete = true;
+    if (opd_str_status(&exchange->head) != OPD_OK) {
+        refuse(exchange, 503, "the server is out of memory\n");
+        return;
+    }
     opd_list_push_back(&conn->server->ready, &exchange->event_link);
 }
 
@@ -507,6 +511,8 @@ void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *
     size_t size = strlen(text);
     if (size > 0 && opd_buf_create(exchange->alloc, size, &buf) == OPD_OK)
         memcpy(opd_buf_data(buf), text, size);
+    else if (size > 0)
+        status = 503; /* no memory: an empty answer must not pass for the text */
     opd_http_respond(exchange, status, content_type,
                      buf != NULL ? opd_slice_whole(buf) : (opd_slice){0});
     opd_buf_release(buf);

@@ -337,7 +337,35 @@ struct opd_tcp_listener {
     void (*accepted)(void *arg, opd_tcp *tcp);
     void (*closed)(void *arg);
     void *arg, *closed_arg;
+    /* libuv stops listening until a connection is taken, so one that we have no memory for
+     * is taken into this handle and closed. */
+    uv_tcp_t reject;
+    bool rejecting, reject_again, handle_closed;
 };
+
+static void listener_release(opd_tcp_listener *listener) {
+    if (!listener->handle_closed || listener->rejecting) return;
+    if (listener->closed != NULL) listener->closed(listener->closed_arg);
+    opd_mem_free(listener->alloc, listener);
+}
+
+static void reject(opd_tcp_listener *listener);
+
+static void on_rejected(uv_handle_t *handle) {
+    opd_tcp_listener *listener = handle->data;
+    listener->rejecting = false;
+    if (listener->reject_again && !uv_is_closing((uv_handle_t *)&listener->handle)) reject(listener);
+    listener_release(listener);
+}
+
+static void reject(opd_tcp_listener *listener) {
+    listener->reject_again = listener->rejecting;
+    if (listener->rejecting || uv_tcp_init(loop_of(listener->env), &listener->reject) != 0) return;
+    listener->rejecting = true;
+    listener->reject.data = listener;
+    uv_accept((uv_stream_t *)&listener->handle, (uv_stream_t *)&listener->reject);
+    uv_close((uv_handle_t *)&listener->reject, on_rejected);
+}
 
 static void on_connection(uv_stream_t *stream, int status) {
     opd_tcp_listener *listener = stream->data;
@@ -346,6 +374,7 @@ static void on_connection(uv_stream_t *stream, int status) {
         OPD_LOG_WARN("port %u: a connection was not accepted: %s", (unsigned)listener->port,
                      status < 0 ? uv_strerror(status) : "out of memory");
         opd_mem_free(listener->alloc, tcp);
+        if (status == 0) reject(listener);
         return;
     }
     tcp->live = true;
@@ -364,8 +393,8 @@ void opd_tcp_start(opd_tcp *tcp, const opd_tcp_events *events, void *arg) {
 
 static void on_listener_closed(uv_handle_t *handle) {
     opd_tcp_listener *listener = handle->data;
-    if (listener->closed != NULL) listener->closed(listener->closed_arg);
-    opd_mem_free(listener->alloc, listener);
+    listener->handle_closed = true;
+    listener_release(listener);
 }
 
 void opd_tcp_listener_close(opd_tcp_listener *listener, void (*closed)(void *arg), void *arg) {

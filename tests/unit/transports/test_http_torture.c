@@ -1,0 +1,79 @@
+/* test_http_torture.c - the n-th allocation fails, for each n, in the server, then in the
+ * client: no crash, no leak, no hang, and every taken call is completed exactly once. */
+#include "opd/log.h"
+#include "tests/support/alloc_test.h"
+#include "tests/support/test.h"
+#include "tests/unit/transports/loop.h"
+
+enum { CALLS = 3 };
+
+static void handler(void *arg, opd_http_exchange *exchange) {
+    (void)arg;
+    opd_http_respond_text(exchange, 200, "text/plain", opd_http_exchange_body(exchange));
+}
+
+static void on_done(opd_http_call *call) { (*(int *)call->arg)++; }
+
+static void talk(opd_http_client *client) {
+    opd_http_call calls[CALLS];
+    opd_buf *body;
+    int done = 0, taken = 0;
+    CHECK_OK(opd_buf_create(NULL, 2000, &body));
+    memset(opd_buf_data(body), 'b', 2000);
+    for (int i = 0; i < CALLS; i++) {
+        calls[i] = (opd_http_call){.path = "/x", .body = opd_slice_whole(body), .done = on_done,
+                                   .arg = &done, .deadline_ns = loop_in_ms(200)};
+        if (opd_http_client_send(client, &calls[i]) == OPD_OK) taken++;
+    }
+    loop_until(&done, taken);
+    for (int i = 0; i < CALLS; i++) {
+        CHECK((calls[i].err == OPD_OK) == (calls[i].error[0] == '\0'));
+        if (calls[i].err == OPD_OK && calls[i].status == 200) CHECK_INT(calls[i].answer.size, 2000);
+        opd_http_call_fini(&calls[i]);
+    }
+    CHECK_INT(done, taken);
+    opd_buf_release(body);
+}
+
+/* One whole life with these allocators. */
+static void live(const opd_alloc *server_alloc, const opd_alloc *client_alloc) {
+    opd_http_server *server;
+    opd_http_client *client;
+    char url[64];
+    opd_http_server_options so = {.alloc = server_alloc, .env = loop_env};
+    if (opd_http_server_create(&so, handler, NULL, &server) != OPD_OK) {
+        loop_for_ms(1);
+        return;
+    }
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", opd_http_server_port(server));
+    opd_http_client_options co = {.alloc = client_alloc, .env = loop_env, .url = url,
+                                  .backoff_max_ms = 5, .settings_timeout_ms = 200};
+    if (opd_http_client_create(&co, &client) == OPD_OK) {
+        talk(client);
+        loop_client_close(client);
+    }
+    loop_server_close(server, 100);
+}
+
+static void drop_line(void *arg, opd_log_level level, const char *text) {
+    (void)arg, (void)level, (void)text;
+}
+
+static void torture(bool in_server, bool all_after) {
+    opd_log_sink_set(drop_line, NULL);
+    loop_init();
+    for (long n = 1; n < 2000; n++) {
+        opd_test_alloc t;
+        opd_test_alloc_failing(&t, n, all_after);
+        live(in_server ? &t.alloc : NULL, in_server ? NULL : &t.alloc);
+        CHECK_INT(t.live, 0);
+        if (t.calls < n) break; /* nothing failed: all places were tried */
+        CHECK(n < 1999);
+    }
+    loop_fini();
+}
+
+TEST(server_once) { torture(true, false); }
+TEST(server_from_there_on) { torture(true, true); }
+TEST(client_once) { torture(false, false); }
+TEST(client_from_there_on) { torture(false, true); }
