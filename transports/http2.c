@@ -336,8 +336,8 @@ static opd_err callbacks_create(nghttp2_session_callbacks **out_callbacks) {
 }
 
 static opd_err session_create(opd_h2 *h2) {
-    nghttp2_session_callbacks *callbacks;
-    nghttp2_option *option;
+    nghttp2_session_callbacks *callbacks = NULL;
+    nghttp2_option *option = NULL;
     OPD_TRY(callbacks_create(&callbacks));
     if (nghttp2_option_new(&option) != 0) {
         nghttp2_session_callbacks_del(callbacks);

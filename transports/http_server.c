@@ -290,7 +290,7 @@ static opd_err conn_create(opd_http_server *server, server_conn **out_conn) {
 
 static void on_accepted(void *arg, opd_tcp *tcp) {
     opd_http_server *server = arg;
-    server_conn *conn;
+    server_conn *conn = NULL;
     bool full = server->conn_count >= server->o.max_connections;
     if (full || server->closing || conn_create(server, &conn) != OPD_OK) {
         OPD_LOG_WARN("port %u: a connection was refused: %s", (unsigned)server->port,
