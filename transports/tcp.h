@@ -10,8 +10,8 @@
  *
  * Writing is pull: the stream asks on_pull for a batch when the socket can take one and
  * opd_tcp_flush was called; at most one batch is under way, so what a slow peer makes us hold
- * is one batch. SIGPIPE is never raised (libuv writes with MSG_NOSIGNAL or the signal is
- * ignored, see tcp_uv.c). Thread: the env's loop.
+ * is one batch. SIGPIPE is ignored from the first
+ * socket on, unless the program handles it. Thread: the env's loop.
  */
 #ifndef OPD_TRANSPORTS_TCP_H
 #define OPD_TRANSPORTS_TCP_H
