@@ -23,6 +23,7 @@ function(opd_test name)
                         PkgConfig::YAML Threads::Threads m)
   set(cases "")
   foreach(file ${T_SOURCES})
+    cmake_path(ABSOLUTE_PATH file NORMALIZE) # two folders may share a support file
     file(STRINGS ${file} lines REGEX "^TEST\\([a-z0-9_]+\\)")
     set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
     foreach(line ${lines})

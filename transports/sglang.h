@@ -133,7 +133,7 @@ typedef struct opd_sglang_generate {
 /* The bounds a request is checked against. */
 typedef struct opd_sglang_limits {
     int32_t vocab_size;
-    int32_t context_size; /* len(input) + max_new_tokens <= context_size - 1 as SGLang counts */
+    int32_t context_size; /* len(input) < it, len(input) + max_new_tokens <= it */
     bool tokenizer;       /* text may be sent */
 } opd_sglang_limits;
 

@@ -1,0 +1,182 @@
+/* test_sglang_server.c - the server side of the /generate protocol: requests checked, answers
+ * written, and both ends together. */
+#include "tests/support/alloc_test.h"
+#include "tests/support/test.h"
+#include "transports/sglang.h"
+
+static const opd_sglang_limits limits = {.vocab_size = 100, .context_size = 16, .tokenizer = true};
+
+static opd_err read_request(const char *body, opd_sglang_generate *out) {
+    return opd_sglang_generate_read(body, strlen(body), &limits, NULL, out);
+}
+
+static void refuse(const char *body, opd_err want, const char *why) {
+    opd_sglang_generate q;
+    opd_err err = read_request(body, &q);
+    if (err != want)
+        opd_test_fail(__FILE__, __LINE__, "%s for %s (%s)", opd_err_name(err), body, opd_err_context());
+    CHECK_CONTAINS(opd_err_context(), why);
+    CHECK_INT(q.item_count, 0);
+}
+
+TEST(server_reads_a_scoring_request) {
+    opd_sglang_generate q;
+    const int32_t ids[] = {1, 2, 3};
+    opd_sglang_score score = {.ids = ids, .count = 3, .prompt_count = 1, .top_k = 4, .rid = "a"};
+    opd_str body;
+    opd_str_init(&body, NULL, 4096);
+    CHECK_OK(opd_sglang_score_write(&score, &body));
+    CHECK_OK(read_request(body.data, &q));
+    CHECK(!q.batch && q.item_count == 1 && q.items[0].count == 3 && q.items[0].ids[2] == 3);
+    CHECK_STR(q.items[0].rid, "a");
+    CHECK(q.return_logprob && q.logprob_start == 0 && q.top_logprobs == 4 && q.max_new_tokens == 0);
+    opd_sglang_generate_fini(&q);
+    opd_str_fini(&body);
+}
+
+TEST(server_reads_a_generation_request) {
+    opd_sglang_generate q;
+    CHECK_OK(read_request("{\"rid\":\"x\",\"text\":[\"ab\",\"c\\n\"],\"sampling_params\":{\"max_new_tokens\":5,\"temperature\":0.0,"
+                          "\"top_p\":0.9,\"top_k\":7,\"stop\":[\"q\",\"##\"],\"stop_token_ids\":9,\"sampling_seed\":-4,\"n\":1,"
+                          "\"min_p\":0.0,\"repetition_penalty\":1.0,\"json_schema\":null,\"ignore_eos\":true},"
+                          "\"return_logprob\":null,\"stream\":false,\"lora_path\":null,\"unheard_of\":{\"a\":[1]}}", &q));
+    CHECK(q.batch && q.item_count == 2 && q.items[1].text_size_bytes == 2);
+    CHECK_STR(q.items[1].text, "c\n");
+    CHECK_STR(q.items[0].rid, "x_0");
+    CHECK_STR(q.items[1].rid, "x_1");
+    CHECK(q.max_new_tokens == 5 && q.temperature == 0 && q.top_p == 0.9 && q.top_k == 7 && q.ignore_eos);
+    CHECK(q.stop_count == 2 && q.stop_id_count == 1 && q.stop_ids[0] == 9 && q.seeded && q.seed == -4);
+    CHECK_STR(q.stops[1].text, "##");
+    CHECK(q.logprob_start == -1 && !q.return_logprob && q.skip_special_tokens);
+    opd_sglang_generate_fini(&q);
+    CHECK_OK(read_request("{\"input_ids\":[[1],[2,3]],\"rid\":[\"a\",\"b\"],\"sampling_params\":{\"max_new_tokens\":1}}", &q));
+    CHECK(q.batch && q.item_count == 2 && q.items[1].count == 2 && q.top_p == 1 && q.temperature == 1);
+    opd_sglang_generate_fini(&q);
+}
+
+TEST(server_refuses_bad_requests_by_field) {
+    refuse("", OPD_ERR_PARSE, "byte 0: expected an object");
+    refuse("{", OPD_ERR_PARSE, "byte 1");
+    refuse("{}", OPD_ERR_INVALID, "Either text or input_ids");
+    refuse("{\"input_ids\":[]}", OPD_ERR_INVALID, "cannot be empty");
+    refuse("{\"input_ids\":[[]]}", OPD_ERR_INVALID, "cannot be empty");
+    refuse("{\"input_ids\":[[1],[]]}", OPD_ERR_INVALID, "cannot be empty");
+    refuse("{\"input_ids\":[[1],2]}", OPD_ERR_PARSE, "expected an array");
+    refuse("{\"input_ids\":[1,[2]]}", OPD_ERR_PARSE, "expected a number");
+    refuse("{\"input_ids\":\"a\"}", OPD_ERR_PARSE, "expected an array");
+    refuse("{\"input_ids\":[1.5]}", OPD_ERR_PARSE, "whole number");
+    refuse("{\"input_ids\":[NaN]}", OPD_ERR_PARSE, "expected a number");
+    refuse("{\"input_ids\":[100]}", OPD_ERR_INVALID, "100 is outside the vocabulary");
+    refuse("{\"input_ids\":[-1]}", OPD_ERR_INVALID, "-1 is outside");
+    refuse("{\"input_ids\":[99999999999999999999]}", OPD_ERR_PARSE, "too large");
+    refuse("{\"input_ids\":[1],\"text\":\"a\"}", OPD_ERR_INVALID, "either text or input_ids");
+    refuse("{\"text\":\"\"}", OPD_ERR_INVALID, "text cannot be empty");
+    refuse("{\"text\":[]}", OPD_ERR_INVALID, "batch is empty");
+    refuse("{\"text\":5}", OPD_ERR_PARSE, "expected a string");
+    refuse("{\"input_ids\":[1],\"logprob_start_len\":-2}", OPD_ERR_INVALID, "logprob_start_len must be between -1");
+    refuse("{\"input_ids\":[1],\"return_logprob\":true,\"logprob_start_len\":2,\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_INVALID, "logprob_start_len (2) is higher");
+    refuse("{\"input_ids\":[1],\"top_logprobs_num\":1025}", OPD_ERR_INVALID, "top_logprobs_num must be");
+    refuse("{\"input_ids\":[1],\"top_logprobs_num\":101,\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_INVALID, "larger than the vocabulary");
+    refuse("{\"input_ids\":[1]}", OPD_ERR_INVALID, "maximum context length"); /* 128 new tokens by default */
+    refuse("{\"input_ids\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_INVALID, "longer than the model's context length");
+    refuse("{\"input_ids\":[1],\"rid\":[\"a\"  ,\"b\"],\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_PARSE, "more rids");
+    refuse("{\"input_ids\":[[1],[2]],\"rid\":[\"a\",\"a\"],\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_INVALID, "Duplicate request ID: a");
+    refuse("{\"input_ids\":[1],\"rid\":7,\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_PARSE, "rid: byte");
+    refuse("{\"input_ids\":[1],\"stream\":true}", OPD_ERR_UNSUPPORTED, "stream is not supported");
+    refuse("{\"input_ids\":[1],\"token_ids_logprob\":[3]}", OPD_ERR_UNSUPPORTED, "token_ids_logprob");
+    refuse("{\"input_ids\":[1],\"sampling_params\":[{}]}", OPD_ERR_UNSUPPORTED, "sampling_params");
+}
+
+TEST(server_refuses_bad_sampling_params) {
+    refuse("{\"sampling_params\":{\"max_new_tokens\":-1}}", OPD_ERR_INVALID, "max_new_tokens must be");
+    refuse("{\"sampling_params\":{\"temperature\":-0.5}}", OPD_ERR_INVALID, "temperature");
+    refuse("{\"sampling_params\":{\"temperature\":\"hot\"}}", OPD_ERR_PARSE, "expected a number");
+    refuse("{\"sampling_params\":{\"top_p\":0}}", OPD_ERR_INVALID, "top_p");
+    refuse("{\"sampling_params\":{\"top_p\":1.5}}", OPD_ERR_INVALID, "top_p");
+    refuse("{\"sampling_params\":{\"top_k\":0}}", OPD_ERR_INVALID, "top_k");
+    refuse("{\"sampling_params\":{\"n\":2}}", OPD_ERR_UNSUPPORTED, "n is not supported");
+    refuse("{\"sampling_params\":{\"regex\":\"a+\"}}", OPD_ERR_UNSUPPORTED, "regex");
+    refuse("{\"sampling_params\":{\"frequency_penalty\":0.5}}", OPD_ERR_UNSUPPORTED, "frequency_penalty");
+    refuse("{\"sampling_params\":{\"stop\":[\"\"]}}", OPD_ERR_INVALID, "stop string is empty");
+    refuse("{\"sampling_params\":{\"stop_token_ids\":[100]}}", OPD_ERR_INVALID, "stop_token_ids");
+    refuse("{\"input_ids\":[1],\"sampling_params\":{\"max_new_tokens\":2,\"min_new_tokens\":3}}", OPD_ERR_INVALID, "min_new_tokens");
+    refuse("{\"sampling_params\":{\"stop\":[\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\",\"1\"]}}",
+           OPD_ERR_LIMIT, "stop strings");
+}
+
+TEST(server_needs_a_tokenizer_for_text) {
+    opd_sglang_limits bare = limits;
+    opd_sglang_generate q;
+    bare.tokenizer = false;
+    CHECK_ERR(opd_sglang_generate_read("{\"text\":\"a\"}", 12, &bare, NULL, &q), OPD_ERR_UNSUPPORTED);
+    CHECK_CONTAINS(opd_err_context(), "send input_ids");
+}
+
+TEST(server_survives_every_failed_allocation) {
+    const char *body = "{\"input_ids\":[[1],[2,3]],\"rid\":\"a\",\"sampling_params\":{\"max_new_tokens\":1,\"stop\":[\"x\",\"y\"]}}";
+    bool passed = false;
+    for (long n = 1; n < 20 && !passed; n++) {
+        opd_test_alloc t;
+        opd_sglang_generate q;
+        opd_test_alloc_failing(&t, n, true);
+        passed = opd_sglang_generate_read(body, strlen(body), &limits, &t.alloc, &q) == OPD_OK;
+        if (passed) opd_sglang_generate_fini(&q);
+        CHECK_INT(t.live, 0);
+    }
+    CHECK(passed);
+}
+
+static void write_answer(const opd_sglang_answer *a, opd_str *out) {
+    opd_json_writer w;
+    opd_json_writer_init(&w, out, 0);
+    opd_sglang_answer_write(a, &w);
+    CHECK_OK(opd_str_status(out));
+}
+
+TEST(server_answers_have_the_shape_of_sglang) {
+    const int32_t in[] = {6, 7}, topk[] = {0, 0, 7, -1}, made[] = {8, 2};
+    const float in_logp[] = {0, -0.1f}, topk_logps[] = {0, 0, -0.1f, 0}, made_logp[] = {-1, -INFINITY};
+    opd_sglang_answer a = {.rid = "r1", .text = "\"\xff", .text_size_bytes = 2, .output_ids = made, .output_count = 2,
+                           .prompt_count = 3, .weight_version = "v", .e2e_latency_s = 0.5, .finish = OPD_SGLANG_FINISH_STOP,
+                           .matched_id = 2, .return_logprob = true,
+                           .input = {in, in_logp, 2, 2, topk, topk_logps}, .output = {made, made_logp, 2, 0, NULL, NULL}};
+    opd_str out;
+    opd_str_init(&out, NULL, 4096);
+    write_answer(&a, &out);
+    CHECK_STR(out.data, "{\"text\":\"\\\"\xef\xbf\xbd\",\"output_ids\":[8,2],\"meta_info\":{\"id\":\"r1\",\"finish_reason\":"
+                        "{\"type\":\"stop\",\"matched\":2},\"prompt_tokens\":3,\"weight_version\":\"v\","
+                        "\"input_token_logprobs\":[[null,6,null],[-0.1,7,null]],"
+                        "\"output_token_logprobs\":[[-1,8,null],[null,2,null]],\"output_token_logprobs_length\":2,"
+                        "\"input_top_logprobs\":[null,[[-0.1,7,null]]],"
+                        "\"completion_tokens\":2,\"cached_tokens\":0,\"e2e_latency\":0.5}}");
+    opd_str_clear(&out);
+    opd_sglang_error_write("a \"b\"", &out);
+    CHECK_STR(out.data, "{\"error\":{\"message\":\"a \\\"b\\\"\"}}");
+    opd_str_fini(&out);
+}
+
+TEST(server_and_client_agree) {
+    const int32_t ids[] = {5, 6, 7, 8}, topk[] = {-1, -1, 3, 7, 8, -1};
+    const float logp[] = {0, -0.123456789f, NAN}, topk_logps[] = {0, 0, -0.01f, -0.1f, -2, 0};
+    opd_sglang_score score = {.ids = ids, .count = 4, .prompt_count = 2, .top_k = 2, .vocab_size = 100};
+    opd_sglang_answer a = {.rid = "r", .prompt_count = 4, .weight_version = "9", .return_logprob = true,
+                           .input = {ids + 1, logp, 3, 2, topk, topk_logps}};
+    float got[2], got_top[4];
+    uint8_t valid[2];
+    int32_t got_ids[4];
+    opd_sglang_scores scores = {.logp = got, .valid = valid, .topk_ids = got_ids, .topk_logps = got_top};
+    opd_str out;
+    opd_str_init(&out, NULL, 4096);
+    write_answer(&a, &out);
+    CHECK_OK(opd_sglang_score_read(out.data, out.size, &score, &scores));
+    CHECK(valid[0] == 1 && valid[1] == 0 && got[0] == logp[1] && scores.valid_count == 1);
+    CHECK(got_ids[0] == 3 && got_ids[1] == 7 && got_ids[2] == 8 && got_ids[3] == -1);
+    CHECK(got_top[0] == -0.01f && got_top[2] == -2);
+    CHECK_STR(scores.weight_version, "9");
+    opd_str_clear(&out);
+    a.finish = OPD_SGLANG_FINISH_ABORT;
+    a.message = "stopping";
+    write_answer(&a, &out);
+    CHECK_ERR(opd_sglang_score_read(out.data, out.size, &score, &scores), OPD_ERR_REMOTE);
+    opd_str_fini(&out);
+}
