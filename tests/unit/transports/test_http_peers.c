@@ -25,11 +25,11 @@ static bool installed(const char *name) {
     return false;
 }
 
-/* Starts `command` in a shell of its own, output to out_path. */
+/* Starts `command`, output to out_path; it dies with us, so a failed test leaves nothing behind. */
 static pid_t start(const char *command, const char *out_path) {
     char line[1024];
     pid_t pid;
-    snprintf(line, sizeof line, "export PATH=$PATH:/usr/sbin; exec %s >%s 2>&1", command, out_path);
+    snprintf(line, sizeof line, "export PATH=$PATH:/usr/sbin; exec setpriv --pdeathsig KILL %s >%s 2>&1", command, out_path);
     char *argv[] = {(char *)(uintptr_t)"/bin/sh", (char *)(uintptr_t)"-c", line, NULL};
     CHECK_INT(posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ), 0);
     return pid;
