@@ -25,9 +25,13 @@ static void softmax_row(float *row, size_t n, size_t width, float scale) {
     for (size_t i = opd__round_up(n); i < width; i++) row[i] = 0.0f;
 }
 
-/* out[d][width] = transpose of x[n][stride] */
+/* out[d][width] = transpose of x[n][stride]; sixteen rows at a time, so that writes are runs */
 static void transpose(float *out, size_t width, const float *x, size_t stride, size_t n, size_t d) {
-    for (size_t i = 0; i < n; i++)
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < d; j++)
+            for (size_t l = 0; l < LANES; l++) out[j * width + i + l] = x[(i + l) * stride + j];
+    for (; i < n; i++)
         for (size_t j = 0; j < d; j++) out[j * width + i] = x[i * stride + j];
 }
 
