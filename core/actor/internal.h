@@ -71,6 +71,7 @@ struct opd_link {
     opd_system *system;
     opd_list owned; /* in sender->links */
     uint64_t bytes_max, bytes_used;
+    uint64_t refused_bytes; /* payload of the message that was refused last */
     uint32_t msgs_max, msgs_used;
     bool blocked; /* a send was refused since the last CREDIT */
     opd_event credit;

@@ -3,7 +3,9 @@
  * Invariants:
  *  1. msgs_used and bytes_used are the sums over messages sent on the link and not yet released;
  *     both stay within their maxima.
- *  2. While `blocked`, something is in use, so a release and with it a CREDIT will follow.
+ *  2. While `blocked`, something is in use; the release that makes room for the refused message
+ *     posts one CREDIT. (No wait for half the window: a receiver may keep messages until it
+ *     sees the next one. Batches form anyway, since a turn releases many messages.)
  *  3. Links form no cycle: checked when one is opened, counting links to living actors.
  *  4. A closed link lives until its last message is released.
  * Thread: the loop's. The sender owns the link; its end closes it.
@@ -86,6 +88,7 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
     if (link->msgs_used == link->msgs_max ||
         msg->payload_bytes > link->bytes_max - link->bytes_used) {
         link->blocked = true;
+        link->refused_bytes = msg->payload_bytes;
         return OPD_ERR_AGAIN;
     }
     opd__msg_sent(ctx, msg);
@@ -107,8 +110,8 @@ void opd__link_credit_return(opd_msg *msg) {
     msg->link = NULL;
     link->msgs_used--;
     link->bytes_used -= msg->payload_bytes;
-    bool half_free = link->msgs_used <= link->msgs_max / 2 && link->bytes_used <= link->bytes_max / 2;
-    if (link->blocked && half_free && link->sender != NULL) {
+    bool fits = link->refused_bytes <= link->bytes_max - link->bytes_used;
+    if (link->blocked && fits && link->sender != NULL) {
         link->blocked = false;
         opd_event_post(link->system, &link->credit);
     }

@@ -135,16 +135,18 @@ void opd_request_cancel(opd_ctx *ctx, uint64_t id) {
         fail_entry(ctx, entry, OPD_ERR_CANCELLED, "the request was cancelled");
 }
 
-/* The asker's entry that still waits for this request's answer; NULL counts a late reply. */
+/* Who asked, if alive, and its entry if that still waits for this request's answer. */
 static opd__pending *waiting_entry(const opd_msg *request, opd_ctx **out_asker) {
     opd_ctx *asker = opd__actor_find(request->system, request->from);
     *out_asker = asker;
     opd__pending *entry = asker == NULL ? NULL : find(asker, request->correlation);
-    if (entry != NULL && entry->state == PENDING_WAITING && !entry->timer.event.queued)
-        return entry;
+    bool waits = entry != NULL && entry->state == PENDING_WAITING && !entry->timer.event.queued;
+    return waits ? entry : NULL;
+}
+
+static void count_late(const opd_msg *request, opd_ctx *asker) {
     request->system->stats.late_replies++;
     if (asker != NULL) asker->stats.late_replies++;
-    return NULL;
 }
 
 void opd_reply(opd_ctx *ctx, opd_msg *request, opd_msg *reply) {
@@ -154,6 +156,7 @@ void opd_reply(opd_ctx *ctx, opd_msg *request, opd_msg *reply) {
     opd__pending *entry = waiting_entry(request, &asker);
     opd__msg_sent(ctx, reply);
     if (entry == NULL) {
+        count_late(request, asker);
         opd_msg_release(reply);
         return;
     }

@@ -24,6 +24,7 @@ void *opd_env_uv_loop(opd_env *env);
 typedef struct opd_child opd_child;
 
 typedef struct opd_child_options {
+    const opd_alloc *alloc;
     const char *const *argv;    /* argv[0] is looked up in PATH; NULL-terminated */
     const char *const *env_add; /* "NAME=value" on top of our environment; may be NULL */
     const char *cwd;            /* NULL: ours */

@@ -31,6 +31,7 @@ typedef struct env_uv {
     uv_timer_t timer;
     uv_poll_t wake_poll;
     int wake_fd;
+    uint64_t timer_at_ns;
     bool stopped;
     bool (*turn)(void *arg);
     void *turn_arg;
@@ -83,8 +84,6 @@ static void on_wake(uv_poll_t *poll, int status, int events) {
     }
 }
 
-static void on_timer(uv_timer_t *timer) { (void)timer; }
-
 static void uv_env_attach(opd_env *env, bool (*turn)(void *arg), void *arg) {
     env_uv *self = self_of(env);
     OPD_ASSERT(turn == NULL || self->turn == NULL);
@@ -99,16 +98,29 @@ static void uv_env_wake(opd_env *env) {
     }
 }
 
+static void start_timer(env_uv *self);
+
+/* libuv counts in whole milliseconds and may be early by a part of one: then wait the rest. */
+static void on_timer(uv_timer_t *timer) {
+    env_uv *self = timer->data;
+    if (uv_env_now_ns(&self->env) < self->timer_at_ns) start_timer(self);
+}
+
+static void start_timer(env_uv *self) {
+    uint64_t now = uv_env_now_ns(&self->env), at_ns = self->timer_at_ns;
+    uint64_t delay_ms = at_ns <= now ? 0 : (at_ns - now + 999999) / 1000000;
+    uv_update_time(&self->loop);
+    (void)uv_timer_start(&self->timer, on_timer, delay_ms, 0);
+}
+
 static void uv_env_timer_arm(opd_env *env, uint64_t at_ns) {
     env_uv *self = self_of(env);
+    self->timer_at_ns = at_ns;
     if (at_ns == UINT64_MAX) {
         (void)uv_timer_stop(&self->timer);
         return;
     }
-    uint64_t now = uv_env_now_ns(env);
-    uint64_t delay_ms = at_ns <= now ? 0 : (at_ns - now + 999999) / 1000000;
-    uv_update_time(&self->loop);
-    (void)uv_timer_start(&self->timer, on_timer, delay_ms, 0);
+    start_timer(self);
 }
 
 static opd_err uv_env_run(opd_env *env) {
@@ -201,7 +213,7 @@ opd_err opd_env_uv_create(const opd_alloc *alloc, opd_env **out_env) {
     (void)uv_prepare_init(&self->loop, &self->prepare);
     (void)uv_idle_init(&self->loop, &self->idle);
     (void)uv_timer_init(&self->loop, &self->timer);
-    self->prepare.data = self->wake_poll.data = self;
+    self->prepare.data = self->wake_poll.data = self->timer.data = self;
     (void)uv_prepare_start(&self->prepare, on_prepare);
     (void)uv_poll_start(&self->wake_poll, UV_READABLE, on_wake);
     *out_env = &self->env;

@@ -224,7 +224,8 @@ unsigned opd_msg_attachment_count(const opd_msg *msg);
 const opd_attachment *opd_msg_attachment(const opd_msg *msg, unsigned index);
 
 /* Puts msg into the mailbox of `to`. Takes msg on OK only. Never blocks, never drops.
- * Errors: AGAIN (mailbox full: try on a timer, or use a link), CLOSED (dead pid). */
+ * Errors: AGAIN (mailbox full: try on a timer, or use a link), CLOSED (dead pid),
+ * LIMIT (larger than the whole mailbox). */
 opd_err opd_send(opd_ctx *ctx, opd_pid to, opd_msg *msg) OPD_MUST_CHECK;
 
 /* The same from outside any actor (start-up code): opd_msg_from is nobody. */
@@ -239,8 +240,8 @@ opd_err opd_post(opd_system *system, opd_pid to, opd_msg *msg) OPD_MUST_CHECK;
 opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t bytes_max,
                       opd_link **out_link) OPD_MUST_CHECK;
 
-/* Takes msg on OK only. Errors: AGAIN (no credit: a CREDIT signal comes when half of the window
- * is free), CLOSED (the receiver is gone), LIMIT (larger than the whole window). */
+/* Takes msg on OK only. Errors: AGAIN (no credit: a CREDIT signal comes when this message would
+ * fit), CLOSED (the receiver is gone), LIMIT (larger than the whole window). */
 opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) OPD_MUST_CHECK;
 
 /* Ends the link; messages in flight still arrive. NULL is legal. */
