@@ -19,7 +19,7 @@ typedef struct attention_job {
     const float *dout, *qkv;
     const size_t *seq_start;
     const opd_kv_view *views;
-    size_t capacity;
+    size_t n, capacity;
     opd_attention_shape shape;
 } attention_job;
 
@@ -79,12 +79,25 @@ static void cache_put(const opd_kv_view *view, const float *row, size_t position
                s->head_dim * sizeof(float));
 }
 
+/* Asks for what the next row will read: caches of many sequences lie in the last-level cache,
+ * whose latency would otherwise bound decoding. */
+static void prefetch_view(const opd_kv_view *view, size_t capacity, const opd_attention_shape *s) {
+    const size_t line = 64 / sizeof(float);
+    for (size_t i = 0; i < s->kv_heads * s->head_dim; i++)
+        for (size_t j = 0; j < view->length; j += line)
+            __builtin_prefetch(view->keys + i * capacity + j);
+    for (size_t h = 0; h < s->kv_heads; h++)
+        for (size_t j = 0; j < view->length * s->head_dim; j += line)
+            __builtin_prefetch(view->values + h * capacity * s->head_dim + j);
+}
+
 static void decode_item(void *arg, size_t worker, size_t item) {
     const attention_job *job = arg;
     const opd_attention_shape *s = &job->shape;
     const opd_kv_view *view = &job->views[item];
     size_t group = s->heads / s->kv_heads, plane = s->head_dim * job->capacity;
     const float *row = job->qkv + item * row_width(s);
+    if (item + 1 < job->n) prefetch_view(view + 1, job->capacity, s);
     cache_put(view, row, view->length - 1, job->capacity, s);
     for (size_t kv = 0; kv < s->kv_heads; kv++) {
         size_t head = kv * group * s->head_dim;
@@ -99,7 +112,7 @@ void opd__cpu_attention_decode(opd_kernels *k, float *out, const float *qkv,
                                const opd_kv_view *views, size_t n, size_t capacity,
                                const opd_attention_shape *shape) {
     attention_job job = {.cpu = opd__cpu_of(k), .out = out, .qkv = qkv, .views = views,
-                         .capacity = capacity, .shape = *shape};
+                         .n = n, .capacity = capacity, .shape = *shape};
     opd__spread(job.cpu, n, decode_item, &job);
 }
 
