@@ -77,6 +77,7 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
                   const void *config, opd_pid *out_pid) {
     if (system->stopping) return opd_fail(OPD_ERR_CLOSED, "the system is stopping");
     opd_ctx *ctx = NULL;
+    if (!system->running) system->now_ns = system->env->ops->now_ns(system->env);
     OPD_TRY(actor_create(system, actor_class, name, &ctx));
     opd_err err = OPD_OK;
     if (actor_class->on_start != NULL) err = actor_class->on_start(ctx, ctx->state, config);

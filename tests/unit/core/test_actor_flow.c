@@ -49,7 +49,7 @@ static opd_err server_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     opd_msg_take(ctx, msg);
     if (opd_msg_kind(msg) != LATE) return OPD_OK;
     opd_timer_init(&s->timer, ctx, answer_late);
-    return opd_timer_start_after(&s->timer, 30 * MS);
+    return opd_timer_start_after(&s->timer, 120 * MS);
 }
 
 static void server_stop(opd_ctx *ctx, void *state) {
@@ -96,7 +96,7 @@ static opd_err on_reply(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_m
     (void)snprintf(c->texts[i], sizeof c->texts[i], "%.60s", err == OPD_OK ? "" : opd_err_context());
     if (++c->done < c->count) return OPD_OK;
     opd_timer_init(&c->linger, ctx, linger_over);
-    return opd_timer_start_after(&c->linger, 60 * MS);
+    return opd_timer_start_after(&c->linger, 160 * MS);
 }
 
 static opd_err client_start(opd_ctx *ctx, void *state, const void *config) {
@@ -145,7 +145,7 @@ TEST(request_ends_with_reply_error_or_closed) {
 }
 
 TEST(request_times_out_and_a_late_reply_is_counted) {
-    client c = {.kinds = {LATE}, .timeouts_ms = {5}, .count = 1};
+    client c = {.kinds = {LATE}, .timeouts_ms = {40}, .count = 1};
     CHECK_INT(ask(&c), 1);
     CHECK_INT(c.results[0], OPD_ERR_TIMEOUT);
 }
