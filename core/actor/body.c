@@ -28,7 +28,8 @@ opd_err opd_body_attach(opd_msg *msg, opd_mp_writer *w, opd_slice slice, opd_dty
     name[1] = (uint8_t)dtype;
     name[2] = ndim;
     name[3] = 0;
-    for (unsigned i = 0; i < ndim; i++) put_u32(name + 4 + 4 * i, dims[i]);
+    put_u32(name + 4, dims[0]);
+    put_u32(name + 8, ndim == 2 ? dims[1] : 1); /* written out only if ndim is 2 */
     opd_mp_write_ext(w, OPD_BODY_EXT_ATTACHMENT, name, 4 + 4 * (size_t)ndim);
     return OPD_OK;
 }
