@@ -1,0 +1,168 @@
+/* endpoint.c - HTTP calls as events of an actor (endpoint.h).
+ *
+ * A call's way: created -> sent (counted) -> done by the client -> its event -> answered ->
+ * freed. `refs` counts the client, until its closed event was delivered or dropped, and the
+ * calls that exist.
+ * Thread: the loop.
+ */
+#include "actors/teacher/endpoint.h"
+
+#include <string.h>
+
+#include "core/base/check.h"
+
+struct opd_endpoint {
+    opd_endpoint_options options;
+    opd_system *system;
+    opd_pid owner;
+    opd_http_client *client; /* NULL once closing */
+    char name[300];
+    unsigned refs;
+    bool abandoned;
+    opd_event closed_event;
+    opd_cleanup cleanup; /* tells us that the actor ends */
+};
+
+static void unref(opd_endpoint *endpoint) {
+    if (--endpoint->refs == 0) opd_mem_free(endpoint->options.alloc, endpoint);
+}
+
+/* ---- calls ---- */
+
+opd_err opd_endpoint_call_create(opd_endpoint *endpoint, opd_endpoint_call **out_call) {
+    opd_endpoint_call *call = opd_mem_get(endpoint->options.alloc, sizeof *call);
+    if (call == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a call");
+    call->endpoint = endpoint;
+    opd_str_init(&call->body, endpoint->options.alloc, endpoint->options.max_body_bytes);
+    endpoint->refs++;
+    *out_call = call;
+    return OPD_OK;
+}
+
+void opd_endpoint_call_destroy(opd_endpoint_call *call) {
+    if (call == NULL) return;
+    opd_endpoint *endpoint = call->endpoint;
+    opd_http_call_fini(&call->http);
+    opd_buf_release(call->http.body.buf);
+    opd_str_fini(&call->body);
+    opd_mem_free(endpoint->options.alloc, call);
+    unref(endpoint);
+}
+
+static opd_err deliver_answer(opd_ctx *ctx, void *state, opd_event *event) {
+    opd_endpoint_call *call = OPD_CONTAINER_OF(event, opd_endpoint_call, event);
+    opd_err err = call->answered(ctx, state, call);
+    opd_endpoint_call_destroy(call);
+    return err;
+}
+
+static void drop_answer(opd_event *event) {
+    opd_endpoint_call_destroy(OPD_CONTAINER_OF(event, opd_endpoint_call, event));
+}
+
+static void on_done(opd_http_call *http) {
+    opd_endpoint_call *call = http->arg;
+    if (call->endpoint->abandoned)
+        opd_endpoint_call_destroy(call);
+    else
+        opd_event_post(call->endpoint->system, &call->event);
+}
+
+opd_err opd_endpoint_send(opd_endpoint_call *call) {
+    opd_endpoint *endpoint = call->endpoint;
+    if (endpoint->client == NULL) return opd_fail(OPD_ERR_CLOSED, "%s is closing", endpoint->name);
+    OPD_TRY(opd_str_status(&call->body));
+    if (call->body.size > 0 && call->http.body.buf == NULL) {
+        OPD_TRY(opd_buf_wrap(endpoint->options.alloc, call->body.data, call->body.size, NULL, NULL,
+                             &call->http.body.buf));
+        call->http.body.size_bytes = call->body.size;
+    }
+    call->http.done = on_done;
+    call->http.arg = call;
+    call->event.to = endpoint->owner;
+    call->event.deliver = deliver_answer;
+    call->event.drop = drop_answer;
+    return opd_http_client_send(endpoint->client, &call->http);
+}
+
+/* ---- the endpoint ---- */
+
+static opd_err deliver_closed(opd_ctx *ctx, void *state, opd_event *event) {
+    opd_endpoint *endpoint = OPD_CONTAINER_OF(event, opd_endpoint, closed_event);
+    opd_err err = OPD_OK;
+    opd_cleanup_stop(&endpoint->cleanup);
+    if (endpoint->options.closed != NULL) err = endpoint->options.closed(ctx, state, endpoint);
+    unref(endpoint);
+    return err;
+}
+
+static void drop_closed(opd_event *event) {
+    unref(OPD_CONTAINER_OF(event, opd_endpoint, closed_event));
+}
+
+static void on_closed(void *arg) {
+    opd_endpoint *endpoint = arg;
+    if (endpoint->abandoned)
+        unref(endpoint);
+    else
+        opd_event_post(endpoint->system, &endpoint->closed_event);
+}
+
+static void on_owner_end(opd_cleanup *cleanup) {
+    opd_endpoint *endpoint = OPD_CONTAINER_OF(cleanup, opd_endpoint, cleanup);
+    endpoint->abandoned = true;
+    opd_endpoint_close(endpoint);
+}
+
+/* The URL without the "/generate" that users of other trainers put there. */
+static opd_err base_url(const char *url, char *out, size_t out_size) {
+    static const char generate[] = "/generate";
+    size_t size = strlen(url), tail = sizeof generate - 1;
+    if (size >= out_size) return opd_fail(OPD_ERR_INVALID, "the teacher's URL is too long");
+    while (size > 0 && url[size - 1] == '/') size--;
+    if (size > tail && memcmp(url + size - tail, generate, tail) == 0) size -= tail;
+    memcpy(out, url, size);
+    out[size] = '\0';
+    return OPD_OK;
+}
+
+opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
+                          opd_endpoint **out_endpoint) {
+    char url[1024];
+    OPD_TRY(base_url(options->url, url, sizeof url));
+    opd_endpoint *endpoint = opd_mem_get(options->alloc, sizeof *endpoint);
+    if (endpoint == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for an endpoint");
+    opd_http_client_options client = {.alloc = options->alloc,
+                                      .env = options->env,
+                                      .url = url,
+                                      .max_inflight = options->max_inflight,
+                                      .connect_timeout_ms = options->connect_timeout_ms};
+    opd_err err = opd_http_client_create(&client, &endpoint->client);
+    if (err != OPD_OK) {
+        opd_mem_free(options->alloc, endpoint);
+        return err;
+    }
+    endpoint->options = *options;
+    endpoint->options.url = NULL; /* not kept */
+    endpoint->system = opd_self_system(ctx);
+    endpoint->owner = opd_self(ctx);
+    endpoint->refs = 1;
+    const char *name = opd_http_client_authority(endpoint->client);
+    size_t size = strnlen(name, sizeof endpoint->name - 1);
+    memcpy(endpoint->name, name, size);
+    endpoint->closed_event.to = endpoint->owner;
+    endpoint->closed_event.deliver = deliver_closed;
+    endpoint->closed_event.drop = drop_closed;
+    opd_cleanup_start(ctx, &endpoint->cleanup, on_owner_end);
+    *out_endpoint = endpoint;
+    return OPD_OK;
+}
+
+void opd_endpoint_close(opd_endpoint *endpoint) {
+    if (endpoint == NULL || endpoint->client == NULL) return;
+    opd_http_client *client = endpoint->client;
+    endpoint->client = NULL;
+    opd_http_client_close(client, on_closed, endpoint);
+}
+
+const char *opd_endpoint_name(const opd_endpoint *endpoint) { return endpoint->name; }

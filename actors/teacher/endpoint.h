@@ -1,0 +1,65 @@
+/* endpoint.h - HTTP calls of an actor to one URL, with the answers as events of that actor.
+ *
+ * The HTTP client calls back from the loop at any time, also when the actor is gone. This
+ * adapter owns what must outlive the actor: the client and the calls on their way.
+ *
+ * Invariants: (1) every call sent is answered exactly once, later, in the actor's own context,
+ * unless the actor ends first; then the endpoint closes by itself and calls nobody; (2) an
+ * endpoint is freed when its client has closed and its last call was answered or dropped.
+ * Thread: the loop.
+ */
+#ifndef OPD_ACTORS_TEACHER_ENDPOINT_H
+#define OPD_ACTORS_TEACHER_ENDPOINT_H
+
+#include "opd/actor.h"
+#include "transports/http.h"
+
+typedef struct opd_endpoint opd_endpoint;
+
+/* A call; a block of the endpoint's. */
+typedef struct opd_endpoint_call {
+    opd_http_call http; /* answer: err, status, answer, error; opd_http_call_header */
+    opd_str body;       /* to be filled in before it is sent; empty: GET            */
+    /* Gets the answer. The call is freed when it returns; an error fails the actor. */
+    opd_err (*answered)(opd_ctx *ctx, void *state, struct opd_endpoint_call *call);
+    void *arg; /* the user's */
+
+    /* internal */
+    opd_endpoint *endpoint;
+    opd_event event;
+} opd_endpoint_call;
+
+typedef struct opd_endpoint_options {
+    const opd_alloc *alloc;
+    struct opd_env *env;
+    const char *url;         /* http://host:port[/prefix][/generate]; copied      */
+    uint32_t max_inflight;
+    uint64_t connect_timeout_ms;
+    size_t max_body_bytes;   /* of one request                                    */
+    /* Called in the actor's context when a closed endpoint is gone; may be NULL. */
+    opd_err (*closed)(opd_ctx *ctx, void *state, opd_endpoint *endpoint);
+} opd_endpoint_options;
+
+/* Opens nothing yet. A trailing "/generate" of the URL, as the seed's --rm-url has it, is left
+ * off. Errors: INVALID and UNSUPPORTED (the URL), NOMEM. */
+OPD_MUST_CHECK opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
+                                         opd_endpoint **out_endpoint);
+
+/* A zeroed call of this endpoint with an empty body, to be sent or destroyed. Errors: NOMEM. */
+OPD_MUST_CHECK opd_err opd_endpoint_call_create(opd_endpoint *endpoint,
+                                                opd_endpoint_call **out_call);
+void opd_endpoint_call_destroy(opd_endpoint_call *call);
+
+/* Sends a call; takes it on OK only. Set before: http.path, http.deadline_ns,
+ * http.attempt_timeout_ms, body, answered, arg. Errors: AGAIN (too many wait), CLOSED, those of
+ * the body. */
+OPD_MUST_CHECK opd_err opd_endpoint_send(opd_endpoint_call *call);
+
+/* Begins to close: calls under way are answered CLOSED, then `closed` is called. The endpoint is
+ * not to be used any more. NULL is legal. */
+void opd_endpoint_close(opd_endpoint *endpoint);
+
+/* "host:port". */
+const char *opd_endpoint_name(const opd_endpoint *endpoint);
+
+#endif

@@ -1,0 +1,42 @@
+/* teacher_http.h - the teacher behind a server: rollouts out over HTTP, scores back.
+ *
+ * In: ROLLOUT (link; held until its scores are sent, which is the backpressure), ENDPOINT from
+ * the host of a launched server. Out: SCORES to the batcher (link), exactly one for each
+ * ROLLOUT: with scores, or with none and the reason. HOLD to the dataset while the endpoint is
+ * gone; notes to the monitor.
+ *
+ * At start the server is asked what it serves (GET /model_info); nothing is scored before
+ * it answered, and a model of another vocabulary or tokenizer is refused. It is asked again
+ * whenever it comes back after a loss.
+ *
+ * What goes wrong for good stops the system: REFUSED or TIMEOUT (not reachable within
+ * start_timeout_s), MISMATCH, UNSUPPORTED (temperature), TEACHER_LOST (no answer for
+ * teacher_lost_s while samples wait). What goes wrong with a sample is a reason in its SCORES.
+ *
+ * Thread: the loop. The decisions are in policy.h.
+ */
+#ifndef OPD_ACTORS_TEACHER_TEACHER_HTTP_H
+#define OPD_ACTORS_TEACHER_TEACHER_HTTP_H
+
+#include "actors/roles.h"
+#include "opd/config.h"
+
+/* Pointers are borrowed and outlive the actor; roles->batcher is set when it is spawned. */
+typedef struct opd_teacher_http_config {
+    const opd_roles *roles;
+    struct opd_env *env;
+    const opd_alloc *alloc;
+    const opd_config_teacher *teacher; /* url "": it comes by ENDPOINT */
+    double teacher_lost_s;
+    uint32_t top_k;     /* ids per row in SCORES.topk; 0: none           */
+    double temperature; /* of the rollouts; greedy (0) counts as 1       */
+    /* the student, with which the teacher must agree; -1 and "": not known */
+    int32_t vocab_size, bos_id, eos_id;
+    const char *tokenizer_hash; /* 16 hex digits */
+    uint32_t window_msgs; /* of the link to the batcher */
+    uint64_t window_bytes;
+} opd_teacher_http_config;
+
+extern const opd_actor_class opd_teacher_http_class;
+
+#endif

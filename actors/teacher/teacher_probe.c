@@ -1,0 +1,330 @@
+/* teacher_probe.c - the HTTP teacher's server: whether it is there and what it serves
+ * (teacher_inside.h).
+ *
+ *   STARTING --model_info agrees--> READY, up <--probe answered-- READY, down
+ *       |                              \______ connection lost _____/
+ *       +-- start_timeout_s, MISMATCH, UNSUPPORTED --> the system stops
+ *
+ * A probe is GET /model_info; a server that does not tell its vocabulary is asked for one
+ * small score as well. Liveness is taken from what happens to requests and from /model_info,
+ * not from /health, which on real servers runs a generation and fails under load.
+ *
+ * Thread: the loop.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "actors/teacher/teacher_inside.h"
+#include "core/base/check.h"
+#include "opd/log.h"
+#include "transports/sglang.h"
+
+enum { PROBE_TIMEOUT_MS = 5000, PROBE_IDS = 4, REQUEST_BYTES_MAX = 64 * 1024 * 1024 };
+
+uint64_t opd__teacher_ns(double seconds) { return (uint64_t)(seconds * 1e9); }
+
+void opd__teacher_fail(opd__teacher *self, opd_err err) {
+    if (self->failed || self->stopping) return;
+    self->failed = true;
+    opd_system_stop(opd_self_system(self->ctx), err);
+}
+
+static const char *where(const opd__teacher *self) {
+    if (self->endpoint != NULL) return opd_endpoint_name(self->endpoint);
+    return self->c.teacher->url[0] != '\0' ? self->c.teacher->url : "(no address yet)";
+}
+
+/* ---- admission ---- */
+
+/* Tells the dataset what it should know; the tick tells it again if its mailbox was full. */
+static void tell_hold(opd__teacher *self) {
+    opd_hold_fields fields = {.hold = self->hold};
+    if (self->hold == self->hold_told || self->c.roles->dataset == OPD_PID_NOBODY) return;
+    opd_err err = opd_message_send(self->ctx, self->c.roles->dataset, OPD_MESSAGE_HOLD, &fields);
+    if (err != OPD_ERR_AGAIN && err != OPD_ERR_LIMIT) self->hold_told = self->hold;
+}
+
+static void set_hold(opd__teacher *self, bool hold) {
+    self->hold = hold;
+    tell_hold(self);
+}
+
+static void came_back(opd__teacher *self) {
+    opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO,
+             "teacher %s answers again at %s", self->c.teacher->name, where(self));
+    set_hold(self, false);
+}
+
+void opd__teacher_answered(opd__teacher *self) {
+    if (opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx))) came_back(self);
+}
+
+static void set_problem(opd__teacher *self, opd_err err, const char *text) {
+    self->problem = err;
+    (void)snprintf(self->problem_text, sizeof self->problem_text, "%s", text);
+}
+
+/* ---- what the server serves ---- */
+
+static opd_err mismatch(const opd__teacher *self, const char *what, const char *teacher,
+                        const char *student) {
+    return opd_fail(OPD_ERR_MISMATCH,
+                    "teacher %s at %s and the student differ in %s: %s against %s; scores would be "
+                    "about other tokens. Serve a teacher that was trained with the student's "
+                    "tokenizer, or start from a student with the teacher's",
+                    self->c.teacher->name, where(self), what, teacher, student);
+}
+
+static opd_err check_number(const opd__teacher *self, const char *what, int64_t teacher,
+                            int64_t student) {
+    char ours[24], theirs[24];
+    if (teacher < 0 || student < 0 || teacher == student) return OPD_OK;
+    (void)snprintf(theirs, sizeof theirs, "%lld", (long long)teacher);
+    (void)snprintf(ours, sizeof ours, "%lld", (long long)student);
+    return mismatch(self, what, theirs, ours);
+}
+
+/* Errors: MISMATCH, UNSUPPORTED. What the server does not tell is not an error. */
+static opd_err check_info(const opd__teacher *self, const opd_sglang_model_info *info) {
+    const opd_teacher_http_config *c = &self->c;
+    const char *hash = c->tokenizer_hash == NULL ? "" : c->tokenizer_hash;
+    OPD_TRY(check_number(self, "vocab_size", info->vocab_size, c->vocab_size));
+    OPD_TRY(check_number(self, "the end-of-text id", info->eos_id, c->eos_id));
+    OPD_TRY(check_number(self, "the begin-of-text id", info->bos_id, c->bos_id));
+    if (info->tokenizer_hash[0] != '\0' && hash[0] != '\0' &&
+        strcmp(info->tokenizer_hash, hash) != 0)
+        return mismatch(self, "the meaning of token ids (tokenizer_hash)", info->tokenizer_hash,
+                        hash);
+    if (c->temperature != 1 && !info->scores_at_temperature)
+        return opd_fail(OPD_ERR_UNSUPPORTED,
+                        "rollout.temperature is %g, but teacher %s at %s scores at temperature 1: "
+                        "the two distributions cannot be compared. Set rollout.temperature to 1, or "
+                        "use a teacher that scores at a temperature (opd serve, or opd.type megatron)",
+                        c->temperature, c->teacher->name, where(self));
+    return OPD_OK;
+}
+
+static void warn_unchecked(const opd__teacher *self, const opd_sglang_model_info *info) {
+    opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
+             "teacher %s does not tell its%s%s%s: not compared with the student's",
+             self->c.teacher->name, info->vocab_size < 0 ? " vocabulary size" : "",
+             info->eos_id < 0 ? " end-of-text id" : "",
+             info->tokenizer_hash[0] == '\0' ? " tokenizer" : "");
+}
+
+/* The server is there and serves the right thing. */
+static opd_err settled(opd__teacher *self) {
+    if (self->ready) {
+        if (opd_teacher_health_back(&self->health)) came_back(self);
+        return opd__teacher_pump(self);
+    }
+    (void)opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx));
+    set_hold(self, false);
+    opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO, "teacher %s answers at %s",
+             self->c.teacher->name, where(self));
+    return opd__teacher_ready(self);
+}
+
+/* ---- probes ---- */
+
+/* A probe failed: what that means is decided by the next tick, or at once at start. */
+static void start_check(opd__teacher *self) {
+    if (self->ready || opd_now_ns(self->ctx) < self->start_by_ns) return;
+    const opd_config_teacher *t = self->c.teacher;
+    opd_err err = self->problem == OPD_OK ? OPD_ERR_TIMEOUT : self->problem;
+    if (err != OPD_ERR_REFUSED && err != OPD_ERR_UNSUPPORTED) err = OPD_ERR_TIMEOUT;
+    opd__teacher_fail(self, opd_fail(err,
+        "teacher %s was not ready at %s within %g s (teachers.%s.start_timeout_s); last: %s. Check "
+        "that a server runs there, that host and port are right, and that it speaks HTTP/2 "
+        "(SGLang: --enable-http2)",
+        t->name, where(self), t->start_timeout_s, t->name,
+        self->problem_text[0] != '\0' ? self->problem_text : "nothing has answered"));
+}
+
+static opd_err probe_send(opd__teacher *self, opd_endpoint_call *call) {
+    call->http.attempt_timeout_ms = PROBE_TIMEOUT_MS;
+    call->http.deadline_ns = opd_now_ns(self->ctx) + 2 * (uint64_t)PROBE_TIMEOUT_MS * 1000000;
+    opd_err err = opd_endpoint_send(call);
+    if (err != OPD_OK) {
+        opd_endpoint_call_destroy(call);
+        return err;
+    }
+    self->probing = true;
+    return OPD_OK;
+}
+
+/* A few ids that every vocabulary has, and room for their scores. */
+static opd_sglang_score probe_question(const opd__teacher *self, int32_t ids[PROBE_IDS]) {
+    for (int32_t i = 0; i < PROBE_IDS; i++) ids[i] = i;
+    if (self->c.bos_id >= 0) ids[0] = self->c.bos_id;
+    return (opd_sglang_score){.ids = ids, .count = PROBE_IDS, .prompt_count = 1,
+                              .vocab_size = self->c.vocab_size > 0 ? self->c.vocab_size : 0};
+}
+
+/* Whether the answer of a probe is for this endpoint, and the actor goes on. */
+static bool probe_current(opd__teacher *self, const opd_endpoint_call *call) {
+    if (call->endpoint != self->endpoint) return false;
+    self->probing = false;
+    return !self->stopping && !self->failed;
+}
+
+static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
+    opd__teacher *self = state;
+    int32_t ids[PROBE_IDS];
+    float logp[PROBE_IDS];
+    uint8_t valid[PROBE_IDS];
+    opd_sglang_score question = probe_question(self, ids);
+    opd_sglang_scores scores = {.logp = logp, .valid = valid};
+    char message[OPD_SGLANG_MESSAGE_SIZE];
+    (void)ctx;
+    if (!probe_current(self, call)) return OPD_OK;
+    opd_err err = call->http.err;
+    if (err != OPD_OK) {
+        set_problem(self, err, call->http.error);
+    } else if (call->http.status != 200) {
+        err = OPD_ERR_REMOTE;
+        opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
+        set_problem(self, err, message);
+    } else {
+        err = opd_sglang_score_read(call->http.answer.data, call->http.answer.size, &question,
+                                    &scores);
+        if (err != OPD_OK) set_problem(self, err, opd_err_context());
+    }
+    if (err == OPD_OK) return settled(self);
+    start_check(self);
+    return OPD_OK;
+}
+
+static opd_err probe_score(opd__teacher *self) {
+    static const opd_http_header headers[] = {{"content-type", "application/json"}};
+    int32_t ids[PROBE_IDS];
+    opd_sglang_score question = probe_question(self, ids);
+    opd_endpoint_call *call;
+    OPD_TRY(opd_endpoint_call_create(self->endpoint, &call));
+    opd_err err = opd_sglang_score_write(&question, &call->body);
+    if (err != OPD_OK) {
+        opd_endpoint_call_destroy(call);
+        return err;
+    }
+    call->http.path = "/generate";
+    call->http.headers = headers;
+    call->http.header_count = OPD_COUNTOF(headers);
+    call->answered = on_probe_score;
+    return probe_send(self, call);
+}
+
+/* Reads what the server tells; one that tells nothing is asked for a score at its start. */
+static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
+    opd_sglang_model_info info = {.vocab_size = -1, .bos_id = -1, .eos_id = -1};
+    if (call->http.status == 200 &&
+        opd_sglang_model_info_read(call->http.answer.data, call->http.answer.size, &info) != OPD_OK)
+        info = (opd_sglang_model_info){.vocab_size = -1, .bos_id = -1, .eos_id = -1};
+    opd_err err = check_info(self, &info);
+    if (err != OPD_OK) {
+        opd__teacher_fail(self, err);
+        return OPD_OK;
+    }
+    if (self->ready) return settled(self);
+    if (info.vocab_size < 0 || info.eos_id < 0 || info.tokenizer_hash[0] == '\0')
+        warn_unchecked(self, &info);
+    return info.vocab_size < 0 ? probe_score(self) : settled(self);
+}
+
+static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
+    opd__teacher *self = state;
+    char text[OPD_SGLANG_MESSAGE_SIZE], message[OPD_SGLANG_MESSAGE_SIZE];
+    (void)ctx;
+    if (!probe_current(self, call)) return OPD_OK;
+    opd_teacher_verdict verdict = opd_teacher_judge(call->http.err, call->http.status);
+    int status = call->http.status;
+    bool there = verdict == OPD_TEACHER_READ || status == 404 || status == 405;
+    if (call->http.err == OPD_OK && there) return judge_info(self, call);
+    if (call->http.err == OPD_OK) {
+        opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
+        (void)snprintf(text, sizeof text, "GET /model_info: HTTP %d: %.400s", status, message);
+        set_problem(self, OPD_ERR_REMOTE, text);
+    } else {
+        set_problem(self, call->http.err, call->http.error);
+    }
+    if (verdict == OPD_TEACHER_GIVE_UP) self->start_by_ns = 0; /* waiting longer cannot help */
+    start_check(self);
+    return OPD_OK;
+}
+
+static opd_err probe(opd__teacher *self) {
+    opd_endpoint_call *call;
+    if (self->probing || self->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
+    OPD_TRY(opd_endpoint_call_create(self->endpoint, &call));
+    call->http.path = "/model_info";
+    call->answered = on_probe_info;
+    opd_err err = probe_send(self, call);
+    return err == OPD_ERR_AGAIN ? OPD_OK : err;
+}
+
+/* ---- endpoints ---- */
+
+static opd_err on_closed(opd_ctx *ctx, void *state, opd_endpoint *endpoint) {
+    opd__teacher *self = state;
+    (void)endpoint;
+    self->endpoints_open--;
+    if (self->stopping && self->endpoints_open == 0) opd_exit(ctx, OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err open_url(opd__teacher *self, const char *url) {
+    opd_endpoint_options options = {
+        .alloc = self->c.alloc,
+        .env = self->c.env,
+        .url = url,
+        .max_inflight = (uint32_t)self->c.teacher->max_inflight + 1, /* a probe besides */
+        .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
+        .max_body_bytes = REQUEST_BYTES_MAX,
+        .closed = on_closed};
+    OPD_TRY(opd_err_prefix(opd_endpoint_open(self->ctx, &options, &self->endpoint),
+                           "teachers.%s.url", self->c.teacher->name));
+    self->endpoints_open++;
+    return probe(self);
+}
+
+opd_err opd__teacher_begin(opd__teacher *self) {
+    self->start_by_ns = opd_now_ns(self->ctx) + opd__teacher_ns(self->c.teacher->start_timeout_s);
+    return self->c.teacher->url[0] == '\0' ? OPD_OK : open_url(self, self->c.teacher->url);
+}
+
+opd_err opd__teacher_move(opd__teacher *self, const char *url) {
+    if (self->stopping || self->failed) return OPD_OK;
+    opd_endpoint_close(self->endpoint);
+    self->endpoint = NULL;
+    self->probing = false;
+    if (self->ready) OPD_TRY(opd__teacher_gone(self, "its server ended"));
+    return url[0] == '\0' ? OPD_OK : open_url(self, url);
+}
+
+opd_err opd__teacher_gone(opd__teacher *self, const char *why) {
+    uint64_t now = opd_now_ns(self->ctx);
+    if (!opd_teacher_health_gone(&self->health)) return OPD_OK;
+    set_problem(self, OPD_ERR_REFUSED, why);
+    opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
+             "teacher %s is lost (%.100s); admission pauses", self->c.teacher->name, why);
+    set_hold(self, true);
+    bool first = now - self->lost_at_ns >= OPD__TEACHER_TICK_NS;
+    self->lost_at_ns = now;
+    return first ? probe(self) : OPD_OK; /* one that flaps waits for the tick */
+}
+
+opd_err opd__teacher_tick(opd__teacher *self) {
+    const opd_config_teacher *t = self->c.teacher;
+    tell_hold(self);
+    if (!self->ready) {
+        if (!self->probing) start_check(self);
+        return probe(self);
+    }
+    if (opd_teacher_health_lost(&self->health, opd__teacher_ns(self->c.teacher_lost_s),
+                                opd_now_ns(self->ctx)))
+        opd__teacher_fail(self, opd_fail(OPD_ERR_TEACHER_LOST,
+            "teacher %s at %s has answered nothing for %g s (opd.teacher_lost_s) while %u samples "
+            "wait; last: %s. Start the server again and continue with --resume",
+            t->name, where(self), self->c.teacher_lost_s, self->sample_count,
+            self->problem_text[0] != '\0' ? self->problem_text : "no attempt succeeded"));
+    return self->health.down ? probe(self) : OPD_OK;
+}
