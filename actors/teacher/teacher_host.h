@@ -1,0 +1,29 @@
+/* teacher_host.h - runs `opd serve` as a child process for a teacher given by its path.
+ *
+ * Starts PROGRAM serve --model DIR --port 0 --threads N --exit-with-parent, reads the ready
+ * line and tells the teacher actor where it listens (ENDPOINT). A child that ends is started
+ * again, after 0.2 s doubling to 5 s; meanwhile the teacher has ENDPOINT "". What the child
+ * writes to stderr goes to the run's log. At STOP it gets SIGTERM, later SIGKILL.
+ *
+ * A first child that ends before it was ready stops the system with its last words: the path
+ * is wrong, or the model cannot be served.
+ * Thread: the loop. The child ends with the actor, and with this process.
+ */
+#ifndef OPD_ACTORS_TEACHER_TEACHER_HOST_H
+#define OPD_ACTORS_TEACHER_TEACHER_HOST_H
+
+#include "actors/roles.h"
+
+/* Everything but the threads is borrowed and outlives the actor. */
+typedef struct opd_teacher_host_config {
+    const opd_roles *roles; /* teacher, monitor */
+    struct opd_env *env;
+    const char *program;    /* path of the opd command             */
+    const char *name;       /* the teacher's                       */
+    const char *model;      /* Hugging Face directory              */
+    uint32_t threads;       /* 0: 1                                */
+} opd_teacher_host_config;
+
+extern const opd_actor_class opd_teacher_host_class;
+
+#endif
