@@ -1,0 +1,382 @@
+/* generate.c - POST /generate and /health: HTTP requests as requests to scorer and rollout
+ * (server_inside.h).
+ *
+ * A visit has a part for each sequence, a part up to two requests. All are sent at once; the
+ * first failure cancels the others; with the last reply the answer is written.
+ *
+ * Thread: the loop. Replies are kept until the answer is written.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "actors/rollout/engine.h"
+#include "actors/server/server_inside.h"
+#include "core/base/check.h"
+
+enum { ANSWER_BYTES_MAX = 1 << 30, HEALTH_MS = 20000 };
+
+static const double GREEDY_BELOW = 1e-6; /* SGLang's bound */
+
+static bool generates(const opd__visit *visit) { return visit->request.max_new_tokens > 0; }
+
+/* First input token with an entry in input_token_logprobs; count: none. */
+static size_t input_start(const opd__part *part) {
+    const opd_sglang_generate *q = &part->visit->request;
+    if (!q->return_logprob || q->logprob_start < 0) return part->count;
+    size_t start = (size_t)q->logprob_start;
+    return start > part->count ? part->count : start;
+}
+
+/* ---- failures ---- */
+
+static int status_of(opd_err err) {
+    switch (err) {
+    case OPD_ERR_INVALID:
+    case OPD_ERR_PARSE:
+    case OPD_ERR_UNSUPPORTED: return 400;
+    case OPD_ERR_AGAIN:
+    case OPD_ERR_LIMIT:
+    case OPD_ERR_CLOSED:
+    case OPD_ERR_TIMEOUT:
+    case OPD_ERR_CANCELLED: return 503;
+    default: return 500;
+    }
+}
+
+void opd__generate_cancel(opd__visit *visit) {
+    for (size_t i = 0; i < visit->part_count; i++) {
+        opd__part *part = &visit->parts[i];
+        if (part->score_id != 0) opd_request_cancel(visit->server->ctx, part->score_id);
+        if (part->generate_id != 0) opd_request_cancel(visit->server->ctx, part->generate_id);
+    }
+}
+
+/* The first failure of a visit: its text is this thread's context. */
+static void fail(opd__visit *visit, opd_err err) {
+    if (visit->err != OPD_OK) return;
+    visit->err = err;
+    const char *text = opd_err_context();
+    (void)snprintf(visit->text, sizeof visit->text, "%s", text[0] ? text : opd_err_text(err));
+    opd__generate_cancel(visit);
+}
+
+/* ---- the answer ---- */
+
+/* input_token_logprobs of a part: entry 0 is null, so the scores start at entry 1. Arrays are
+ * allocated here, as one block in *out_block. */
+static opd_err input_logprobs(const opd__part *part, opd_sglang_logprobs *out, void **out_block) {
+    const opd__visit *visit = part->visit;
+    size_t start = input_start(part), count = part->count - start;
+    size_t k = (size_t)visit->request.top_logprobs, scored = count > 0 ? count - 1 : 0;
+    *out = (opd_sglang_logprobs){.ids = part->ids + start, .count = count, .top_k = (int32_t)k};
+    *out_block = NULL;
+    if (count == 0) return OPD_OK;
+    float *logp = opd_mem_get(visit->alloc, count * (1 + 2 * k) * sizeof(float));
+    if (logp == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for an answer");
+    float *topk_logps = logp + count;
+    int32_t *topk_ids = (int32_t *)(void *)(topk_logps + count * k);
+    if (scored > 0) {
+        memcpy(logp + 1, opd_slice_data(part->score.logp), scored * sizeof(float));
+        if (k > 0) {
+            memcpy(topk_logps + k, opd_slice_data(part->score.topk_logp),
+                   scored * k * sizeof(float));
+            memcpy(topk_ids + k, opd_slice_data(part->score.topk_ids),
+                   scored * k * sizeof(int32_t));
+        }
+    }
+    out->logp = logp;
+    out->topk_logps = topk_logps;
+    out->topk_ids = topk_ids;
+    *out_block = logp;
+    return OPD_OK;
+}
+
+/* Where the output ends: after the first of the request's stop ids, else where it does. */
+static size_t output_end(const opd__part *part, opd_sglang_answer *answer) {
+    const opd_sglang_generate *q = &part->visit->request;
+    const int32_t *ids = opd_slice_data(part->generation.tokens);
+    size_t count = part->generation.tokens.size_bytes / sizeof(int32_t);
+    for (size_t i = 0; i < count; i++)
+        for (size_t j = 0; j < q->stop_id_count; j++)
+            if (ids[i] == q->stop_ids[j]) {
+                answer->finish = OPD_SGLANG_FINISH_STOP;
+                answer->matched_id = ids[i];
+                return i + 1;
+            }
+    answer->finish = OPD_SGLANG_FINISH_LENGTH;
+    if (count > 0 && part->generation.finish == OPD_FINISH_STOP) {
+        answer->finish = OPD_SGLANG_FINISH_STOP;
+        answer->matched_id = ids[count - 1];
+    }
+    return count;
+}
+
+static void set_output(const opd__part *part, opd_sglang_answer *answer, opd_str *text) {
+    const opd__visit *visit = part->visit;
+    const opd_tokenizer *tokenizer = visit->server->c.tokenizer;
+    answer->finish = OPD_SGLANG_FINISH_LENGTH;
+    if (part->generated != NULL) {
+        answer->output_ids = opd_slice_data(part->generation.tokens);
+        answer->output_count = output_end(part, answer);
+        answer->output = (opd_sglang_logprobs){.ids = answer->output_ids,
+                                               .logp = opd_slice_data(part->generation.logp),
+                                               .count = answer->output_count};
+    }
+    if (part->aborted || part->generation.finish == OPD_FINISH_ABORT) {
+        answer->finish = OPD_SGLANG_FINISH_ABORT;
+        answer->message = "the request was aborted";
+    }
+    if (tokenizer == NULL) return;
+    opd_tokenizer_decode(tokenizer, answer->output_ids, answer->output_count,
+                         visit->request.skip_special_tokens, text);
+    answer->text = text->data;
+    answer->text_size_bytes = text->size;
+}
+
+static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *writer) {
+    const opd__visit *visit = part->visit;
+    const opd_sglang_generate *q = &visit->request;
+    opd_str text;
+    void *block;
+    opd_sglang_answer answer = {.rid = q->items[index].rid,
+                                .prompt_count = part->count,
+                                .weight_version = "default",
+                                .return_logprob = q->return_logprob};
+    answer.e2e_latency_s = (double)(opd_now_ns(visit->server->ctx) - visit->began_ns) / 1e9;
+    OPD_TRY(input_logprobs(part, &answer.input, &block));
+    if (part->aborted) answer.input.count = 0;
+    opd_str_init(&text, visit->alloc, ANSWER_BYTES_MAX);
+    set_output(part, &answer, &text);
+    opd_err err = opd_str_status(&text);
+    if (err == OPD_OK) opd_sglang_answer_write(&answer, writer);
+    opd_str_fini(&text);
+    opd_mem_free(visit->alloc, block);
+    return err;
+}
+
+static void answer(opd__visit *visit) {
+    opd_str out;
+    opd_json_writer writer;
+    opd_err err = OPD_OK;
+    opd_str_init(&out, visit->alloc, ANSWER_BYTES_MAX);
+    opd_json_writer_init(&writer, &out, 0);
+    if (visit->request.batch) opd_json_write_array_begin(&writer);
+    for (size_t i = 0; i < visit->part_count && err == OPD_OK; i++)
+        err = write_part(&visit->parts[i], i, &writer);
+    if (err == OPD_OK && visit->request.batch) opd_json_write_array_end(&writer);
+    if (err == OPD_OK) err = opd_str_status(&out);
+    if (err == OPD_OK) {
+        opd__visit_respond(visit, 200, &out);
+        return;
+    }
+    opd_str_fini(&out);
+    opd__visit_refuse(visit, 500, opd_err_context());
+}
+
+/* Answers when nothing is outstanding. */
+static void settle(opd__visit *visit) {
+    if (visit->outstanding > 0) return;
+    if (visit->err != OPD_OK) {
+        opd__visit_refuse(visit, status_of(visit->err), visit->text);
+    } else if (visit->health) {
+        opd_str none;
+        opd_str_init(&none, visit->alloc, 1);
+        opd__visit_respond(visit, 200, &none);
+    } else {
+        answer(visit);
+    }
+}
+
+/* ---- requests and replies ---- */
+
+static void keep(opd_ctx *ctx, opd__part *part, opd_err err, opd_msg *reply, opd_message_kind kind,
+                 void *fields, opd_msg **out_msg) {
+    opd__visit *visit = part->visit;
+    visit->outstanding--;
+    if (err == OPD_OK) err = opd_message_read(reply, kind, fields);
+    if (err == OPD_OK) {
+        opd_msg_take(ctx, reply);
+        *out_msg = reply;
+    } else if (!(part->aborted && err == OPD_ERR_CANCELLED)) {
+        fail(visit, err);
+    }
+}
+
+static opd_err on_scored(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    opd__part *part = arg;
+    (void)state;
+    part->score_id = 0;
+    keep(ctx, part, err, reply, OPD_MESSAGE_SCORED, &part->score, &part->scored);
+    settle(part->visit);
+    return OPD_OK;
+}
+
+static opd_err on_generated(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    opd__part *part = arg;
+    (void)state;
+    part->generate_id = 0;
+    keep(ctx, part, err, reply, OPD_MESSAGE_GENERATED, &part->generation, &part->generated);
+    settle(part->visit);
+    return OPD_OK;
+}
+
+/* Asks an actor; its first failure is the visit's. */
+static void ask(opd__part *part, opd_pid to, opd_message_kind kind, const void *fields,
+                uint64_t deadline_ns, opd_reply_fn reply_fn, uint64_t *out_id) {
+    opd__visit *visit = part->visit;
+    opd_err err = opd_message_request(visit->server->ctx, to, kind, fields, deadline_ns, reply_fn,
+                                      part, out_id);
+    if (err == OPD_OK)
+        visit->outstanding++;
+    else
+        fail(visit, err == OPD_ERR_AGAIN ? opd_fail(err, "the queue is full, try again") : err);
+}
+
+static void ask_score(opd__part *part, opd_slice tokens, uint64_t deadline_ns) {
+    const opd__visit *visit = part->visit;
+    const opd_sglang_generate *q = &visit->request;
+    bool plain = generates(visit) || q->temperature < GREEDY_BELOW || visit->health;
+    opd_score_fields fields = {.tokens = tokens,
+                               .start = (uint32_t)(visit->health ? 0 : input_start(part)),
+                               .top_k = (uint32_t)q->top_logprobs,
+                               .temperature = plain ? 1 : q->temperature};
+    ask(part, visit->server->c.roles->scorer, OPD_MESSAGE_SCORE, &fields, deadline_ns, on_scored,
+        &part->score_id);
+}
+
+static void ask_generate(opd__part *part, size_t index, opd_slice tokens) {
+    const opd__visit *visit = part->visit;
+    const opd_sglang_generate *q = &visit->request;
+    opd_generate_fields fields = {
+        .tokens = tokens,
+        .max_new = (uint32_t)q->max_new_tokens,
+        .temperature = q->temperature < GREEDY_BELOW ? 0 : q->temperature,
+        .top_p = q->top_p,
+        .top_k = (uint32_t)q->top_k,
+        .seed = q->seeded ? (uint64_t)q->seed : opd_random(visit->server->ctx),
+        .group = index};
+    ask(part, visit->server->c.roles->rollout, OPD_MESSAGE_GENERATE, &fields, OPD_NO_DEADLINE,
+        on_generated, &part->generate_id);
+}
+
+static void begin_part(opd__part *part, size_t index) {
+    opd_slice tokens;
+    size_t start = input_start(part);
+    opd_err err = opd_slice_copy(part->visit->alloc, part->ids, part->count * sizeof(int32_t),
+                                 &tokens);
+    if (err != OPD_OK) {
+        fail(part->visit, err);
+        return;
+    }
+    if (start + 1 < part->count) ask_score(part, tokens, OPD_NO_DEADLINE);
+    if (generates(part->visit) && part->visit->err == OPD_OK) ask_generate(part, index, tokens);
+    opd_buf_release(tokens.buf);
+}
+
+/* ---- checks ---- */
+
+static opd_err refuse_unsupported(const opd__visit *visit) {
+    const opd_sglang_generate *q = &visit->request;
+    if (q->stop_count > 0)
+        return opd_fail(OPD_ERR_UNSUPPORTED, "stop strings are not supported; use stop_token_ids");
+    if (q->ignore_eos) return opd_fail(OPD_ERR_UNSUPPORTED, "ignore_eos is not supported");
+    if (q->min_new_tokens > 0)
+        return opd_fail(OPD_ERR_UNSUPPORTED, "min_new_tokens is not supported");
+    if (!generates(visit)) return OPD_OK;
+    if (q->return_logprob && q->top_logprobs > 0)
+        return opd_fail(OPD_ERR_UNSUPPORTED, "top_logprobs_num is supported with max_new_tokens 0 "
+                                             "only");
+    if (visit->server->c.roles->rollout == OPD_PID_NOBODY)
+        return opd_fail(OPD_ERR_UNSUPPORTED, "this server only scores: set max_new_tokens to 0");
+    return OPD_OK;
+}
+
+/* The ids of a sequence, of its text where it has one. */
+static opd_err part_ids(opd__part *part, opd_sglang_item *item, const opd_sglang_limits *limits) {
+    const opd__visit *visit = part->visit;
+    part->ids = item->ids;
+    part->count = item->count;
+    if (item->ids != NULL) return OPD_OK;
+    if (item->text_size_bytes == 0) return opd_fail(OPD_ERR_INVALID, "the text is empty");
+    item->ids = opd_mem_get(visit->alloc, item->text_size_bytes * sizeof(int32_t));
+    if (item->ids == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for the ids of a text");
+    part->ids = item->ids;
+    OPD_TRY(opd_tokenizer_encode(visit->server->c.tokenizer, item->text, item->text_size_bytes,
+                                 true, item->ids, item->text_size_bytes, &part->count));
+    return opd_sglang_length_check(limits, &visit->request, part->count);
+}
+
+/* max_position tokens can be scored; SGLang's rule is one less than the context. */
+static opd_sglang_limits limits_of(const opd__server *server) {
+    return (opd_sglang_limits){.vocab_size = server->c.model->vocab_size,
+                               .context_size = server->c.model->max_position + 1,
+                               .tokenizer = server->c.tokenizer != NULL};
+}
+
+static opd_err read_request(opd__visit *visit) {
+    opd_sglang_limits limits = limits_of(visit->server);
+    OPD_TRY(opd_sglang_generate_read(opd_http_exchange_body(visit->exchange),
+                                     opd_http_exchange_body_size(visit->exchange), &limits,
+                                     visit->alloc, &visit->request));
+    OPD_TRY(refuse_unsupported(visit));
+    size_t count = visit->request.item_count;
+    visit->parts = opd_mem_get(visit->alloc, count * sizeof *visit->parts);
+    if (visit->parts == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for %zu sequences", count);
+    visit->part_count = count;
+    for (size_t i = 0; i < count; i++) {
+        visit->parts[i].visit = visit;
+        OPD_TRY(part_ids(&visit->parts[i], &visit->request.items[i], &limits));
+    }
+    return OPD_OK;
+}
+
+void opd__generate_begin(opd__visit *visit) {
+    opd_err err = read_request(visit);
+    if (err != OPD_OK) {
+        opd__visit_refuse(visit, status_of(err), opd_err_context());
+        return;
+    }
+    for (size_t i = 0; i < visit->part_count && visit->err == OPD_OK; i++)
+        begin_part(&visit->parts[i], i);
+    settle(visit);
+}
+
+void opd__health_begin(opd__visit *visit) {
+    opd__server *server = visit->server;
+    int32_t ids[2] = {server->c.model->bos_id, server->c.model->eos_id};
+    opd_slice tokens;
+    for (size_t i = 0; i < OPD_COUNTOF(ids); i++)
+        if (ids[i] < 0 || ids[i] >= server->c.model->vocab_size) ids[i] = 0;
+    visit->health = true;
+    visit->parts = opd_mem_get(visit->alloc, sizeof *visit->parts);
+    if (visit->parts == NULL || opd_slice_copy(visit->alloc, ids, sizeof ids, &tokens) != OPD_OK) {
+        opd__visit_refuse(visit, 503, "no memory");
+        return;
+    }
+    visit->part_count = 1;
+    visit->parts[0].visit = visit;
+    ask_score(&visit->parts[0], tokens, opd_deadline_in(server->ctx, HEALTH_MS));
+    opd_buf_release(tokens.buf);
+    settle(visit);
+}
+
+bool opd__generate_abort(opd__visit *visit, const char *rid) {
+    for (size_t i = 0; i < visit->part_count && !visit->health; i++) {
+        opd__part *part = &visit->parts[i];
+        if (strcmp(visit->request.items[i].rid, rid) != 0) continue;
+        part->aborted = true;
+        if (part->score_id != 0) opd_request_cancel(visit->server->ctx, part->score_id);
+        if (part->generate_id != 0) opd_request_cancel(visit->server->ctx, part->generate_id);
+        return true;
+    }
+    return false;
+}
+
+void opd__generate_fini(opd__visit *visit) {
+    for (size_t i = 0; i < visit->part_count; i++) {
+        opd_msg_release(visit->parts[i].scored);
+        opd_msg_release(visit->parts[i].generated);
+    }
+    opd_mem_free(visit->alloc, visit->parts);
+    opd_sglang_generate_fini(&visit->request);
+}

@@ -1,0 +1,80 @@
+/* server_inside.h - the state of the server actor, shared by its two files: server_actor.c (the
+ * front: exchanges, routes, the simple answers) and generate.c (what needs the model).
+ *
+ * A visit is one HTTP exchange. It begins in the HTTP server's callback, reaches the actor as
+ * an event, and ends with opd__visit_respond, which frees it.
+ *
+ * Invariants: (1) every exchange is answered exactly once; (2) a visit waits for `outstanding`
+ * requests, and is answered when none is left; (3) the front outlives the actor until the HTTP
+ * server has closed.
+ * Thread: the loop.
+ */
+#ifndef OPD_ACTORS_SERVER_SERVER_INSIDE_H
+#define OPD_ACTORS_SERVER_SERVER_INSIDE_H
+
+#include "actors/messages.h"
+#include "actors/server/server_actor.h"
+#include "transports/http.h"
+#include "transports/sglang.h"
+
+typedef struct opd__front opd__front;
+typedef struct opd__visit opd__visit;
+
+typedef struct opd__server {
+    opd_server_config c;
+    opd_ctx *ctx;
+    opd__front *front;
+    opd_list visits;
+    bool stopping;
+} opd__server;
+
+/* One sequence of a visit. */
+typedef struct opd__part {
+    opd__visit *visit;
+    int32_t *ids; /* [count], the visit's */
+    size_t count;
+    bool aborted;
+    uint64_t score_id, generate_id; /* requests under way; 0: none */
+    opd_msg *scored, *generated;    /* replies kept */
+    opd_scored_fields score;
+    opd_generated_fields generation;
+} opd__part;
+
+struct opd__visit {
+    opd_list node; /* in server->visits once the actor has it */
+    opd__front *front;
+    opd__server *server;
+    const opd_alloc *alloc;
+    opd_http_exchange *exchange;
+    opd_event arrived, cancelled;
+    uint64_t began_ns;
+
+    opd_sglang_generate request;
+    opd__part *parts; /* [part_count] */
+    size_t part_count;
+    uint32_t outstanding;
+    bool health;  /* a probe: its answer has no body */
+    opd_err err;  /* the first failure; decides the answer */
+    char text[OPD_ERROR_TEXT_SIZE];
+};
+
+/* Answers with a JSON text and ends the visit. Takes str (initialised with the visit's alloc). */
+void opd__visit_respond(opd__visit *visit, int status, opd_str *str);
+
+/* Answers {"error": {"message"}} and ends the visit; 503 carries Retry-After. */
+void opd__visit_refuse(opd__visit *visit, int status, const char *message);
+
+/* generate.c: begins POST /generate and GET /health; they answer later, or at once. */
+void opd__generate_begin(opd__visit *visit);
+void opd__health_begin(opd__visit *visit);
+
+/* generate.c: cancels what the visit waits for; it is answered when all has ended. */
+void opd__generate_cancel(opd__visit *visit);
+
+/* generate.c: cancels the sequence of exactly this rid. Returns whether there is one. */
+bool opd__generate_abort(opd__visit *visit, const char *rid);
+
+/* generate.c: frees what a visit holds besides the exchange. */
+void opd__generate_fini(opd__visit *visit);
+
+#endif
