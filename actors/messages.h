@@ -65,17 +65,18 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
 /* request to scorer, and its reply: log-probs of tokens start+1 .. n-1, each given all
  * before it. n = number of tokens; logp [n-1-start], topk_ids and topk_logp [.., top_k]. */
-#define OPD_SCORE_FIELDS(X, T) X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature)
+#define OPD_SCORE_FIELDS(X, T) \
+    X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature)
 #define OPD_SCORED_FIELDS(X, T) X(T, F32S, logp) X(T, I32S, topk_ids) X(T, F32S, topk_logp)
 
 /* request to evaluator, and its reply: accuracy under weights of at least min_version. */
 #define OPD_EVALUATE_FIELDS(X, T) X(T, U64, min_version)
 #define OPD_EVALUATED_FIELDS(X, T) X(T, U64, correct) X(T, U64, total) X(T, F64, response_len)
 
-/* request to checkpoint, and its reply (no fields): save this state. */
-#define OPD_SAVE_FIELDS(X, T)                                                                 \
-    X(T, U64, step) X(T, U64, version) X(T, U64, group) X(T, U64, optimizer_step)                      \
-    X(T, F32S, params) X(T, F32S, m) X(T, F32S, v)
+/* request to checkpoint, and its reply: save this state. state [3, param_count]: the weights
+ * and AdamW's two moments; group: the first that is not learnt yet. */
+#define OPD_SAVE_FIELDS(X, T)                                                              \
+    X(T, U64, step) X(T, U64, group) X(T, U64, optimizer_step) X(T, F32S, state)
 #define OPD_SAVED_FIELDS(X, T) X(T, U64, step)
 
 /* trainer -> monitor: the numbers of a step, indexed by opd_metric. */

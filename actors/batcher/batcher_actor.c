@@ -1,0 +1,126 @@
+/* batcher_actor.c - message handling around the join (batcher_actor.h, join.h).
+ *
+ * Invariants: a part's message is held from arrival until its SAMPLE has been sent; SAMPLEs
+ * leave in order of (group, member).
+ * Thread: the loop. The actor owns the join and the messages in it.
+ */
+#include "actors/batcher/batcher_actor.h"
+
+#include <string.h>
+
+#include "actors/batcher/join.h"
+#include "actors/messages.h"
+#include "core/base/check.h"
+
+enum { PART_ROLLOUT, PART_REWARD, PART_SCORES, PARTS };
+
+typedef struct batcher {
+    opd_batcher_config c;
+    opd_link *trainer;
+    opd_join *join;
+    uint32_t parts;
+    opd_msg **group; /* [samples_per_prompt * parts] of the group being sent */
+    uint32_t sent, members; /* of that group; members 0: none */
+} batcher;
+
+static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
+    batcher *b = state;
+    b->c = *(const opd_batcher_config *)config;
+    b->parts = b->c.teacher ? PARTS : PARTS - 1;
+    b->group = opd_mem_get(b->c.alloc, b->c.samples_per_prompt * b->parts * sizeof(opd_msg *));
+    if (b->group == NULL) return opd_fail(OPD_ERR_NOMEM, "batcher: no memory for a group");
+    OPD_TRY(opd_join_create(b->c.alloc, b->c.first_group, b->c.groups_max,
+                            b->c.samples_per_prompt, b->parts, &b->join));
+    return opd_link_open(ctx, b->c.roles->trainer, b->c.window_msgs, b->c.window_bytes,
+                         &b->trainer);
+}
+
+/* The joined sample of one member from the messages of its parts. */
+static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields *out) {
+    opd_rollout_fields rollout;
+    opd_reward_fields reward;
+    opd_scores_fields scores = {.attempts = 0};
+    OPD_TRY(opd_message_read(parts[PART_ROLLOUT], OPD_MESSAGE_ROLLOUT, &rollout));
+    OPD_TRY(opd_message_read(parts[PART_REWARD], OPD_MESSAGE_REWARD, &reward));
+    if (teacher) OPD_TRY(opd_message_read(parts[PART_SCORES], OPD_MESSAGE_SCORES, &scores));
+    *out = (opd_sample_fields){
+        .group = rollout.group, .epoch = rollout.epoch, .member = rollout.member,
+        .prompt_len = rollout.prompt_len, .finish = rollout.finish, .reward = reward.reward,
+        .reward_valid = reward.valid, .attempts = scores.attempts,
+        .latency_ms = scores.latency_ms, .tokens = rollout.tokens, .logp = rollout.logp,
+        .teacher_logp = scores.logp, .teacher_valid = scores.valid, .teacher_topk = scores.topk,
+        .spans = rollout.spans};
+    memcpy(out->teacher, scores.teacher, sizeof out->teacher);
+    memcpy(out->reason, scores.reason, sizeof out->reason);
+    return OPD_OK;
+}
+
+/* Sends what is complete until the trainer's window is full. */
+static opd_err flush(batcher *b, opd_ctx *ctx) {
+    for (;;) {
+        if (b->sent == b->members) {
+            uint64_t group;
+            b->sent = b->members = 0;
+            if (!opd_join_next(b->join, &group, (void **)b->group)) return OPD_OK;
+            b->members = b->c.samples_per_prompt;
+        }
+        opd_msg **parts = b->group + (size_t)b->sent * b->parts;
+        opd_sample_fields sample;
+        OPD_TRY(sample_of(parts, b->c.teacher, &sample));
+        opd_err err = opd_message_link_send(ctx, b->trainer, OPD_MESSAGE_SAMPLE, &sample);
+        if (err == OPD_ERR_AGAIN) return OPD_OK; /* CREDIT calls again */
+        OPD_TRY(err);
+        for (uint32_t p = 0; p < b->parts; p++) opd_msg_release(parts[p]);
+        b->sent++;
+    }
+}
+
+/* Which sample and part a message is. */
+static opd_err identify(const opd_msg *msg, uint64_t *group, uint32_t *member, uint32_t *part) {
+    if (opd_msg_kind(msg) == OPD_MESSAGE_ROLLOUT) {
+        opd_rollout_fields f;
+        OPD_TRY(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &f));
+        *group = f.group, *member = f.member, *part = PART_ROLLOUT;
+    } else if (opd_msg_kind(msg) == OPD_MESSAGE_REWARD) {
+        opd_reward_fields f;
+        OPD_TRY(opd_message_read(msg, OPD_MESSAGE_REWARD, &f));
+        *group = f.group, *member = f.member, *part = PART_REWARD;
+    } else {
+        opd_scores_fields f;
+        OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SCORES, &f));
+        *group = f.group, *member = f.member, *part = PART_SCORES;
+    }
+    return OPD_OK;
+}
+
+static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    batcher *b = state;
+    uint64_t group;
+    uint32_t member, part;
+    OPD_TRY(identify(msg, &group, &member, &part));
+    OPD_TRY(opd_join_put(b->join, group, member, part, msg));
+    opd_msg_take(ctx, msg);
+    return flush(b, ctx);
+}
+
+static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
+    return signal->kind == OPD_SIGNAL_CREDIT ? flush(state, ctx) : OPD_OK;
+}
+
+static void drop(void *arg, void *item) {
+    (void)arg;
+    opd_msg_release(item);
+}
+
+static void on_stop(opd_ctx *ctx, void *state) {
+    (void)ctx;
+    batcher *b = state;
+    for (uint32_t i = b->sent * b->parts; i < b->members * b->parts; i++)
+        opd_msg_release(b->group[i]);
+    opd_join_destroy(b->join, drop, NULL);
+    opd_mem_free(b->c.alloc, b->group);
+}
+
+const opd_actor_class opd_batcher_class = {
+    .name = "batcher", .state_size = sizeof(batcher), .on_start = on_start,
+    .on_message = on_message, .on_signal = on_signal, .on_stop = on_stop};

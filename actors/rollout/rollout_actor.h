@@ -1,0 +1,40 @@
+/* rollout_actor.h - the actor that generates: training groups over a link, single answers on
+ * request.
+ *
+ * In: PROMPT (link from the dataset), GENERATE (requests of evaluator and server), new weights
+ * through a slot. Out: ROLLOUT to teacher, reward and batcher (links), GENERATED as reply.
+ * One lane job at a time: take up weights, prefill what is new, one decode step.
+ *
+ * Backpressure: a PROMPT message is held until its whole group is out, so its link's credit
+ * bounds the prompts in work; while a receiver has no credit nothing new is decoded.
+ * Thread: the loop; the engine's execute runs on the lane.
+ */
+#ifndef OPD_ACTORS_ROLLOUT_ACTOR_H
+#define OPD_ACTORS_ROLLOUT_ACTOR_H
+
+#include "actors/roles.h"
+#include "actors/rollout/engine.h"
+
+extern const opd_actor_class opd_rollout_class;
+
+/* Borrowed until the actor has stopped. */
+typedef struct opd_rollout_config {
+    const opd_model_config *model;
+    opd_kernels *kernels;    /* the lane's                                              */
+    opd_lane *lane;
+    opd_slot *weights;       /* float32 params [param_count]; its version is the sample's */
+    const opd_roles *roles;
+    uint32_t slots;          /* sequences decoded at once                               */
+    uint32_t max_len;        /* tokens of a sequence at most                            */
+    uint32_t prompts_max;    /* prompts and requests in work at most                    */
+    /* training rollouts; samples_per_prompt 0: serves requests only */
+    uint32_t samples_per_prompt, max_new;
+    opd_sampling sampling;
+    uint64_t seed;
+    bool teacher;            /* send rollouts to roles->teacher                         */
+    uint32_t window_msgs;    /* window of each outgoing link                            */
+    uint64_t window_bytes;
+    const opd_alloc *alloc;
+} opd_rollout_config;
+
+#endif

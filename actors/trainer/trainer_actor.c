@@ -1,0 +1,407 @@
+/* trainer_actor.c - the steering of a stage around the learner (trainer_actor.h).
+ *
+ * States: START (waiting for the first evaluation) -> FILL (collecting a batch) -> LEARN (units
+ * on the lane) -> FILL ... -> CLOSE (last evaluation, save) -> the system stops.
+ * Invariants: (1) the lane has at most one job of ours; (2) messages are held, in order, until
+ * the batch takes their content; (3) an interrupt is honoured between batches only, so that the
+ * saved state is that of a whole number of batches.
+ * Thread: the loop, except run_unit and run_snapshot (the lane). The actor owns the batch.
+ */
+#include "actors/trainer/trainer_actor.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "actors/messages.h"
+#include "core/base/check.h"
+#include "opd/log.h"
+
+enum { INVALID_BATCHES_MAX = 1000 };
+
+typedef enum state { STATE_START, STATE_FILL, STATE_LEARN, STATE_CLOSE } state;
+
+typedef struct trainer {
+    opd_trainer_config c;
+    opd_ctx *ctx;
+    state state;
+    uint64_t version; /* batches done */
+    opd_batch *batch;
+    opd_msg **held; /* ring of SAMPLEs or EXAMPLEs, [held_max] */
+    size_t held_head, held_count, held_max, batch_samples;
+
+    opd_job job;
+    bool learned;       /* the unit that ran was the batch's last */
+    bool publish;       /* snapshot the weights after this batch */
+    opd_slice snapshot; /* made on the lane */
+    opd_event begin;
+
+    bool interrupted, saving, closing;
+    opd_err stop_reason;
+    double batch_values[OPD_METRIC_COUNT]; /* what the actor measures itself */
+    uint64_t samples_seen, batch_full_ns, last_batch_ns;
+    double valid_shares[INVALID_BATCHES_MAX]; /* ring of the newest batches */
+    uint64_t valid_share_count;
+} trainer;
+
+static opd_err fill(trainer *t);
+static opd_err close_stage(trainer *t);
+
+/* ---- evaluation and saving ---- */
+
+static void note_accuracy(trainer *t, const opd_evaluated_fields *f) {
+    opd_trainer_outcome *o = t->c.outcome;
+    if (t->closing) {
+        o->has_after = true;
+        o->after_correct = f->correct, o->after_total = f->total;
+    } else if (t->state == STATE_START) {
+        o->has_before = true;
+        o->before_correct = f->correct, o->before_total = f->total;
+    }
+    opd_accuracy_fields a = {.step = t->version, .correct = f->correct, .total = f->total};
+    opd_err err = opd_message_send(t->ctx, t->c.roles->monitor, OPD_MESSAGE_ACCURACY, &a);
+    if (err != OPD_OK) OPD_LOG_WARN("trainer: an accuracy was not shown: %s", opd_err_text(err));
+}
+
+static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *reply) {
+    (void)ctx;
+    (void)arg;
+    trainer *t = self;
+    opd_evaluated_fields f;
+    if (err == OPD_OK) err = opd_message_read(reply, OPD_MESSAGE_EVALUATED, &f);
+    OPD_TRY(opd_err_prefix(err, "evaluation"));
+    note_accuracy(t, &f);
+    return t->closing ? close_stage(t) : fill(t);
+}
+
+static opd_err evaluate(trainer *t) {
+    opd_evaluate_fields f = {.min_version = t->version};
+    return opd_message_request(t->ctx, t->c.roles->evaluator, OPD_MESSAGE_EVALUATE, &f,
+                               OPD_NO_DEADLINE, evaluated, NULL, NULL);
+}
+
+static opd_err saved(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *reply) {
+    (void)ctx;
+    (void)arg;
+    (void)reply;
+    trainer *t = self;
+    t->saving = false;
+    OPD_TRY(opd_err_prefix(err, "checkpoint"));
+    if (!t->closing) return fill(t);
+    t->c.outcome->finished = t->stop_reason == OPD_OK;
+    if (t->stop_reason == OPD_ERR_INTERRUPTED)
+        t->stop_reason = opd_fail(OPD_ERR_INTERRUPTED, "stopped by a signal after step %llu; a "
+                                  "checkpoint was saved: go on with --resume",
+                                  (unsigned long long)t->version);
+    opd_system_stop(opd_self_system(t->ctx), t->stop_reason);
+    return OPD_OK;
+}
+
+/* On the lane: weights and moments side by side in one buffer. */
+static opd_err run_snapshot(opd_job *job) {
+    trainer *t = job->arg;
+    size_t count = t->c.model->param_count;
+    const opd_optimizer *optimizer = opd_learner_optimizer(t->c.learner);
+    opd_buf *buf;
+    OPD_TRY(opd_buf_create(t->c.alloc, 3 * count * sizeof(float), &buf));
+    float *to = opd_buf_data(buf);
+    memcpy(to, t->c.model->params, count * sizeof(float));
+    memcpy(to + count, optimizer->m, count * sizeof(float));
+    memcpy(to + 2 * count, optimizer->v, count * sizeof(float));
+    t->snapshot = opd_slice_whole(buf);
+    return OPD_OK;
+}
+
+static opd_err snapshot_done(opd_ctx *ctx, void *self, opd_job *job) {
+    trainer *t = self;
+    if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
+    const opd_optimizer *optimizer = opd_learner_optimizer(t->c.learner);
+    opd_save_fields f = {.step = t->version, .group = t->version * t->c.batch_prompts,
+                         .optimizer_step = optimizer->step, .state = t->snapshot};
+    opd_err err = opd_message_request(ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
+                                      OPD_NO_DEADLINE, saved, NULL, NULL);
+    opd_buf_release(t->snapshot.buf);
+    t->snapshot = (opd_slice){.buf = NULL};
+    return err;
+}
+
+static opd_err save(trainer *t) {
+    t->saving = true;
+    t->job = (opd_job){.run = run_snapshot, .done = snapshot_done, .arg = t};
+    return opd_job_submit(t->ctx, t->c.lane, &t->job);
+}
+
+/* The last steps of a stage: [evaluate] -> save -> stop. */
+static opd_err close_stage(trainer *t) {
+    bool evaluate_now = t->c.eval_end && t->stop_reason == OPD_OK && !t->c.outcome->has_after;
+    t->state = STATE_CLOSE;
+    t->closing = true;
+    return evaluate_now ? evaluate(t) : save(t);
+}
+
+/* ---- a batch ---- */
+
+static opd_err admit(trainer *t) {
+    if (t->c.objective == OPD_OBJECTIVE_SFT) return OPD_OK;
+    uint64_t batches = t->version + t->c.max_staleness + 1;
+    if (batches > t->c.steps) batches = t->c.steps;
+    opd_admit_fields f = {.group_end = batches * t->c.batch_prompts};
+    return opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
+}
+
+/* On the lane: the next unit; after the last one the weights' snapshot, if wanted. */
+static opd_err run_unit(opd_job *job) {
+    trainer *t = job->arg;
+    OPD_TRY(opd_learner_advance(t->c.learner, &t->learned));
+    if (!t->learned || !t->publish) return OPD_OK;
+    return opd_slice_copy(t->c.alloc, t->c.model->params,
+                          t->c.model->param_count * sizeof(float), &t->snapshot);
+}
+
+static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job);
+
+static opd_err submit_unit(trainer *t) {
+    t->job = (opd_job){.run = run_unit, .done = unit_done, .arg = t};
+    return opd_job_submit(t->ctx, t->c.lane, &t->job);
+}
+
+static bool due(uint64_t interval, uint64_t count) { return interval > 0 && count % interval == 0; }
+
+static opd_err begin_batch(trainer *t) {
+    uint64_t next = t->version + 1;
+    bool last = next == t->c.steps;
+    t->publish = t->c.objective == OPD_OBJECTIVE_POLICY || due(t->c.eval_interval, next) || last;
+    t->state = STATE_LEARN;
+    t->batch_full_ns = opd_now_ns(t->ctx);
+    opd_learner_begin(t->c.learner, t->batch);
+    return submit_unit(t);
+}
+
+static void publish(trainer *t) {
+    opd_slot_put(t->c.weights, t->snapshot.buf, t->version);
+    opd_buf_release(t->snapshot.buf);
+    t->snapshot = (opd_slice){.buf = NULL};
+}
+
+static void report(trainer *t) {
+    double values[OPD_METRIC_COUNT];
+    opd_learner_report(t->c.learner, values);
+    uint64_t now = opd_now_ns(t->ctx);
+    t->batch_values[OPD_METRIC_STEP_TIME] = (double)(now - t->last_batch_ns) * 1e-9;
+    t->batch_values[OPD_METRIC_WAIT_TIME] = (double)(t->batch_full_ns - t->last_batch_ns) * 1e-9;
+    t->batch_values[OPD_METRIC_TRAIN_TIME] = (double)(now - t->batch_full_ns) * 1e-9;
+    t->last_batch_ns = now;
+    for (int i = 0; i < OPD_METRIC_COUNT; i++)
+        if (!isnan(t->batch_values[i])) values[i] = t->batch_values[i];
+    opd_trainer_outcome *o = t->c.outcome;
+    o->samples += t->batch->sample_count;
+    o->response_tokens += t->batch->row_count;
+    if (!isnan(values[OPD_METRIC_INVALID_TOKENS]))
+        o->invalid_tokens += (uint64_t)values[OPD_METRIC_INVALID_TOKENS];
+    o->unscored_batches = (uint64_t)values[OPD_METRIC_UNSCORED];
+    o->skipped_steps = (uint64_t)values[OPD_METRIC_SKIPPED];
+    if (t->c.teacher)
+        t->valid_shares[t->valid_share_count++ % t->c.invalid_batches] =
+            isnan(values[OPD_METRIC_VALID_SHARE]) ? 0 : values[OPD_METRIC_VALID_SHARE];
+    opd_report_fields f = {.step = t->version};
+    if (opd_slice_copy(t->c.alloc, values, sizeof values, &f.values) != OPD_OK) return;
+    opd_err err = opd_message_send(t->ctx, t->c.roles->monitor, OPD_MESSAGE_REPORT, &f);
+    if (err != OPD_OK) OPD_LOG_WARN("trainer: a report was not shown: %s", opd_err_text(err));
+    opd_buf_release(f.values.buf);
+}
+
+/* Whether too many scores were missing for too long. */
+static opd_err check_valid_share(const trainer *t) {
+    if (!t->c.teacher || t->valid_share_count < t->c.invalid_batches) return OPD_OK;
+    double sum = 0;
+    for (uint32_t i = 0; i < t->c.invalid_batches; i++) sum += t->valid_shares[i];
+    double invalid = 1 - sum / t->c.invalid_batches;
+    if (invalid <= t->c.invalid_share_max) return OPD_OK;
+    return opd_fail(OPD_ERR_TEACHER_LOST,
+                    "%.0f %% of the tokens of the last %u batches have no teacher score (the most "
+                    "is opd.invalid_share_max = %g); look at the teacher's log, then --resume",
+                    invalid * 100, t->c.invalid_batches, t->c.invalid_share_max);
+}
+
+static opd_err check_numbers(const trainer *t) {
+    if (opd_learner_nonfinite_run(t->c.learner) < t->c.nonfinite_max) return OPD_OK;
+    return opd_fail(OPD_ERR_NUMERIC, "%u steps in a row had a loss or gradient that is no finite "
+                    "number; lower train.lr, then --resume from the last checkpoint",
+                    t->c.nonfinite_max);
+}
+
+static opd_err after_batch(trainer *t) {
+    t->version++;
+    t->c.outcome->steps = t->c.outcome->version = t->version;
+    report(t);
+    opd_batch_clear(t->batch);
+    opd_metrics_clear(t->batch_values);
+    if (t->publish) publish(t);
+    opd_err trouble = check_numbers(t);
+    if (trouble == OPD_OK) trouble = check_valid_share(t);
+    if (trouble != OPD_OK) { /* the weights are sound: every bad step was refused */
+        opd_system_stop(opd_self_system(t->ctx), trouble);
+        return OPD_OK;
+    }
+    t->state = STATE_FILL;
+    if (t->interrupted) {
+        t->stop_reason = OPD_ERR_INTERRUPTED;
+        return close_stage(t);
+    }
+    if (t->version == t->c.steps) return close_stage(t);
+    if (due(t->c.save_interval, t->version)) OPD_TRY(save(t));
+    if (due(t->c.eval_interval, t->version) && t->c.roles->evaluator != OPD_PID_NOBODY) {
+        t->state = STATE_START; /* no batch before the answer */
+        return evaluate(t);
+    }
+    return fill(t);
+}
+
+static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job) {
+    (void)ctx;
+    trainer *t = self;
+    if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
+    return t->learned ? after_batch(t) : submit_unit(t);
+}
+
+/* ---- filling the batch ---- */
+
+static opd_err add_example(trainer *t, const opd_msg *msg) {
+    opd_example_fields f;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_EXAMPLE, &f));
+    uint32_t length = (uint32_t)(f.tokens.size_bytes / sizeof(int32_t));
+    opd_batch_sample sample = {.group = f.group, .prompt_len = f.prompt_len,
+                               .response_len = length - f.prompt_len,
+                               .tokens = opd_slice_data(f.tokens)};
+    return opd_batch_add(t->batch, &sample);
+}
+
+/* Adds to a running mean of the batch's own metrics. */
+static void tally(trainer *t, opd_metric metric, double value) {
+    double *sum = &t->batch_values[metric];
+    *sum = (isnan(*sum) ? 0 : *sum) + value / (double)t->batch_samples;
+}
+
+static void measure(trainer *t, const opd_sample_fields *f, uint32_t response_len) {
+    const uint64_t *spans = opd_slice_data(f->spans);
+    double lag = spans != NULL ? (double)(t->version - spans[0]) : 0;
+    double *lag_max = &t->batch_values[OPD_METRIC_LAG_MAX];
+    *lag_max = isnan(*lag_max) ? lag : fmax(*lag_max, lag);
+    tally(t, OPD_METRIC_RESPONSE_LEN, response_len);
+    tally(t, OPD_METRIC_TRUNCATED, f->finish != 0);
+    if (!t->c.teacher) return;
+    tally(t, OPD_METRIC_TEACHER_LATENCY_MS, f->latency_ms);
+    tally(t, OPD_METRIC_TEACHER_ATTEMPTS, f->attempts);
+}
+
+/* Every k-th sample goes to samples.jsonl; one that the monitor cannot take is left out. */
+static void show_sample(trainer *t, const opd_sample_fields *f) {
+    if (t->c.samples_interval == 0 || t->samples_seen++ % t->c.samples_interval != 0) return;
+    opd_err err = opd_message_send(t->ctx, t->c.roles->monitor, OPD_MESSAGE_SAMPLE, f);
+    if (err != OPD_OK) OPD_LOG_DEBUG("trainer: a sample was not shown: %s", opd_err_text(err));
+}
+
+static opd_err add_sample(trainer *t, const opd_msg *msg) {
+    opd_sample_fields f;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAMPLE, &f));
+    const uint64_t *spans = opd_slice_data(f.spans);
+    uint32_t length = (uint32_t)(f.tokens.size_bytes / sizeof(int32_t));
+    opd_batch_sample sample = {
+        .group = f.group, .prompt_len = f.prompt_len, .response_len = length - f.prompt_len,
+        .tokens = opd_slice_data(f.tokens), .rollout_logp = opd_slice_data(f.logp),
+        .teacher_logp = opd_slice_data(f.teacher_logp),
+        .teacher_valid = opd_slice_data(f.teacher_valid),
+        .teacher_topk = opd_slice_data(f.teacher_topk), .reward = f.reward,
+        .reward_valid = f.reward_valid,
+        .reuse_logp = spans != NULL && spans[0] == t->version};
+    measure(t, &f, sample.response_len);
+    show_sample(t, &f);
+    return opd_batch_add(t->batch, &sample);
+}
+
+/* Starts the next batch if one is there and nothing else is in the way. */
+static opd_err fill(trainer *t) {
+    if (t->closing || t->saving) return OPD_OK;
+    if (t->state == STATE_START) {
+        t->state = STATE_FILL;
+        if (t->version == t->c.first_step) t->last_batch_ns = opd_now_ns(t->ctx);
+    }
+    if (t->state != STATE_FILL) return OPD_OK;
+    if (t->interrupted) {
+        t->stop_reason = OPD_ERR_INTERRUPTED;
+        return close_stage(t);
+    }
+    OPD_TRY(admit(t));
+    if (t->held_count < t->batch_samples) return OPD_OK;
+    for (size_t i = 0; i < t->batch_samples; i++) {
+        opd_msg *msg = t->held[t->held_head];
+        t->held_head = (t->held_head + 1) % t->held_max;
+        t->held_count--;
+        opd_err err = t->c.objective == OPD_OBJECTIVE_SFT ? add_example(t, msg)
+                                                          : add_sample(t, msg);
+        opd_msg_release(msg);
+        OPD_TRY(err);
+    }
+    t->batch_values[OPD_METRIC_SAMPLES] = (double)t->batch->sample_count;
+    t->batch_values[OPD_METRIC_TOKENS] = (double)t->batch->token_count;
+    return begin_batch(t);
+}
+
+/* ---- the actor ---- */
+
+/* Runs when every role has been spawned. */
+static opd_err begin(opd_ctx *ctx, void *self, opd_event *event) {
+    (void)event;
+    trainer *t = self;
+    t->last_batch_ns = opd_now_ns(ctx);
+    if (t->version == t->c.steps) return close_stage(t); /* resumed after its last batch */
+    return t->c.eval_start && t->version == 0 ? evaluate(t) : fill(t);
+}
+
+static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
+    trainer *t = self;
+    t->c = *(const opd_trainer_config *)config;
+    OPD_ASSERT(t->c.invalid_batches <= INVALID_BATCHES_MAX);
+    t->ctx = ctx;
+    t->version = t->c.first_step;
+    t->c.outcome->steps = t->c.outcome->version = t->version;
+    t->batch_samples = (size_t)t->c.batch_prompts * t->c.samples_per_prompt;
+    t->held_max = t->batch_samples * (t->c.max_staleness + 2);
+    opd_metrics_clear(t->batch_values);
+    t->held = opd_mem_get(t->c.alloc, t->held_max * sizeof *t->held);
+    if (t->held == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory");
+    OPD_TRY(opd_batch_create(t->c.alloc, t->batch_samples, t->c.tokens_max, t->c.teacher_k,
+                             &t->batch));
+    opd_batch_clear(t->batch);
+    OPD_TRY(opd_slice_copy(t->c.alloc, t->c.model->params,
+                           t->c.model->param_count * sizeof(float), &t->snapshot));
+    publish(t);
+    t->begin = (opd_event){.to = opd_self(ctx), .deliver = begin};
+    opd_event_post(opd_self_system(ctx), &t->begin);
+    return OPD_OK;
+}
+
+static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
+    trainer *t = self;
+    if (opd_msg_kind(msg) == OPD_MESSAGE_INTERRUPT) {
+        t->interrupted = true;
+        return t->state == STATE_FILL ? fill(t) : OPD_OK;
+    }
+    OPD_ASSERT(t->held_count < t->held_max); /* the link's window is smaller */
+    opd_msg_take(ctx, msg);
+    t->held[(t->held_head + t->held_count++) % t->held_max] = msg;
+    return t->state == STATE_FILL && t->held_count >= t->batch_samples ? fill(t) : OPD_OK;
+}
+
+static void on_stop(opd_ctx *ctx, void *self) {
+    (void)ctx;
+    trainer *t = self;
+    for (size_t i = 0; i < t->held_count; i++)
+        opd_msg_release(t->held[(t->held_head + i) % t->held_max]);
+    opd_mem_free(t->c.alloc, t->held);
+    opd_buf_release(t->snapshot.buf);
+    opd_batch_destroy(t->batch);
+}
+
+const opd_actor_class opd_trainer_class = {
+    .name = "trainer", .state_size = sizeof(trainer), .on_start = on_start,
+    .on_message = on_message, .on_stop = on_stop};

@@ -1,0 +1,56 @@
+/* trainer_actor.h - the actor that owns the student's weights and steers a stage.
+ *
+ * In: SAMPLE (from the batcher) or EXAMPLE (from dataset), INTERRUPT. Out: ADMIT to dataset,
+ * new weights into the slot, REPORT and ACCURACY to monitor, SAVE to checkpoint, EVALUATE to
+ * evaluator. The steering:
+ *
+ *   start -> [evaluate] -> admit -> (batch full -> learn -> publish -> [save] -> [evaluate]
+ *         -> admit)* -> publish -> [evaluate] -> save -> the system stops with OPD_OK
+ *
+ * Weights version = batches done. Admission bound = (version + max_staleness + 1) batches, so
+ * the lag of any sample is at most max_staleness by construction.
+ * Thread: the loop; learning and snapshots run on the trainer's lane.
+ */
+#ifndef OPD_ACTORS_TRAINER_ACTOR_H
+#define OPD_ACTORS_TRAINER_ACTOR_H
+
+#include "actors/roles.h"
+#include "actors/trainer/learner.h"
+
+extern const opd_actor_class opd_trainer_class;
+
+/* What a stage ends with; filled by the trainer, read after the system has stopped. */
+typedef struct opd_trainer_outcome {
+    bool finished;              /* all batches done and saved                   */
+    uint64_t steps, version;    /* batches done                                 */
+    bool has_before, has_after; /* evaluations at the start and at the end      */
+    uint64_t before_correct, before_total, after_correct, after_total;
+    uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
+} opd_trainer_outcome;
+
+/* Borrowed until the actor has stopped. */
+typedef struct opd_trainer_config {
+    opd_learner *learner;       /* on `model`, made for the lane's kernels              */
+    opd_model *model;
+    opd_objective objective;
+    opd_lane *lane;
+    opd_slot *weights;          /* published here                                       */
+    const opd_roles *roles;
+    uint64_t first_step, steps; /* batches done before (resume), batches in all          */
+    uint32_t batch_prompts;     /* groups (or examples) per batch                        */
+    uint32_t samples_per_prompt; /* 1 for examples                                       */
+    uint32_t max_staleness;
+    size_t tokens_max;          /* of a batch                                           */
+    size_t teacher_k;
+    bool teacher;               /* scores are expected                                  */
+    bool eval_start, eval_end;
+    uint64_t eval_interval, save_interval; /* batches; 0 = off                           */
+    uint32_t nonfinite_max;     /* skipped batches in a row that stop the run            */
+    double invalid_share_max;   /* over invalid_batches, stops the run                   */
+    uint32_t invalid_batches;
+    uint64_t samples_interval;  /* every k-th sample goes to monitor; 0 = none            */
+    opd_trainer_outcome *outcome;
+    const opd_alloc *alloc;
+} opd_trainer_config;
+
+#endif
