@@ -100,7 +100,7 @@ opd_err opd_engine_create(const opd_engine_options *options, opd_engine **out) {
     if (e == NULL) return opd_fail(OPD_ERR_NOMEM, "rollout: no memory for the engine");
     *e = (opd_engine){.alloc = options->alloc, .model = *options->model,
                       .slots_max = options->slots, .max_len = options->max_len,
-                      .entries_max = options->prompts_max};
+                      .entries_max = options->prompts_max, .version = UINT64_MAX};
     /* One prefill holds several short prompts, or at least the longest one. */
     e->prefill_max = e->max_len > 4096 ? e->max_len : 4096;
     opd_err err;

@@ -68,7 +68,7 @@ typedef struct opd_engine_options {
 
 typedef struct opd_engine opd_engine;
 
-/* Errors: INVALID, NOMEM. The engine has no weights: version 0 comes by set_weights. */
+/* Errors: INVALID, NOMEM. The engine has no weights until the first offer. */
 OPD_MUST_CHECK opd_err opd_engine_create(const opd_engine_options *options, opd_engine **out);
 void opd_engine_destroy(opd_engine *engine);
 
@@ -97,7 +97,7 @@ void opd_engine_abort(opd_engine *engine, uint64_t user, opd_engine_finish_fn fi
 uint32_t opd_engine_running(const opd_engine *engine);
 uint32_t opd_engine_prompts(const opd_engine *engine);
 
-/* Version of the weights in use. */
+/* Version of the weights in use; UINT64_MAX before the first. */
 uint64_t opd_engine_version(const opd_engine *engine);
 
 #endif

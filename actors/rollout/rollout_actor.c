@@ -218,7 +218,7 @@ static opd_err pump(rollout *r) {
     if (r->outbox_size > 0) return OPD_OK; /* CREDIT calls again */
     opd_buf *buf = NULL;
     uint64_t version = opd_slot_get(r->c.weights, &buf);
-    if (buf != NULL && (version != opd_engine_version(r->engine) || version == 0))
+    if (buf != NULL && version != opd_engine_version(r->engine))
         opd_engine_offer(r->engine, opd_slice_whole(buf), version);
     opd_buf_release(buf);
     if (!opd_engine_plan(r->engine)) return OPD_OK;
