@@ -1,0 +1,213 @@
+/* checkpoint.c - writes, finds and reads checkpoint folders (checkpoint.h).
+ * Thread: any, blocking. Every function frees what it allocates. */
+#include "actors/checkpoint/checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/str.h"
+#include "core/codec/json.h"
+#include "models/safetensors.h"
+#include "opd/log.h"
+
+enum { STATE_BYTES_MAX = 1 << 16, CHECKPOINTS_MAX = 4096 };
+
+void opd_checkpoint_path(const char *dir, uint64_t step, char *out) {
+    (void)snprintf(out, OPD_PATH_SIZE, "%s/step-%06" PRIu64, dir, step);
+}
+
+/* Removes a folder of plain files; what is not there is fine. */
+static opd_err remove_folder(const char *path) {
+    DIR *folder = opendir(path);
+    if (folder == NULL) return OPD_OK;
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        char file[OPD_PATH_SIZE];
+        if (opd_path_join(file, sizeof file, path, entry->d_name) == OPD_OK) (void)unlink(file);
+    }
+    (void)closedir(folder);
+    if (rmdir(path) != 0)
+        return opd_fail(OPD_ERR_IO, "%s cannot be removed: %s", path, strerror(errno));
+    return OPD_OK;
+}
+
+/* ---- writing ---- */
+
+/* The table of both moments: "m.NAME" and "v.NAME" behind the weights. */
+static opd_err moments_table(const opd_model *model, const opd_alloc *alloc, opd_tensor **out) {
+    size_t n = model->tensor_count;
+    opd_tensor *table = opd_mem_get(alloc, 2 * n * sizeof *table);
+    if (table == NULL) return opd_fail(OPD_ERR_NOMEM, "checkpoint: no memory");
+    for (size_t i = 0; i < 2 * n; i++) {
+        const opd_tensor *weights = &model->tensors[i % n];
+        table[i] = *weights;
+        (void)snprintf(table[i].name, sizeof table[i].name, "%c.%.*s", i < n ? 'm' : 'v',
+                       OPD_TENSOR_NAME_SIZE - 3, weights->name);
+        table[i].offset += model->param_count * (i < n ? 1 : 2);
+    }
+    *out = table;
+    return OPD_OK;
+}
+
+static opd_err write_state(const char *dir, const opd_checkpoint_state *info) {
+    char text[512], path[OPD_PATH_SIZE];
+    int size = snprintf(text, sizeof text,
+                        "{\n  \"step\": %" PRIu64 ",\n  \"group\": %" PRIu64
+                        ",\n  \"optimizer_step\": %" PRIu64 ",\n  \"seed\": %" PRIu64 "\n}\n",
+                        info->step, info->group, info->optimizer_step, info->seed);
+    OPD_TRY(opd_path_join(path, sizeof path, dir, "trainer_state.json"));
+    return opd_file_write_atomic(path, text, (size_t)size);
+}
+
+static opd_err write_files(const char *dir, const opd_model *model,
+                           const opd_tokenizer *tokenizer, const opd_checkpoint_state *info,
+                           const float *state, const opd_alloc *alloc) {
+    opd_model snapshot = *model; /* same table, the weights of that moment */
+    snapshot.params = (float *)(uintptr_t)state;
+    OPD_TRY(opd_dir_make(dir));
+    OPD_TRY(opd_model_save(&snapshot, dir));
+    OPD_TRY(opd_tokenizer_save(tokenizer, dir));
+    char path[OPD_PATH_SIZE];
+    OPD_TRY(opd_path_join(path, sizeof path, dir, "optimizer.safetensors"));
+    opd_tensor *table;
+    OPD_TRY(moments_table(model, alloc, &table));
+    opd_err err = opd_safetensors_write(path, table, 2 * model->tensor_count, state);
+    opd_mem_free(alloc, table);
+    OPD_TRY(err);
+    return write_state(dir, info);
+}
+
+static int compare_steps(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The steps of all checkpoints below dir, ascending; at most CHECKPOINTS_MAX. */
+static size_t list_steps(const char *dir, uint64_t *steps) {
+    size_t count = 0;
+    DIR *folder = opendir(dir);
+    if (folder == NULL) return 0;
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        uint64_t step;
+        int used = 0;
+        if (sscanf(entry->d_name, "step-%" SCNu64 "%n", &step, &used) != 1) continue;
+        if (entry->d_name[used] == '\0' && count < CHECKPOINTS_MAX) steps[count++] = step;
+    }
+    (void)closedir(folder);
+    qsort(steps, count, sizeof *steps, compare_steps);
+    return count;
+}
+
+static void prune(const char *dir, uint32_t keep) {
+    uint64_t steps[CHECKPOINTS_MAX];
+    size_t count = keep > 0 ? list_steps(dir, steps) : 0;
+    for (size_t i = 0; i + keep < count; i++) {
+        char path[OPD_PATH_SIZE];
+        opd_checkpoint_path(dir, steps[i], path);
+        if (remove_folder(path) != OPD_OK) OPD_LOG_WARN("checkpoint: %s", opd_err_context());
+    }
+}
+
+opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
+                             const opd_tokenizer *tokenizer, const opd_checkpoint_state *info,
+                             const float *state, uint32_t keep, const opd_alloc *alloc) {
+    char path[OPD_PATH_SIZE], part[OPD_PATH_SIZE];
+    opd_checkpoint_path(dir, info->step, path);
+    if (snprintf(part, sizeof part, "%s/.part-%06" PRIu64, dir, info->step) >= (int)sizeof part)
+        return opd_fail(OPD_ERR_LIMIT, "%s: the path is too long", dir);
+    OPD_TRY(opd_dir_make(dir));
+    OPD_TRY(remove_folder(part));
+    opd_err err = write_files(part, model, tokenizer, info, state, alloc);
+    if (err != OPD_OK) {
+        char context[1024];
+        (void)snprintf(context, sizeof context, "%s", opd_err_context());
+        (void)remove_folder(part);
+        return opd_fail(err, "%s: %s", path, context);
+    }
+    OPD_TRY(remove_folder(path));
+    if (rename(part, path) != 0)
+        return opd_fail(OPD_ERR_IO, "%s cannot be put in place: %s", path, strerror(errno));
+    prune(dir, keep);
+    return OPD_OK;
+}
+
+/* ---- reading ---- */
+
+opd_err opd_checkpoint_newest(const char *dir, uint64_t *out_step) {
+    uint64_t steps[CHECKPOINTS_MAX];
+    size_t count = list_steps(dir, steps);
+    if (count == 0) return opd_fail(OPD_ERR_NOT_FOUND, "%s holds no checkpoint", dir);
+    *out_step = steps[count - 1];
+    return OPD_OK;
+}
+
+opd_err opd_checkpoint_read_moments(const char *path, const opd_model *model,
+                                    opd_optimizer *optimizer, const opd_alloc *alloc) {
+    char file_path[OPD_PATH_SIZE];
+    OPD_TRY(opd_path_join(file_path, sizeof file_path, path, "optimizer.safetensors"));
+    opd_safetensors *file;
+    OPD_TRY(opd_safetensors_open(file_path, alloc, &file));
+    opd_err err = OPD_OK;
+    for (size_t i = 0; i < 2 * model->tensor_count && err == OPD_OK; i++) {
+        const opd_tensor *weights = &model->tensors[i % model->tensor_count];
+        bool first = i < model->tensor_count;
+        char name[OPD_TENSOR_NAME_SIZE];
+        (void)snprintf(name, sizeof name, "%c.%.*s", first ? 'm' : 'v',
+                       OPD_TENSOR_NAME_SIZE - 3, weights->name);
+        const opd_safetensor *tensor = opd_safetensors_find(file, name);
+        if (tensor == NULL || tensor->count != weights->count)
+            err = opd_fail(OPD_ERR_MISMATCH, "%s: tensor %s is missing or of another shape",
+                           file_path, name);
+        else
+            opd_safetensors_read(file, tensor,
+                                 (first ? optimizer->m : optimizer->v) + weights->offset);
+    }
+    opd_safetensors_close(file);
+    return err;
+}
+
+static bool read_count(opd_json *json, uint64_t *out) {
+    int64_t value;
+    if (!opd_json_read_int64(json, &value)) return false;
+    if (value < 0) return opd_json_error(json, "expected a count");
+    *out = (uint64_t)value;
+    return true;
+}
+
+static opd_err parse_state(const char *text, size_t size, opd_checkpoint_state *out) {
+    static const char *const names[] = {"step", "group", "optimizer_step", "seed"};
+    uint64_t *const values[] = {&out->step, &out->group, &out->optimizer_step, &out->seed};
+    unsigned seen = 0;
+    opd_json json;
+    opd_json_text key;
+    opd_json_init(&json, text, size);
+    (void)opd_json_object_begin(&json);
+    while (opd_json_object_next(&json, &key)) {
+        size_t i = 0;
+        while (i < OPD_COUNTOF(names) && !opd_json_text_is(key, names[i])) i++;
+        if (i == OPD_COUNTOF(names)) (void)opd_json_skip(&json);
+        else if (read_count(&json, values[i])) seen |= 1u << i;
+    }
+    OPD_TRY(opd_json_finish(&json));
+    if (seen != (1u << OPD_COUNTOF(names)) - 1)
+        return opd_fail(OPD_ERR_PARSE, "step, group, optimizer_step or seed is missing");
+    return OPD_OK;
+}
+
+opd_err opd_checkpoint_read(const char *path, const opd_alloc *alloc,
+                            opd_checkpoint_state *out_info) {
+    char file[OPD_PATH_SIZE], *text;
+    size_t size;
+    OPD_TRY(opd_path_join(file, sizeof file, path, "trainer_state.json"));
+    OPD_TRY(opd_file_read(alloc, file, STATE_BYTES_MAX, &text, &size));
+    opd_err err = parse_state(text, size, out_info);
+    opd_mem_free(alloc, text);
+    return opd_err_prefix(err, "%s", file);
+}
