@@ -65,18 +65,14 @@ static opd_dtype dtype_of(field_kind kind) {
 
 /* ---- writing ---- */
 
-/* Attaches a slice and names it in the body by its index. */
 static opd_err write_slice(opd_mp_writer *w, opd_msg *msg, field_kind kind,
                            const opd_slice *slice) {
     if (slice->buf == NULL) {
         opd_mp_write_nil(w);
         return OPD_OK;
     }
-    uint8_t index;
     uint32_t n = (uint32_t)(slice->size_bytes / opd_dtype_size(dtype_of(kind)));
-    OPD_TRY(opd_msg_attach(msg, *slice, dtype_of(kind), 1, &n, &index));
-    opd_body_write_attachment(w, msg, index);
-    return OPD_OK;
+    return opd_body_attach(msg, w, *slice, dtype_of(kind), 1, &n);
 }
 
 static opd_err write_field(opd_mp_writer *w, opd_msg *msg, const field *f, const void *fields) {
@@ -91,16 +87,21 @@ static opd_err write_field(opd_mp_writer *w, opd_msg *msg, const field *f, const
     }
 }
 
+/* The largest body a type can have: integers and floats of 9 bytes, names of attachments of
+ * 18, texts of their maximum. */
+static size_t body_size_max(const message_type *type) {
+    size_t size = 8;
+    for (uint32_t i = 0; i < type->field_count; i++)
+        size += type->fields[i].kind == FIELD_TEXT ? OPD_MESSAGE_TEXT_SIZE + 3 : 18;
+    return size;
+}
+
 static opd_err message_fill(opd_msg *msg, const message_type *type, const void *fields) {
-    uint8_t body[OPD_MSG_BODY_MAX];
     opd_mp_writer w;
-    opd_mp_writer_init(&w, body, sizeof body);
-    opd_mp_write_array(&w, type->field_count + 1);
-    opd_mp_write_u64(&w, OPD_MESSAGE_VERSION);
+    OPD_TRY(opd_body_begin(msg, OPD_MESSAGE_VERSION, type->field_count, body_size_max(type), &w));
     for (uint32_t i = 0; i < type->field_count; i++)
         OPD_TRY(write_field(&w, msg, &type->fields[i], fields));
-    OPD_TRY(opd_mp_writer_status(&w));
-    return opd_msg_body_set(msg, body, w.size);
+    return opd_body_end(msg, &w);
 }
 
 opd_err opd_message_create(opd_system *system, opd_message_kind kind, const void *fields,
@@ -125,9 +126,8 @@ static opd_err read_slice(opd_mp_reader *r, const opd_msg *msg, field_kind kind,
         opd_mp_read_nil(r);
         return OPD_OK;
     }
-    const opd_attachment *attachment = opd_body_read_attachment(r, msg);
-    if (attachment == NULL || attachment->dtype != dtype_of(kind))
-        return opd_fail(OPD_ERR_PARSE, "an attachment is missing or of another type");
+    const opd_attachment *attachment;
+    OPD_TRY(opd_body_read_attachment(msg, r, dtype_of(kind), &attachment));
     *out = attachment->slice;
     return OPD_OK;
 }
@@ -157,15 +157,9 @@ opd_err opd_message_read(const opd_msg *msg, opd_message_kind kind, void *out_fi
     if (opd_msg_kind(msg) != kind)
         return opd_fail(OPD_ERR_MISMATCH, "expected message %s, got kind %u", type->name,
                         opd_msg_kind(msg));
-    size_t size;
-    const void *body = opd_msg_body(msg, &size);
     opd_mp_reader r;
-    opd_mp_reader_init(&r, body, size);
-    uint32_t count = opd_mp_read_array(&r);
-    uint64_t version = opd_mp_read_u64(&r);
-    if (count < type->field_count + 1 || version != OPD_MESSAGE_VERSION)
-        return opd_fail(OPD_ERR_PARSE, "message %s: version %llu with %u fields", type->name,
-                        (unsigned long long)version, count);
+    OPD_TRY(opd_err_prefix(opd_body_read(msg, OPD_MESSAGE_VERSION, type->field_count, &r),
+                           "message %s", type->name));
     for (uint32_t i = 0; i < type->field_count; i++)
         OPD_TRY(opd_err_prefix(read_field(&r, msg, &type->fields[i], out_fields), "message %s",
                                type->name));

@@ -10,7 +10,7 @@
 static size_t prompt_tokens(const opd_row *row) { return strlen(row->prompt) + 1; }
 
 /* Whether a row is used; a row that cannot be is an error with its place. */
-static opd_err row_check(const opd_dataset *d, const opd_dataset_options *o, const opd_row *row,
+static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd_row *row,
                          bool *out_keep) {
     size_t prompt = prompt_tokens(row);
     size_t whole = prompt + (row->response != NULL ? strlen(row->response) + 1 : 0);
@@ -20,6 +20,8 @@ static opd_err row_check(const opd_dataset *d, const opd_dataset_options *o, con
                         "%s:%zu: this row has %zu tokens and the model takes %u; leave long rows "
                         "out with data.max_prompt_len, or raise model.init.max_position",
                         d->rows->path, row->line, whole, o->max_len);
+    if (*out_keep && prompt > d->prompt_max) d->prompt_max = (uint32_t)prompt;
+    if (*out_keep && whole > d->whole_max) d->whole_max = (uint32_t)whole;
     return OPD_OK;
 }
 

@@ -29,6 +29,7 @@ typedef struct opd_dataset {
     opd_jsonl *rows;
     uint64_t *kept; /* [count] row numbers */
     uint64_t count, dropped;
+    uint32_t prompt_max, whole_max; /* tokens of the longest prompt, of the longest row */
     opd_order order;
     const opd_tokenizer *tokenizer;
     const opd_alloc *alloc;

@@ -11,17 +11,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "opd/run.h" /* opd_accuracy */
+
 /* Counts so far; start from {0}. Truncated and failed answers count as wrong. */
 typedef struct opd_eval_counts {
     size_t total, correct, truncated, failed;
     double response_tokens;
 } opd_eval_counts;
-
-typedef struct opd_accuracy {
-    double accuracy;  /* 0..1; 0 when n = 0                */
-    double low, high; /* 95 % interval; 0 and 1 when n = 0 */
-    size_t n;
-} opd_accuracy;
 
 /* Adds one answer of `response_len` tokens. */
 void opd_eval_add(opd_eval_counts *counts, bool correct, bool truncated, size_t response_len);

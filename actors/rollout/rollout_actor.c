@@ -35,8 +35,8 @@ typedef struct rollout {
     opd_slot_watch watch;
     opd_link *links[RECEIVERS];
     size_t link_count;
-    work *works; /* [prompts_max] */
-    uint32_t works_used;
+    work *works; /* [places] */
+    uint32_t works_used, requests_used; /* all, and those of GENERATE */
     parcel *outbox; /* [slots * RECEIVERS] FIFO */
     size_t outbox_size, outbox_max;
     opd_msg **waiting; /* ring of requests that found no free place */
@@ -44,6 +44,9 @@ typedef struct rollout {
     opd_err failed; /* of a finish callback; ends the actor */
     opd_ctx *ctx;
 } rollout;
+
+/* Prompts and requests in work at most: requests never take a prompt's place. */
+static uint32_t places(const rollout *r) { return r->c.prompts_max + r->c.requests_max; }
 
 /* ---- what goes out ---- */
 
@@ -106,15 +109,19 @@ out:
     return err;
 }
 
+static void work_drop(rollout *r, uint32_t i) {
+    opd_msg_release(r->works[i].msg);
+    r->works[i].msg = NULL;
+    r->works_used--;
+    r->requests_used -= r->works[i].request;
+}
+
 static void finished(void *arg, const opd_engine_sample *s) {
     rollout *r = arg;
     work *w = &r->works[s->prompt->user];
     opd_err err = w->request ? post_answer(r, s, w) : post_rollout(r, s, w);
     if (err != OPD_OK && r->failed == OPD_OK) r->failed = err;
-    if (--w->members_left > 0) return;
-    opd_msg_release(w->msg);
-    w->msg = NULL;
-    r->works_used--;
+    if (--w->members_left == 0) work_drop(r, (uint32_t)s->prompt->user);
 }
 
 /* ---- what comes in ---- */
@@ -124,13 +131,8 @@ static uint32_t work_take(rollout *r, opd_msg *msg, bool request, uint32_t membe
     while (r->works[i].msg != NULL) i++;
     r->works[i] = (work){.msg = msg, .request = request, .members_left = members};
     r->works_used++;
+    r->requests_used += request;
     return i;
-}
-
-static void work_drop(rollout *r, uint32_t i) {
-    opd_msg_release(r->works[i].msg);
-    r->works[i].msg = NULL;
-    r->works_used--;
 }
 
 static opd_err add_prompt(rollout *r, opd_msg *msg) {
@@ -173,7 +175,7 @@ static opd_err add_request(rollout *r, opd_msg *msg) {
 /* Requests wait here while every place is in use; prompts are bounded by their link. */
 static opd_err take_request(rollout *r, opd_msg *msg) {
     opd_msg_take(r->ctx, msg);
-    if (r->works_used < r->c.prompts_max) return add_request(r, msg);
+    if (r->requests_used < r->c.requests_max) return add_request(r, msg);
     if (r->waiting_count == REQUESTS_WAITING_MAX) {
         opd_reply_error(r->ctx, msg, opd_fail(OPD_ERR_AGAIN, "the generation queue is full"));
         opd_msg_release(msg);
@@ -184,7 +186,7 @@ static opd_err take_request(rollout *r, opd_msg *msg) {
 }
 
 static opd_err take_waiting(rollout *r) {
-    while (r->waiting_count > 0 && r->works_used < r->c.prompts_max) {
+    while (r->waiting_count > 0 && r->requests_used < r->c.requests_max) {
         opd_msg *msg = r->waiting[r->waiting_head];
         r->waiting_head = (r->waiting_head + 1) % REQUESTS_WAITING_MAX;
         r->waiting_count--;
@@ -203,7 +205,7 @@ static opd_err run_step(opd_job *job) {
 /* Aborts requests whose deadline passed: nobody waits for their tokens any more. */
 static void abort_expired(rollout *r) {
     uint64_t now = opd_now_ns(r->ctx);
-    for (uint32_t i = 0; i < r->c.prompts_max; i++)
+    for (uint32_t i = 0; i < places(r); i++)
         if (r->works[i].msg != NULL && r->works[i].request &&
             opd_msg_deadline_ns(r->works[i].msg) <= now)
             opd_engine_abort(r->engine, i, finished, r);
@@ -262,14 +264,14 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     r->c = *(const opd_rollout_config *)config;
     r->ctx = ctx;
     r->outbox_max = (size_t)r->c.slots * RECEIVERS;
-    r->works = opd_mem_get(r->c.alloc, r->c.prompts_max * sizeof *r->works);
+    r->works = opd_mem_get(r->c.alloc, places(r) * sizeof *r->works);
     r->outbox = opd_mem_get(r->c.alloc, r->outbox_max * sizeof *r->outbox);
     r->waiting = opd_mem_get(r->c.alloc, REQUESTS_WAITING_MAX * sizeof *r->waiting);
     if (r->works == NULL || r->outbox == NULL || r->waiting == NULL)
-        return opd_fail(OPD_ERR_NOMEM, "rollout: no memory for %u prompts", r->c.prompts_max);
+        return opd_fail(OPD_ERR_NOMEM, "rollout: no memory for %u prompts", places(r));
     opd_engine_options engine = {.model = r->c.model, .kernels = r->c.kernels,
                                  .slots = r->c.slots, .max_len = r->c.max_len,
-                                 .prompts_max = r->c.prompts_max, .alloc = r->c.alloc};
+                                 .prompts_max = places(r), .alloc = r->c.alloc};
     OPD_TRY(opd_engine_create(&engine, &r->engine));
     r->job.run = run_step;
     r->job.done = step_done;
@@ -296,7 +298,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
     (void)ctx;
     rollout *r = state;
     for (size_t i = 0; i < r->outbox_size; i++) opd_msg_release(r->outbox[i].msg);
-    for (uint32_t i = 0; r->works != NULL && i < r->c.prompts_max; i++)
+    for (uint32_t i = 0; r->works != NULL && i < places(r); i++)
         opd_msg_release(r->works[i].msg);
     for (size_t i = 0; i < r->waiting_count; i++)
         opd_msg_release(r->waiting[(r->waiting_head + i) % REQUESTS_WAITING_MAX]);

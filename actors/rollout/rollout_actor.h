@@ -26,7 +26,8 @@ typedef struct opd_rollout_config {
     const opd_roles *roles;
     uint32_t slots;          /* sequences decoded at once                               */
     uint32_t max_len;        /* tokens of a sequence at most                            */
-    uint32_t prompts_max;    /* prompts and requests in work at most                    */
+    uint32_t prompts_max;    /* training prompts in work at most: the admission window  */
+    uint32_t requests_max;   /* GENERATE requests in work at most; more wait            */
     /* training rollouts; samples_per_prompt 0: serves requests only */
     uint32_t samples_per_prompt, max_new;
     opd_sampling sampling;

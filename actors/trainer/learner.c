@@ -24,7 +24,7 @@ struct opd_learner {
     const opd_batch *batch;
     phase phase;
     size_t cursor, end;  /* samples of the current pass still to do: [cursor, end) */
-    uint32_t step;       /* optimizer step within the batch */
+    uint32_t step;       /* share of the batch being worked on  */
     bool stepped;
     uint32_t nonfinite_run;
     uint64_t nonfinite, unscored; /* batches, so far */
@@ -164,20 +164,29 @@ static void step_share(const opd_learner *l, uint32_t step, size_t *out_first, s
     *out_end = n * (step + 1) / parts;
 }
 
-/* Sets the loss weights of the step's samples and starts its pass; an empty share is skipped. */
+/* Whether any token of samples [first, end) is to be learnt from. */
+static bool any_used(const opd_learner *l, size_t first, size_t end) {
+    const size_t *offsets = l->batch->offsets;
+    return end > first && memchr(l->mask + offsets[first], 1, offsets[end] - offsets[first]);
+}
+
+/* Starts the pass over the next share that has tokens to learn from; without one the batch is
+ * done. (A step on an empty share would still move the weights by momentum and decay.) */
 static void step_begin(opd_learner *l) {
     const opd_batch *b = l->batch;
-    size_t first;
-    step_share(l, l->step, &first, &l->end);
-    l->cursor = first;
-    size_t count = l->end - first;
-    if (count > 0) {
-        const size_t *offsets = b->offsets + first;
-        size_t tokens = opd_reduction_tokens(count, offsets, l->mask);
-        opd_reduction_weights(l->o.reduction, count, offsets, l->mask, count, tokens, l->weights);
+    size_t first = 0;
+    for (; l->step < l->o.steps_per_batch; l->step++) {
+        step_share(l, l->step, &first, &l->end);
+        if (any_used(l, first, l->end)) break;
     }
+    l->phase = PHASE_DONE;
+    if (l->step == l->o.steps_per_batch) return;
+    l->cursor = first;
+    const size_t *offsets = b->offsets + first;
+    size_t count = l->end - first, tokens = opd_reduction_tokens(count, offsets, l->mask);
+    opd_reduction_weights(l->o.reduction, count, offsets, l->mask, count, tokens, l->weights);
     memset(l->grads, 0, l->o.model->param_count * sizeof(float));
-    l->phase = count > 0 ? PHASE_TRAIN : PHASE_DONE;
+    l->phase = PHASE_TRAIN;
 }
 
 static opd_err unit_advantage(opd_learner *l) {
@@ -254,8 +263,8 @@ static void unit_update(opd_learner *l) {
     l->nonfinite_run = 0;
     l->stepped = true;
     opd_graph_set_weights(l->graph, l->o.model->params);
-    if (++l->step < l->o.steps_per_batch) step_begin(l);
-    else l->phase = PHASE_DONE;
+    l->step++;
+    step_begin(l);
 }
 
 static void measure_overlap(opd_learner *l) {

@@ -1,0 +1,25 @@
+/* result.h - what a finished stage leaves to later stages, to the summary and to --resume.
+ * Plain data. */
+#ifndef OPD_ACTORS_RUN_RESULT_H
+#define OPD_ACTORS_RUN_RESULT_H
+
+#include <stdbool.h>
+
+#include "core/base/file.h"
+#include "opd/config.h"
+#include "opd/run.h"
+
+typedef struct opd_stage_result {
+    char name[OPD_CONFIG_NAME_MAX];
+    opd_config_kind kind;
+    char checkpoint[OPD_PATH_SIZE]; /* the last one; "" where the stage makes none */
+    uint64_t steps;
+    double wall_s;
+    bool has_before, has_after;     /* accuracy at the stage's start and end       */
+    opd_accuracy before, after;
+    /* policy stages */
+    uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
+    char teacher[OPD_PATH_SIZE];    /* path of its teacher's checkpoint, or its URL */
+} opd_stage_result;
+
+#endif
