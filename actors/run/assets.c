@@ -1,0 +1,301 @@
+/* assets.c - loads and checks a stage's inputs and derives its sizes (assets.h).
+ * Thread: the caller's, blocking. Every asset is owned by opd_assets. */
+#include "actors/run/assets.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "actors/checkpoint/checkpoint.h"
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "models/safetensors.h"
+#include "opd/log.h"
+
+const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config) {
+    return config->opd.enabled ? opd_config_teacher_find(config, config->opd.teacher) : NULL;
+}
+
+opd_err opd_teacher_dir(const opd_config_teacher *teacher, char *out, size_t out_size) {
+    int n = teacher->ckpt_step < 0
+                ? snprintf(out, out_size, "%s", teacher->path)
+                : snprintf(out, out_size, "%s/step-%06" PRId64, teacher->path, teacher->ckpt_step);
+    if (n < 0 || (size_t)n >= out_size)
+        return opd_fail(OPD_ERR_LIMIT, "teachers.%s.path is too long", teacher->name);
+    return OPD_OK;
+}
+
+/* ---- models ---- */
+
+static opd_model_config init_config(const opd_config_init *init, const opd_tokenizer *tokenizer) {
+    return (opd_model_config){
+        .vocab_size = opd_tokenizer_vocab_size(tokenizer),
+        .hidden_size = (int32_t)init->hidden_size,
+        .intermediate_size = (int32_t)init->intermediate_size,
+        .layers = (int32_t)init->layers, .heads = (int32_t)init->heads,
+        .kv_heads = (int32_t)init->kv_heads, .head_dim = (int32_t)init->head_dim,
+        .max_position = (int32_t)init->max_position, .rope_theta = init->rope_theta,
+        .rms_eps = init->rms_eps, .tie_embeddings = init->tie_embeddings,
+        .bos_id = opd_tokenizer_bos(tokenizer), .eos_id = opd_tokenizer_eos(tokenizer),
+        .pad_id = opd_tokenizer_pad(tokenizer)};
+}
+
+static opd_err check_tokenizer(const opd_assets *a, const char *dir) {
+    const opd_model_config *m = &a->model->config;
+    if (opd_tokenizer_vocab_size(a->tokenizer) > m->vocab_size)
+        return opd_fail(OPD_ERR_MISMATCH, "%s: the tokenizer has %d ids and the model %d; they do "
+                        "not belong together", dir, opd_tokenizer_vocab_size(a->tokenizer),
+                        m->vocab_size);
+    if (opd_tokenizer_eos(a->tokenizer) != m->eos_id)
+        return opd_fail(OPD_ERR_MISMATCH, "%s: EOS is id %d in the tokenizer and id %d in "
+                        "config.json; correct eos_token_id", dir,
+                        opd_tokenizer_eos(a->tokenizer), m->eos_id);
+    return OPD_OK;
+}
+
+/* The model from a directory (the configured path, or a checkpoint to go on from). */
+static opd_err open_model(opd_assets *a, const char *dir) {
+    OPD_TRY(opd_tokenizer_open(dir, a->alloc, &a->tokenizer));
+    OPD_TRY(opd_model_open(dir, a->alloc, &a->model));
+    return check_tokenizer(a, dir);
+}
+
+static opd_err create_model(opd_assets *a) {
+    OPD_TRY(opd_tokenizer_create_bytes(a->alloc, &a->tokenizer));
+    opd_model_config config = init_config(&a->config->model.init, a->tokenizer);
+    /* a stage's name is part of its seed, so that two models of one run start apart */
+    uint64_t seed = (uint64_t)a->config->run.seed;
+    for (const char *c = a->config->name; *c != '\0'; c++) seed = seed * 1099511628211u + (uint8_t)*c;
+    return opd_err_prefix(opd_model_create(&config, seed, a->alloc, &a->model), "model.init");
+}
+
+/* Goes on from the newest checkpoint when resuming, else from the configured start. */
+static opd_err load_model(opd_assets *a, const char *checkpoint_dir, bool resume, char *out_from) {
+    uint64_t step;
+    out_from[0] = '\0';
+    if (resume && opd_checkpoint_newest(checkpoint_dir, &step) == OPD_OK) {
+        opd_checkpoint_state state;
+        opd_checkpoint_path(checkpoint_dir, step, out_from);
+        OPD_TRY(opd_checkpoint_read(out_from, a->alloc, &state));
+        a->first_step = state.step;
+        return open_model(a, out_from);
+    }
+    return a->config->model.path[0] != '\0' ? open_model(a, a->config->model.path)
+                                            : create_model(a);
+}
+
+/* An in-process teacher must be about the same ids as the student. */
+static opd_err load_teacher(opd_assets *a) {
+    const opd_config_teacher *teacher = opd_stage_teacher(a->config);
+    if (teacher == NULL || a->config->opd.type != OPD_CONFIG_OPD_TYPE_MEGATRON) return OPD_OK;
+    char dir[OPD_PATH_SIZE];
+    OPD_TRY(opd_teacher_dir(teacher, dir, sizeof dir));
+    OPD_TRY(opd_model_open(dir, a->alloc, &a->teacher));
+    opd_tokenizer *tokenizer;
+    OPD_TRY(opd_tokenizer_open(dir, a->alloc, &tokenizer));
+    bool same = opd_tokenizer_hash(tokenizer) == opd_tokenizer_hash(a->tokenizer);
+    opd_tokenizer_destroy(tokenizer);
+    const opd_model_config *s = &a->model->config, *t = &a->teacher->config;
+    if (!same || s->vocab_size != t->vocab_size || s->eos_id != t->eos_id)
+        return opd_fail(OPD_ERR_MISMATCH,
+                        "teacher %s (%s) and student do not share a vocabulary: %s (vocabulary %d "
+                        "and %d, EOS %d and %d). Distillation compares token by token; choose a "
+                        "teacher of the student's family", teacher->name, dir,
+                        same ? "sizes or EOS differ" : "the tokenizers differ", t->vocab_size,
+                        s->vocab_size, t->eos_id, s->eos_id);
+    return OPD_OK;
+}
+
+/* ---- data ---- */
+
+static const char *key_or_null(const char *key) { return key[0] != '\0' ? key : NULL; }
+
+static opd_err load_data(opd_assets *a) {
+    const opd_config_stage *c = a->config;
+    const opd_config_data *d = &c->data;
+    bool sft = c->kind == OPD_CONFIG_KIND_SFT, judged = c->reward.type != OPD_CONFIG_REWARD_TYPE_NONE;
+    uint32_t longest = (uint32_t)a->model->config.max_position;
+    opd_dataset_options train = {
+        .path = d->path, .prompt_key = d->prompt_key,
+        .label_key = sft || !judged ? NULL : key_or_null(d->label_key),
+        .response_key = sft ? key_or_null(d->response_key) : NULL, .skip = (uint64_t)d->skip,
+        .limit = (uint64_t)d->limit, .max_prompt_len = (uint32_t)d->max_prompt_len,
+        .max_len = sft ? longest : longest - 1, .shuffle = d->shuffle, .seed = (uint64_t)d->seed,
+        .tokenizer = a->tokenizer, .alloc = a->alloc};
+    opd_dataset_options eval = train;
+    eval.path = c->eval.path;
+    eval.label_key = key_or_null(d->label_key);
+    eval.response_key = NULL;
+    eval.skip = 0;
+    eval.limit = (uint64_t)c->eval.limit;
+    eval.max_len = longest - 1;
+    eval.shuffle = false;
+    if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(opd_dataset_open(&train, &a->train));
+    if (c->eval.path[0] != '\0') OPD_TRY(opd_dataset_open(&eval, &a->eval));
+    if (a->train != NULL && a->eval != NULL && c->eval.require_disjoint)
+        OPD_TRY(opd_err_prefix(opd_dataset_check_disjoint(a->train, a->eval),
+                               "stage %s: held-out problems must not be trained on (or set "
+                               "eval.require_disjoint to false)", c->name));
+    return OPD_OK;
+}
+
+/* ---- sizes ---- */
+
+static uint32_t longest_sequence(const opd_assets *a) {
+    const opd_config_stage *c = a->config;
+    uint64_t longest = 2;
+    if (a->train != NULL) {
+        longest = c->kind == OPD_CONFIG_KIND_SFT
+                      ? a->train->whole_max
+                      : a->train->prompt_max + (uint64_t)c->rollout.max_response_len;
+    }
+    if (a->eval != NULL) {
+        uint64_t eval = a->eval->prompt_max + (uint64_t)c->eval.max_response_len;
+        if (eval > longest) longest = eval;
+    }
+    uint64_t most = (uint64_t)a->model->config.max_position;
+    return (uint32_t)(longest < most ? longest : most);
+}
+
+/* Every bound of the stage. The memory of messages follows from window_bytes (held by link
+ * credits) and messages_max (envelopes); that of sequences from slots * max_len. */
+static opd_sizes sizes_of(const opd_assets *a) {
+    const opd_config_stage *c = a->config;
+    bool policy = c->kind == OPD_CONFIG_KIND_RL;
+    opd_sizes s = {.max_len = longest_sequence(a), .slots = (uint32_t)c->rollout.slots};
+    s.batch_prompts = (uint32_t)(policy ? c->rollout.batch_prompts : c->train.batch_size);
+    s.samples = policy ? (uint32_t)c->rollout.samples_per_prompt : 1;
+    s.window_groups = s.batch_prompts * (policy ? (uint32_t)c->rollout.max_staleness + 1 : 2);
+    s.window_msgs = s.window_groups * s.samples;
+    /* per sample: ids, two log-probs, validity, top-k ids, spans, and its bodies */
+    uint64_t per_token = 16 + 4 * (uint64_t)c->opd.log_prob_top_k;
+    s.window_bytes = s.window_msgs * (s.max_len * per_token + OPD_MSG_BODY_MAX);
+    /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and
+     * replies of evaluations and scorings; reports, notes and the like */
+    s.messages_max = s.window_groups + 7 * s.window_msgs + 4 * s.slots + 4096;
+    s.batch_tokens = (size_t)s.batch_prompts * s.samples * s.max_len;
+    s.micro_tokens = (size_t)c->train.micro_batch_tokens;
+    if (s.micro_tokens < s.max_len) s.micro_tokens = s.max_len;
+    if (s.micro_tokens > s.batch_tokens) s.micro_tokens = s.batch_tokens;
+    return s;
+}
+
+static uint64_t steps_of(const opd_assets *a) {
+    const opd_config_train *t = &a->config->train;
+    if (t->steps > 0) return (uint64_t)t->steps;
+    uint64_t rows = a->train->count * (uint64_t)(t->epochs > 0 ? t->epochs : 1);
+    return (rows + a->sizes.batch_prompts - 1) / a->sizes.batch_prompts;
+}
+
+/* ---- the learner ---- */
+
+static opd_optimizer_config optimizer_of(const opd_config_train *t, uint64_t total_steps) {
+    static const opd_schedule schedules[] = {
+        [OPD_CONFIG_LR_SCHEDULE_CONSTANT] = OPD_SCHEDULE_CONSTANT,
+        [OPD_CONFIG_LR_SCHEDULE_LINEAR] = OPD_SCHEDULE_LINEAR,
+        [OPD_CONFIG_LR_SCHEDULE_COSINE] = OPD_SCHEDULE_COSINE};
+    return (opd_optimizer_config){
+        .lr = t->lr, .beta1 = t->adam_beta1, .beta2 = t->adam_beta2, .eps = t->adam_eps,
+        .weight_decay = t->weight_decay, .clip_norm = t->clip_grad,
+        .schedule = schedules[t->lr_schedule], .warmup_steps = (uint64_t)t->warmup_steps,
+        .total_steps = total_steps, .min_lr_ratio = t->min_lr_ratio};
+}
+
+static opd_advantage_config advantage_of(const opd_config_stage *c) {
+    static const opd_invalid_policy policies[] = {
+        [OPD_CONFIG_ON_MISSING_MASK] = OPD_INVALID_MASK,
+        [OPD_CONFIG_ON_MISSING_ROLLOUT_LOG_PROBS] = OPD_INVALID_ROLLOUT_LOG_PROBS,
+        [OPD_CONFIG_ON_MISSING_FAIL] = OPD_INVALID_FAIL};
+    return (opd_advantage_config){
+        .normalize_rewards = c->train.rewards_normalization,
+        .normalize_std = c->train.grpo_std_normalization, .use_opd = c->opd.enabled,
+        .only_reward = c->opd.only_reward, .whiten = c->train.normalize_advantages,
+        .kl_coef = c->opd.kl_coef, .invalid_policy = policies[c->opd.on_missing]};
+}
+
+static opd_err create_learner(opd_assets *a) {
+    const opd_config_stage *c = a->config;
+    const opd_config_train *t = &c->train;
+    bool policy = c->kind == OPD_CONFIG_KIND_RL;
+    uint64_t shares = policy ? (uint64_t)t->optimizer_steps_per_batch : 1;
+    opd_learner_options options = {
+        .kernels = a->trainer_kernels, .model = a->model,
+        .objective = policy ? OPD_OBJECTIVE_POLICY : OPD_OBJECTIVE_SFT,
+        .micro_batch_tokens = a->sizes.micro_tokens,
+        .samples_max = (size_t)a->sizes.batch_prompts * a->sizes.samples,
+        .tokens_max = a->sizes.batch_tokens,
+        .teacher_k = c->opd.enabled ? (size_t)c->opd.log_prob_top_k : 0,
+        .steps_per_batch = (uint32_t)shares,
+        .temperature = policy && c->rollout.temperature > 0 ? c->rollout.temperature : 1,
+        .reduction = t->loss_reduction == OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN
+                         ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN,
+        .advantage = advantage_of(c),
+        .policy = {.clip_low = t->eps_clip, .clip_high = t->eps_clip_high,
+                   .dual_clip = t->eps_clip_c, .entropy_coef = t->entropy_coef},
+        .optimizer = optimizer_of(t, a->steps * shares), .alloc = a->alloc};
+    return opd_learner_create(&options, &a->learner);
+}
+
+static opd_err create_kernels(opd_assets *a) {
+    const opd_config_device *d = &a->config->device;
+    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, (size_t)d->rollout_threads, a->alloc,
+                                   &a->rollout_kernels));
+    if (a->config->kind != OPD_CONFIG_KIND_EVAL)
+        OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, (size_t)d->trainer_threads, a->alloc,
+                                       &a->trainer_kernels));
+    if (a->teacher != NULL)
+        OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, (size_t)d->teacher_threads, a->alloc,
+                                       &a->scorer_kernels));
+    return OPD_OK;
+}
+
+static opd_err check_top_k(const opd_assets *a) {
+    const opd_config_opd *o = &a->config->opd;
+    if (!o->enabled || o->log_prob_top_k <= a->model->config.vocab_size) return OPD_OK;
+    return opd_fail(OPD_ERR_CONFIG, "stage %s: opd.log_prob_top_k is %" PRId64 " and the "
+                    "vocabulary has %d ids; lower it", a->config->name, o->log_prob_top_k,
+                    a->model->config.vocab_size);
+}
+
+static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resume) {
+    char from[OPD_PATH_SIZE];
+    OPD_TRY(load_model(a, checkpoint_dir, resume, from));
+    (void)snprintf(a->tokenizer_hash, sizeof a->tokenizer_hash, "%016" PRIx64,
+                   opd_tokenizer_hash(a->tokenizer));
+    OPD_TRY(check_top_k(a));
+    OPD_TRY(load_teacher(a));
+    OPD_TRY(load_data(a));
+    a->sizes = sizes_of(a);
+    OPD_TRY(create_kernels(a));
+    if (a->config->kind == OPD_CONFIG_KIND_EVAL) return OPD_OK;
+    a->steps = steps_of(a);
+    OPD_TRY(create_learner(a));
+    if (from[0] == '\0') return OPD_OK;
+    opd_checkpoint_state state;
+    OPD_TRY(opd_checkpoint_read(from, a->alloc, &state));
+    opd_optimizer *optimizer = opd_learner_optimizer(a->learner);
+    optimizer->step = state.optimizer_step;
+    OPD_LOG_INFO("stage %s goes on from %s", a->config->name, from);
+    return opd_checkpoint_read_moments(from, a->model, optimizer, a->alloc);
+}
+
+opd_err opd_assets_open(opd_assets *assets, const opd_config_stage *config,
+                        const char *checkpoint_dir, bool resume, const opd_alloc *alloc) {
+    *assets = (opd_assets){.config = config, .alloc = alloc};
+    opd_err err = assets_fill(assets, checkpoint_dir, resume);
+    if (err != OPD_OK) opd_assets_close(assets);
+    return err;
+}
+
+void opd_assets_close(opd_assets *a) {
+    opd_learner_destroy(a->learner);
+    opd_kernels_destroy(a->rollout_kernels);
+    opd_kernels_destroy(a->trainer_kernels);
+    opd_kernels_destroy(a->scorer_kernels);
+    opd_dataset_close(a->train);
+    opd_dataset_close(a->eval);
+    opd_model_destroy(a->teacher);
+    opd_model_destroy(a->model);
+    opd_tokenizer_destroy(a->tokenizer);
+    *a = (opd_assets){.config = NULL};
+}

@@ -1,0 +1,58 @@
+/* assets.h - what a stage works on: models, tokenizer, data, learner, and all its sizes.
+ *
+ * Everything that can be wrong with a stage's inputs is found here, before an actor or a child
+ * process exists.
+ * Thread: the caller's, blocking; afterwards each asset belongs to the lane or actor that the
+ * pipeline gives it to. opd_assets_close frees all of it.
+ */
+#ifndef OPD_ACTORS_RUN_ASSETS_H
+#define OPD_ACTORS_RUN_ASSETS_H
+
+#include "actors/dataset/dataset.h"
+#include "actors/trainer/learner.h"
+#include "opd/config.h"
+
+/* Every bound of a stage, derived from its configuration in one place (sizes_of). */
+typedef struct opd_sizes {
+    uint32_t max_len;        /* tokens of a sequence                                     */
+    uint32_t batch_prompts;  /* groups (or examples) of a batch                          */
+    uint32_t samples;        /* per prompt; 1 for examples                               */
+    uint32_t window_groups;  /* groups in work: batch_prompts * (max_staleness + 1)      */
+    uint32_t window_msgs;    /* samples in work                                          */
+    uint64_t window_bytes;   /* and their payload                                        */
+    uint32_t slots;          /* sequences decoded at once                                */
+    uint32_t messages_max;   /* envelopes of the system                                  */
+    size_t micro_tokens;     /* of a micro-batch                                         */
+    size_t batch_tokens;     /* of a whole batch                                         */
+} opd_sizes;
+
+typedef struct opd_assets {
+    const opd_config_stage *config;
+    const opd_alloc *alloc;
+    opd_tokenizer *tokenizer;
+    char tokenizer_hash[17];   /* 16 hex digits */
+    opd_model *model;
+    opd_model *teacher;        /* in-process teacher, or NULL */
+    opd_dataset *train, *eval; /* NULL where the stage has none */
+    opd_kernels *rollout_kernels, *trainer_kernels, *scorer_kernels;
+    opd_learner *learner;      /* NULL in eval stages */
+    opd_sizes sizes;
+    uint64_t first_step, steps; /* batches done before (resume); in all */
+} opd_assets;
+
+/* Loads and checks everything for a stage. checkpoint_dir: where its checkpoints are; with
+ * resume the newest one, if any, is continued. Errors: those of models, data and
+ * configuration, each with its place. */
+OPD_MUST_CHECK opd_err opd_assets_open(opd_assets *assets, const opd_config_stage *config,
+                                       const char *checkpoint_dir, bool resume,
+                                       const opd_alloc *alloc);
+void opd_assets_close(opd_assets *assets);
+
+/* The directory of a configured teacher: its path, or path/step-NNNNNN. */
+OPD_MUST_CHECK opd_err opd_teacher_dir(const opd_config_teacher *teacher, char *out,
+                                       size_t out_size);
+
+/* The teacher that distils in this stage, or NULL without OPD. */
+const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config);
+
+#endif
