@@ -6,13 +6,13 @@
  */
 #include "actors/pipeline.h"
 
-#include <signal.h>
-#include <string.h>
+#include <stdio.h>
 
 #include "actors/batcher/batcher_actor.h"
 #include "actors/checkpoint/checkpoint_actor.h"
 #include "actors/dataset/dataset_actor.h"
 #include "actors/evaluator/evaluator_actor.h"
+#include "actors/guardian/guardian_actor.h"
 #include "actors/messages.h"
 #include "actors/monitor/monitor_actor.h"
 #include "actors/reward/reward_actor.h"
@@ -194,7 +194,9 @@ static opd_err spawn_roles(pipeline *p) {
     }
     OPD_TRY(spawn_rollout(p));
     OPD_TRY(spawn_evaluator(p));
-    return spawn_dataset(p);
+    OPD_TRY(spawn_dataset(p));
+    opd_pid guardian;
+    return opd_spawn(p->system, &opd_guardian_class, NULL, &p->roles, &guardian);
 }
 
 /* ---- the world around them ---- */

@@ -2,7 +2,7 @@
  *
  * The only file that knows every role. Order of start (and, reversed, of stopping):
  *   monitor, checkpoint, trainer, batcher, reward, [scorer], [teacher, [teacher host]],
- *   rollout, [evaluator], dataset
+ *   rollout, [evaluator], dataset, guardian
  * so that every actor finds those it opens links to.
  * Thread: the caller's becomes the loop's until the stage has ended.
  */

@@ -1,0 +1,62 @@
+/* session.c - env, system and rollout actor for one client (session.h). Thread: the loop. */
+#include "actors/run/session.h"
+
+#include <stdio.h>
+
+#include "actors/rollout/rollout_actor.h"
+#include "actors/weights.h"
+#include "core/base/check.h"
+#include "core/env/env.h"
+
+static void on_stop_signal(void *arg, int signal_number, bool forced) {
+    opd_session *s = arg;
+    opd_err reason = opd_fail(OPD_ERR_INTERRUPTED, "stopped by signal %d", signal_number);
+    if (forced) opd_system_kill(s->system, reason);
+    else opd_system_stop(s->system, reason);
+}
+
+static opd_err put_weights(opd_session *s, const opd_model *model) {
+    opd_buf *buf;
+    OPD_TRY(opd_weights_buf(model, NULL, &buf));
+    opd_slot_put(s->weights, buf, 1);
+    opd_buf_release(buf);
+    return OPD_OK;
+}
+
+static opd_err build(opd_session *s, const opd_session_options *o) {
+    opd_lane *lane;
+    OPD_TRY(opd_env_uv_create(NULL, &s->env));
+    opd_system_options system = {.messages_max = 8 * o->slots + 4096, .handler_warn_ms = 50};
+    OPD_TRY(opd_system_create(&system, s->env, &s->system));
+    OPD_TRY(opd_slot_create(s->system, &s->weights));
+    OPD_TRY(put_weights(s, o->model));
+    OPD_TRY(opd_lane_open(s->system, "rollout", 4, &lane));
+    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, o->threads, NULL, &s->kernels));
+    opd_rollout_config rollout = {
+        .model = &o->model->config, .kernels = s->kernels, .lane = lane, .weights = s->weights,
+        .roles = &s->roles, .slots = o->slots, .max_len = o->max_len, .requests_max = o->slots};
+    OPD_TRY(opd_spawn(s->system, &opd_rollout_class, NULL, &rollout, &s->roles.rollout));
+    if (!o->handle_signals) return OPD_OK;
+    return opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals);
+}
+
+opd_err opd_session_abandon(opd_session *s, opd_err err) {
+    char context[1024];
+    (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
+    opd_signals_close(s->signals);
+    opd_system_destroy(s->system);
+    opd_slot_destroy(s->weights);
+    opd_kernels_destroy(s->kernels);
+    opd_err closed = opd_env_destroy(s->env);
+    return err == OPD_OK ? closed : opd_fail(err, "%s", context);
+}
+
+opd_err opd_session_open(opd_session *session, const opd_session_options *options) {
+    *session = (opd_session){.env = NULL};
+    opd_err err = build(session, options);
+    return err == OPD_OK ? OPD_OK : opd_session_abandon(session, err);
+}
+
+opd_err opd_session_run(opd_session *session) {
+    return opd_session_abandon(session, opd_system_run(session->system));
+}
