@@ -22,6 +22,7 @@
 #include "actors/teacher/teacher_http.h"
 #include "actors/teacher/teacher_local.h"
 #include "core/base/check.h"
+#include "core/base/file.h"
 #include "core/env/env.h"
 #include "opd/log.h"
 
@@ -37,6 +38,7 @@ typedef struct pipeline {
     opd_signals *signals;
     opd_lane *rollout_lane, *trainer_lane, *scorer_lane, *disk_lane;
     opd_roles roles;
+    char teacher_dir[OPD_PATH_SIZE]; /* what the launched teacher serves */
     bool policy;
 } pipeline;
 
@@ -130,11 +132,10 @@ static opd_err spawn_http_teacher(pipeline *p) {
         .window_bytes = s->window_bytes};
     OPD_TRY(opd_spawn(p->system, &opd_teacher_http_class, NULL, &teacher, &p->roles.teacher));
     if (p->teacher->url[0] != '\0') return OPD_OK;
-    char dir[OPD_PATH_SIZE];
-    OPD_TRY(opd_teacher_dir(p->teacher, dir, sizeof dir));
+    OPD_TRY(opd_teacher_dir(p->teacher, p->teacher_dir, sizeof p->teacher_dir));
     opd_teacher_host_config host = {
-        .roles = &p->roles, .env = p->env, .alloc = p->a->alloc, .program = p->o->program,
-        .model_dir = dir, .threads = (uint32_t)p->c->device.teacher_threads};
+        .roles = &p->roles, .env = p->env, .program = p->o->program, .name = p->teacher->name,
+        .model = p->teacher_dir, .threads = (uint32_t)p->c->device.teacher_threads};
     return opd_spawn(p->system, &opd_teacher_host_class, NULL, &host, &p->roles.teacher_host);
 }
 

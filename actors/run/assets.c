@@ -10,6 +10,7 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "models/safetensors.h"
+#include "opd/actor.h"
 #include "opd/log.h"
 
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config) {
