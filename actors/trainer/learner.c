@@ -130,7 +130,7 @@ static opd_err micro_forward(opd_learner *l, size_t from, size_t to) {
         for (size_t t = 0; t < rows; t++, n++)
             l->rows[n] = (opd_score_row){
                 .row = first + t - 1, .target = packed.tokens[first + t],
-                .inverse_temperature = (float)(1.0 / l->o.temperature)};
+                .inverse_temperature = 1.0f / (float)l->o.temperature};
     }
     return opd_graph_forward(l->graph, &packed);
 }
