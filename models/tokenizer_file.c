@@ -76,7 +76,7 @@ static bool read_id(reading *r, int32_t *out_id) {
 /* Every entry of the vocabulary is a byte or, checked later, a special token's content. */
 static void read_vocab(reading *r) {
     opd_json_text key;
-    int32_t id;
+    int32_t id = 0;
     opd_json_object_begin(r->json);
     while (opd_json_object_next(r->json, &key)) {
         char symbol[OPD_TOKENIZER_SPECIAL_SIZE];
@@ -390,7 +390,7 @@ static const char *content_of(const opd_tokenizer *t, int32_t id) {
 static void write_specials(const opd_tokenizer *t, opd_json_writer *w) {
     const struct {
         const char *key;
-        int32_t id;
+        int32_t id = 0;
     } named[] = {{"bos_token", t->bos}, {"eos_token", t->eos}, {"pad_token", t->pad}};
     for (size_t i = 0; i < OPD_COUNTOF(named); i++) {
         const char *content = content_of(t, named[i].id);

@@ -76,7 +76,7 @@ static opd_err write_files(const char *dir, const opd_model *model,
     OPD_TRY(opd_tokenizer_save(tokenizer, dir));
     char path[OPD_PATH_SIZE];
     OPD_TRY(opd_path_join(path, sizeof path, dir, "optimizer.safetensors"));
-    opd_tensor *table;
+    opd_tensor *table = NULL;
     OPD_TRY(moments_table(model, alloc, &table));
     opd_err err = opd_safetensors_write(path, table, 2 * model->tensor_count, state);
     opd_mem_free(alloc, table);

@@ -482,7 +482,7 @@ bool opd_json_read_float(opd_json *json, float *out_value) {
 }
 
 bool opd_json_read_int64(opd_json *json, int64_t *out_value) {
-    number n;
+    number n = {0};
     if (!scan_number(json, &n)) return false;
     uint64_t limit = (uint64_t)INT64_MAX + (n.negative ? 1 : 0);
     if (!n.integer) return error_at(json, n.begin, "expected a whole number");
