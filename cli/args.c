@@ -46,7 +46,7 @@ opd_err args_text(args *a, const char **out) {
 }
 
 opd_err args_int(args *a, long min, long max, int *out) {
-    const char *text;
+    const char *text = NULL;
     opd_err err = args_text(a, &text);
     if (err != OPD_OK) return err;
     char *end;
@@ -60,7 +60,7 @@ opd_err args_int(args *a, long min, long max, int *out) {
 }
 
 opd_err args_u64(args *a, uint64_t *out) {
-    const char *text;
+    const char *text = NULL;
     opd_err err = args_text(a, &text);
     if (err != OPD_OK) return err;
     char *end;
@@ -73,7 +73,7 @@ opd_err args_u64(args *a, uint64_t *out) {
 }
 
 opd_err args_double(args *a, double min, double max, double *out) {
-    const char *text;
+    const char *text = NULL;
     opd_err err = args_text(a, &text);
     if (err != OPD_OK) return err;
     char *end;

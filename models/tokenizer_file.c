@@ -390,7 +390,7 @@ static const char *content_of(const opd_tokenizer *t, int32_t id) {
 static void write_specials(const opd_tokenizer *t, opd_json_writer *w) {
     const struct {
         const char *key;
-        int32_t id = 0;
+        int32_t id;
     } named[] = {{"bos_token", t->bos}, {"eos_token", t->eos}, {"pad_token", t->pad}};
     for (size_t i = 0; i < OPD_COUNTOF(named); i++) {
         const char *content = content_of(t, named[i].id);
