@@ -245,8 +245,8 @@ static opd_err take_down(pipeline *p, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(p->signals);
-    opd_system_destroy(p->system);
     opd_slot_destroy(p->weights);
+    opd_system_destroy(p->system);
     opd_err closed = opd_env_destroy(p->env);
     if (err == OPD_OK) return closed;
     return opd_fail(err, "%s", context);

@@ -231,6 +231,7 @@ opd_err opd_graph_score(opd_graph *graph, const opd_score_row *rows, size_t n,
     if (top > graph->weights.dims.vocab)
         return opd_fail(OPD_ERR_INVALID, "score: top %zu of a vocabulary of %zu", top,
                         graph->weights.dims.vocab);
+    OPD_ASSERT(top == 0 || (out->top_ids != NULL && out->top_logp != NULL));
     for (size_t i = 0; i < n; i += graph->chunk) {
         size_t count = opd__least(n - i, graph->chunk);
         opd__graph_head(graph, rows + i, count);

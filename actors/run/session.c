@@ -44,8 +44,8 @@ opd_err opd_session_abandon(opd_session *s, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(s->signals);
-    opd_system_destroy(s->system);
     opd_slot_destroy(s->weights);
+    opd_system_destroy(s->system);
     opd_kernels_destroy(s->kernels);
     opd_err closed = opd_env_destroy(s->env);
     return err == OPD_OK ? closed : opd_fail(err, "%s", context);

@@ -32,7 +32,8 @@ struct opd_learner {
     /* per response row of the batch */
     float *student_logp, *advantages, *weights, *logp, *entropy, *dlogp, *dentropy;
     uint8_t *mask;
-    int32_t *student_topk;
+    int32_t *student_topk;      /* [rows, teacher_k] ids */
+    float *student_topk_logp;
     opd_score_row *rows;
     size_t *micro_start; /* [samples_max + 1] */
 
@@ -57,9 +58,10 @@ static opd_err learner_alloc(opd_learner *l) {
     }
     l->mask = opd_mem_get(a, n);
     l->student_topk = opd_mem_get(a, n * k * sizeof(int32_t));
+    l->student_topk_logp = opd_mem_get(a, n * k * sizeof(float));
     l->rows = opd_mem_get(a, n * sizeof *l->rows);
     l->micro_start = opd_mem_get(a, (l->o.samples_max + 1) * sizeof *l->micro_start);
-    whole = whole && l->mask && l->student_topk && l->rows && l->micro_start;
+    whole = whole && l->mask && l->student_topk && l->student_topk_logp && l->rows && l->micro_start;
     return whole ? OPD_OK : opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu "
                                      "tokens; lower the batch or train.micro_batch_tokens", n);
 }
@@ -89,7 +91,8 @@ void opd_learner_destroy(opd_learner *l) {
     opd_graph_destroy(l->graph);
     opd_optimizer_destroy(l->optimizer);
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
-                      l->dlogp, l->dentropy, l->mask, l->student_topk, l->rows, l->micro_start};
+                      l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
+                      l->rows, l->micro_start};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
     opd_mem_free(l->o.alloc, l);
 }
@@ -231,7 +234,8 @@ static opd_err unit_train(opd_learner *l) {
     bool top_k = policy && l->o.teacher_k > 0;
     opd_scores out = {.logp = l->logp + first, .entropy = entropy ? l->entropy + first : NULL,
                       .top_k = top_k ? l->o.teacher_k : 0,
-                      .top_ids = top_k ? l->student_topk + first * l->o.teacher_k : NULL};
+                      .top_ids = l->student_topk + first * l->o.teacher_k,
+                      .top_logp = l->student_topk_logp + first * l->o.teacher_k};
     OPD_TRY(opd_graph_score(l->graph, l->rows, rows, &out));
     const float *dentropy = NULL;
     if (policy) {
