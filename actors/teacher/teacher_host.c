@@ -109,15 +109,7 @@ static opd_err on_pause_over(opd_ctx *ctx, void *state, opd_timer *timer) {
     return start_child(ctx, self);
 }
 
-<<<<<<< HEAD
-<<<<<<< HEAD
 static opd_err pause_and_restart(host *self) {
-=======
-static opd_err pause_and_restart(opd_ctx *ctx, host *self) {
->>>>>>> 737de60 (teacher: host of a launched server)
-=======
-static opd_err pause_and_restart(host *self) {
->>>>>>> cd848b3 (build: release build without warnings)
     uint64_t pause_ms = self->pause_ms;
     self->pause_ms = pause_ms * 2 > PAUSE_MAX_MS ? PAUSE_MAX_MS : pause_ms * 2;
     return opd_timer_start_after(&self->timer, pause_ms * 1000000);
@@ -153,15 +145,7 @@ static opd_err on_exit(opd_ctx *ctx, void *state, opd_child *child, int64_t exit
     self->url[0] = '\0';
     self->ready = false;
     if (!told) OPD_TRY(tell(ctx, self));
-<<<<<<< HEAD
-<<<<<<< HEAD
     return pause_and_restart(self);
-=======
-    return pause_and_restart(ctx, self);
->>>>>>> 737de60 (teacher: host of a launched server)
-=======
-    return pause_and_restart(self);
->>>>>>> cd848b3 (build: release build without warnings)
 }
 
 static opd_err start_child(opd_ctx *ctx, host *self) {
@@ -178,15 +162,7 @@ static opd_err start_child(opd_ctx *ctx, host *self) {
         return opd_err_prefix(err, "teacher %s: cannot run %s", self->c.name, self->c.program);
     opd_note(ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN, "teacher %s: cannot run %s: %s",
              self->c.name, self->c.program, opd_err_context());
-<<<<<<< HEAD
-<<<<<<< HEAD
     return pause_and_restart(self);
-=======
-    return pause_and_restart(ctx, self);
->>>>>>> 737de60 (teacher: host of a launched server)
-=======
-    return pause_and_restart(self);
->>>>>>> cd848b3 (build: release build without warnings)
 }
 
 /* ---- the actor ---- */

@@ -1,0 +1,158 @@
+/* serve.c - opd_serve of opd/run.h: a model behind HTTP until a signal.
+ *
+ * Two lanes, each with its own kernels: "scorer" and "rollout". Actors stop in reverse order of
+ * their start: the server first, so that requests under way are answered while the others
+ * still live.
+ * Thread: the caller's becomes the loop's. Everything is freed before opd_serve returns.
+ */
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "actors/rollout/rollout_actor.h"
+#include "actors/scorer/scorer_actor.h"
+#include "actors/server/server_actor.h"
+#include "actors/weights.h"
+#include "core/base/check.h"
+#include "core/env/env.h"
+#include "models/safetensors.h"
+#include "opd/run.h"
+
+enum {
+    SEQUENCES_DEFAULT = 64,
+    SCORE_TOKENS_MIN = 4096, /* packed into one forward pass */
+    LANE_QUEUE = 4,
+    CONTEXT_SIZE = 1024
+};
+
+typedef struct serving {
+    const opd_serve_options *o;
+    opd_model *model;
+    opd_tokenizer *tokenizer;
+    opd_env *env;
+    opd_system *system;
+    opd_signals *signals;
+    opd_slot *weights;
+    opd_kernels *scorer_kernels, *rollout_kernels;
+    opd_roles roles;
+    opd_pid server;
+    uint16_t port;
+} serving;
+
+static void on_stop_signal(void *arg, int signal_number, bool forced) {
+    serving *s = arg;
+    (void)signal_number;
+    if (forced)
+        opd_system_kill(s->system, OPD_ERR_INTERRUPTED);
+    else
+        opd_system_stop(s->system, OPD_OK); /* the ordinary end of a server */
+}
+
+/* The kernel sends SIGTERM when the starting thread ends; it may have ended before we asked. */
+static opd_err follow_parent(void) {
+    if (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0)
+        return opd_fail(OPD_ERR_UNSUPPORTED, "--exit-with-parent: the kernel refuses");
+    if (getppid() == 1) return opd_fail(OPD_ERR_CLOSED, "the starting process is gone already");
+    return OPD_OK;
+}
+
+static opd_err load(serving *s) {
+    OPD_TRY(opd_model_open(s->o->model, NULL, &s->model));
+    OPD_TRY(opd_tokenizer_open(s->o->model, NULL, &s->tokenizer));
+    int32_t known = opd_tokenizer_vocab_size(s->tokenizer);
+    if (known > s->model->config.vocab_size)
+        return opd_fail(OPD_ERR_MISMATCH, "%s: the tokenizer has %d ids, the model %d", s->o->model,
+                        known, s->model->config.vocab_size);
+    return OPD_OK;
+}
+
+static opd_err put_weights(serving *s) {
+    opd_buf *buf;
+    OPD_TRY(opd_slot_create(s->system, &s->weights));
+    OPD_TRY(opd_weights_buf(s->model, NULL, &buf));
+    opd_slot_put(s->weights, buf, 1);
+    opd_buf_release(buf);
+    return OPD_OK;
+}
+
+static opd_err spawn_scorer(serving *s, size_t threads) {
+    opd_lane *lane;
+    uint32_t max_tokens = (uint32_t)s->model->config.max_position;
+    if (max_tokens < SCORE_TOKENS_MIN) max_tokens = SCORE_TOKENS_MIN;
+    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->scorer_kernels));
+    OPD_TRY(opd_lane_open(s->system, "scorer", LANE_QUEUE, &lane));
+    opd_scorer_config scorer = {.model = s->model, .lane = lane, .kernels = s->scorer_kernels,
+                                .max_tokens = max_tokens};
+    return opd_spawn(s->system, &opd_scorer_class, NULL, &scorer, &s->roles.scorer);
+}
+
+static opd_err spawn_rollout(serving *s, size_t threads) {
+    opd_lane *lane;
+    uint32_t slots = s->o->max_sequences > 0 ? (uint32_t)s->o->max_sequences : SEQUENCES_DEFAULT;
+    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->rollout_kernels));
+    OPD_TRY(opd_lane_open(s->system, "rollout", LANE_QUEUE, &lane));
+    opd_rollout_config rollout = {.model = &s->model->config, .kernels = s->rollout_kernels,
+                                  .lane = lane, .weights = s->weights, .roles = &s->roles,
+                                  .slots = slots,
+                                  .max_len = (uint32_t)s->model->config.max_position,
+                                  .requests_max = slots};
+    return opd_spawn(s->system, &opd_rollout_class, NULL, &rollout, &s->roles.rollout);
+}
+
+static opd_err spawn_server(serving *s) {
+    opd_server_config server = {.roles = &s->roles, .env = s->env, .model = &s->model->config,
+                                .tokenizer = s->tokenizer, .model_path = s->o->model,
+                                .host = s->o->host, .port = (uint16_t)s->o->port,
+                                .out_port = &s->port};
+    return opd_spawn(s->system, &opd_server_class, NULL, &server, &s->server);
+}
+
+static opd_err build(serving *s) {
+    size_t threads = s->o->threads > 0 ? (size_t)s->o->threads : 1;
+    opd_system_options system = {.handler_warn_ms = 100};
+    if (s->o->exit_with_parent) OPD_TRY(follow_parent());
+    OPD_TRY(load(s));
+    OPD_TRY(opd_env_uv_create(NULL, &s->env));
+    OPD_TRY(opd_system_create(&system, s->env, &s->system));
+    OPD_TRY(put_weights(s));
+    OPD_TRY(spawn_scorer(s, threads));
+    OPD_TRY(spawn_rollout(s, threads));
+    OPD_TRY(spawn_server(s));
+    if (!s->o->handle_signals) return OPD_OK;
+    return opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals);
+}
+
+static void say_ready(const serving *s) {
+    const char *host = s->o->host != NULL ? s->o->host : "127.0.0.1";
+    bool ipv6 = strchr(host, ':') != NULL;
+    if (s->o->screen == NULL) return;
+    (void)fprintf(s->o->screen, "opd serve: ready on http://%s%s%s:%u\n", ipv6 ? "[" : "", host,
+                  ipv6 ? "]" : "", s->port);
+    (void)fflush(s->o->screen);
+}
+
+/* Takes everything down; `err` and its context are kept. */
+static opd_err tear_down(serving *s, opd_err err) {
+    char context[CONTEXT_SIZE];
+    (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
+    opd_signals_close(s->signals);
+    opd_slot_destroy(s->weights);
+    opd_system_destroy(s->system);
+    opd_kernels_destroy(s->scorer_kernels);
+    opd_kernels_destroy(s->rollout_kernels);
+    opd_err closed = opd_env_destroy(s->env);
+    opd_tokenizer_destroy(s->tokenizer);
+    opd_model_destroy(s->model);
+    return err == OPD_OK ? closed : opd_fail(err, "%s", context);
+}
+
+opd_err opd_serve(const opd_serve_options *options) {
+    serving s = {.o = options};
+    opd_err err = build(&s);
+    if (err == OPD_OK) {
+        say_ready(&s);
+        err = opd_system_run(s.system);
+    }
+    return tear_down(&s, err);
+}
