@@ -1,0 +1,280 @@
+/* teacher_rig.c - see teacher_rig.h. */
+#include "tests/unit/actors/teacher_rig.h"
+
+#include "core/base/check.h"
+#include "transports/sglang.h"
+
+/* ---- the roles ---- */
+
+static opd_err remember_rig(opd_ctx *ctx, void *state, const void *config) {
+    (void)ctx;
+    *(rig **)state = *(rig *const *)config;
+    return OPD_OK;
+}
+
+static void copy_slice(void *to, size_t max, opd_slice from) {
+    CHECK(from.size_bytes <= max);
+    if (from.size_bytes > 0) memcpy(to, opd_slice_data(from), from.size_bytes);
+}
+
+static opd_err batcher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    rig *r = *(rig **)state;
+    opd_scores_fields f;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SCORES, &f));
+    CHECK(f.group < (uint64_t)r->count);
+    rig_sample *s = &r->scores[f.group];
+    CHECK_STR(f.teacher, "tutor");
+    s->times++;
+    s->scored = f.logp.buf != NULL;
+    s->attempts = f.attempts;
+    copy_slice(s->logp, sizeof s->logp, f.logp);
+    copy_slice(s->valid, sizeof s->valid, f.valid);
+    copy_slice(s->topk, sizeof s->topk, f.topk);
+    memcpy(s->reason, f.reason, sizeof s->reason);
+    if (++r->got == r->want) opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err dataset_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    rig *r = *(rig **)state;
+    opd_hold_fields f;
+    (void)ctx;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_HOLD, &f));
+    if (f.hold) r->holds++;
+    else r->releases++;
+    return OPD_OK;
+}
+
+static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    rig *r = *(rig **)state;
+    opd_note_fields f;
+    (void)ctx;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_NOTE, &f));
+    size_t used = strlen(r->notes);
+    (void)snprintf(r->notes + used, sizeof r->notes - used, "%s\n", f.text);
+    return OPD_OK;
+}
+
+int32_t rig_token(const rig *r, int group, uint32_t i) {
+    return (int32_t)((uint32_t)(group * 7 + 3) * (i + 5) % (uint32_t)r->vocab);
+}
+
+static opd_err send_rollout(opd_ctx *ctx, rig *r, opd_link *link, int group) {
+    int32_t ids[RIG_TOKENS_MAX * 2];
+    uint32_t count = r->prompt_len + r->response_len;
+    opd_rollout_fields f = {.group = (uint64_t)group, .prompt_len = r->prompt_len};
+    for (uint32_t i = 0; i < count; i++) ids[i] = rig_token(r, group, i);
+    OPD_TRY(opd_slice_copy(&r->t.memory.alloc, ids, count * sizeof *ids, &f.tokens));
+    opd_err err = opd_message_link_send(ctx, link, OPD_MESSAGE_ROLLOUT, &f);
+    opd_buf_release(f.tokens.buf);
+    return err;
+}
+
+static opd_err source_start(opd_ctx *ctx, void *state, const void *config) {
+    rig *r = *(rig *const *)config;
+    opd_link *link;
+    (void)state;
+    OPD_TRY(opd_link_open(ctx, r->roles.teacher, RIG_SAMPLES_MAX, 1 << 20, &link));
+    for (int group = 0; group < r->count; group++) OPD_TRY(send_rollout(ctx, r, link, group));
+    return OPD_OK;
+}
+
+static const opd_actor_class batcher_class = {.name = "batcher", .state_size = sizeof(rig *),
+                                              .on_start = remember_rig,
+                                              .on_message = batcher_message};
+static const opd_actor_class dataset_class = {.name = "dataset", .state_size = sizeof(rig *),
+                                              .on_start = remember_rig,
+                                              .on_message = dataset_message};
+static const opd_actor_class monitor_class = {.name = "monitor", .state_size = sizeof(rig *),
+                                              .on_start = remember_rig,
+                                              .on_message = monitor_message};
+static const opd_actor_class source_class = {.name = "source", .on_start = source_start};
+
+/* ---- the rig ---- */
+
+void rig_up(rig *r, int count, uint32_t prompt_len, uint32_t response_len, int32_t vocab) {
+    *r = (rig){.count = count, .want = count, .prompt_len = prompt_len,
+               .response_len = response_len, .vocab = vocab};
+    sys_up(&r->t, NULL);
+    CHECK_OK(opd_spawn(r->t.system, &batcher_class, NULL, &r, &r->roles.batcher));
+    CHECK_OK(opd_spawn(r->t.system, &dataset_class, NULL, &r, &r->roles.dataset));
+    CHECK_OK(opd_spawn(r->t.system, &monitor_class, NULL, &r, &r->roles.monitor));
+}
+
+void rig_feed(rig *r) {
+    opd_pid pid;
+    CHECK_OK(opd_spawn(r->t.system, &source_class, NULL, &r, &pid));
+}
+
+opd_err rig_run(rig *r) { return opd_system_run(r->t.system); }
+
+void rig_down(rig *r) {
+    for (int i = 0; i < r->count; i++) CHECK(r->scores[i].times <= 1);
+    sys_down(&r->t);
+}
+
+/* ---- the script ---- */
+
+enum { STALLED_MAX = 64 };
+
+typedef struct player {
+    script *script;
+    opd_ctx *ctx;
+    opd_http_server *server;
+    opd_http_exchange *stalled[STALLED_MAX];
+    int stalled_count;
+    bool stopping;
+    opd_timer reopen;
+    opd_event closed;
+} player;
+
+static void respond_json(opd_http_exchange *exchange, int status, const char *text) {
+    opd_http_respond_text(exchange, status, "application/json", text);
+}
+
+static int group_of(const rig *r, const int32_t *ids, size_t count) {
+    for (int g = 0; g < r->count; g++) {
+        uint32_t i = 0;
+        while (i < count && ids[i] == rig_token(r, g, i)) i++;
+        if (i == count && count == r->prompt_len + r->response_len) return g;
+    }
+    return -1; /* a probe */
+}
+
+static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sglang_generate *q,
+                          script_step step) {
+    float logp[2 * RIG_TOKENS_MAX];
+    const opd_sglang_item *item = &q->items[0];
+    size_t start = (size_t)q->logprob_start, rows = item->count - start;
+    opd_json_writer w;
+    opd_str out;
+    for (size_t i = 0; i < rows; i++) logp[i] = -(float)(item->ids[start + i] + 1) / 100;
+    if (step == STEP_NULLS) logp[2] = (float)NAN;
+    opd_sglang_answer a = {.rid = item->rid, .prompt_count = item->count,
+                           .weight_version = "default", .return_logprob = true,
+                           .finish = step == STEP_ABORT ? OPD_SGLANG_FINISH_ABORT
+                                                        : OPD_SGLANG_FINISH_LENGTH,
+                           .message = "Abort in waiting queue",
+                           .input = {.ids = item->ids + start, .logp = logp,
+                                     .count = step == STEP_SHORT ? rows - 1 : rows}};
+    opd_str_init(&out, &p->script->rig->t.memory.alloc, 1 << 20);
+    opd_json_writer_init(&w, &out, 0);
+    opd_sglang_answer_write(&a, &w);
+    respond_json(exchange, 200, out.data);
+    opd_str_fini(&out);
+}
+
+static void on_closed(void *arg) {
+    player *p = arg;
+    opd_event_post(opd_self_system(p->ctx), &p->closed);
+}
+
+static void play(player *p, opd_http_exchange *exchange, const opd_sglang_generate *q) {
+    script *s = p->script;
+    static const opd_http_header after[] = {{"retry-after", "1"}};
+    int group = group_of(s->rig, q->items[0].ids, q->items[0].count);
+    int turn = group < 0 ? s->step_count : s->seen[group]++;
+    script_step step = group < 0 ? STEP_OK
+                                 : s->steps[turn < s->step_count ? turn : s->step_count - 1];
+    if (s->generates < 256)
+        (void)snprintf(s->rids[s->generates], sizeof s->rids[0], "%.60s", q->items[0].rid);
+    s->generates++;
+    switch (step) {
+    case STEP_500: respond_json(exchange, 500, "{\"error\":{\"message\":\"boom\"}}"); return;
+    case STEP_400: respond_json(exchange, 400, "{\"error\":{\"message\":\"too long\"}}"); return;
+    case STEP_503_AFTER:
+        opd_http_respond_headers(exchange, 503, after, 1, (opd_slice){.buf = NULL});
+        return;
+    case STEP_GARBAGE: respond_json(exchange, 200, "{\"meta_info\": oops"); return;
+    case STEP_CLOSE:
+    case STEP_STALL:
+        CHECK(p->stalled_count < STALLED_MAX);
+        p->stalled[p->stalled_count++] = exchange;
+        if (step == STEP_STALL || p->server == NULL) return;
+        opd_http_server_close(p->server, 0, on_closed, p);
+        p->server = NULL;
+        return;
+    default: answer_scores(p, exchange, q, step);
+    }
+}
+
+static void on_exchange(void *arg, opd_http_exchange *exchange) {
+    player *p = arg;
+    script *s = p->script;
+    if (strcmp(opd_http_exchange_path(exchange), "/model_info") == 0) {
+        s->infos++;
+        respond_json(exchange, s->info_status == 0 ? 200 : s->info_status,
+                     s->info != NULL ? s->info : "{\"vocab_size\": 50, \"eos_token_id\": 2}");
+        return;
+    }
+    opd_sglang_generate q;
+    opd_sglang_limits limits = {.vocab_size = s->rig->vocab, .context_size = 1000};
+    CHECK_STR(opd_http_exchange_path(exchange), "/generate");
+    CHECK_OK(opd_sglang_generate_read(opd_http_exchange_body(exchange),
+                                      opd_http_exchange_body_size(exchange), &limits,
+                                      &s->rig->t.memory.alloc, &q));
+    play(p, exchange, &q);
+    opd_sglang_generate_fini(&q);
+}
+
+static opd_err listen_on(player *p, uint16_t port) {
+    opd_http_server_options options = {.alloc = &p->script->rig->t.memory.alloc,
+                                       .env = p->script->rig->t.env, .port = port};
+    OPD_TRY(opd_http_server_create(&options, on_exchange, p, &p->server));
+    p->script->port = opd_http_server_port(p->server);
+    return OPD_OK;
+}
+
+static void release_stalled(player *p) {
+    for (int i = 0; i < p->stalled_count; i++)
+        opd_http_respond_text(p->stalled[i], 500, NULL, "");
+    p->stalled_count = 0;
+}
+
+static opd_err deliver_closed(opd_ctx *ctx, void *state, opd_event *event) {
+    player *p = state;
+    (void)event;
+    release_stalled(p);
+    if (p->stopping) opd_exit(ctx, OPD_OK);
+    else return opd_timer_start_after(&p->reopen, 500000000);
+    return OPD_OK;
+}
+
+static opd_err on_reopen(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)ctx;
+    (void)timer;
+    player *p = state;
+    return listen_on(p, p->script->port);
+}
+
+static opd_err player_start(opd_ctx *ctx, void *state, const void *config) {
+    player *p = state;
+    p->script = *(script *const *)config;
+    p->ctx = ctx;
+    p->closed.to = opd_self(ctx);
+    p->closed.deliver = deliver_closed;
+    opd_timer_init(&p->reopen, ctx, on_reopen);
+    return listen_on(p, 0);
+}
+
+static opd_err player_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
+    player *p = state;
+    if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
+    p->stopping = true;
+    opd_timer_stop(&p->reopen);
+    if (p->server == NULL) return OPD_OK;
+    opd_http_server_close(p->server, 0, on_closed, p);
+    p->server = NULL;
+    opd_stop_defer(ctx);
+    return OPD_OK;
+}
+
+static const opd_actor_class player_class = {.name = "script", .state_size = sizeof(player),
+                                             .on_start = player_start,
+                                             .on_signal = player_signal};
+
+void script_up(script *s, rig *r) {
+    opd_pid pid;
+    s->rig = r;
+    CHECK_OK(opd_spawn(r->t.system, &player_class, NULL, &s, &pid));
+}

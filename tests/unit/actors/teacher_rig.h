@@ -1,0 +1,83 @@
+/* teacher_rig.h - a small run around one teacher actor, for tests: a source of rollouts, a
+ * batcher that records SCORES, a dataset that records HOLD, a monitor that records notes.
+ *
+ * Usage: rig_up; spawn servers; spawn the teacher into rig.roles.teacher; rig_feed; rig_run;
+ * check rig.scores; rig_down. The run ends when `want` SCORES are there (or the system stops).
+ */
+#ifndef OPD_TESTS_UNIT_ACTORS_TEACHER_RIG_H
+#define OPD_TESTS_UNIT_ACTORS_TEACHER_RIG_H
+
+#include "actors/messages.h"
+#include "actors/roles.h"
+#include "tests/support/sys_test.h"
+#include "transports/http.h"
+
+enum { RIG_SAMPLES_MAX = 64, RIG_TOKENS_MAX = 64, RIG_TOPK_MAX = 4 };
+
+typedef struct rig_sample {
+    int times; /* SCORES received */
+    bool scored; /* with log-probs */
+    uint32_t attempts;
+    float logp[RIG_TOKENS_MAX];
+    uint8_t valid[RIG_TOKENS_MAX];
+    int32_t topk[RIG_TOKENS_MAX * RIG_TOPK_MAX];
+    char reason[OPD_MESSAGE_TEXT_SIZE];
+} rig_sample;
+
+typedef struct rig {
+    opd_test_sys t;
+    opd_roles roles;
+    int want, got;
+    rig_sample scores[RIG_SAMPLES_MAX]; /* by group */
+    int holds, releases;
+    char notes[4096];
+    /* the samples */
+    int count;
+    uint32_t prompt_len, response_len;
+    int32_t vocab;
+} rig;
+
+void rig_up(rig *r, int count, uint32_t prompt_len, uint32_t response_len, int32_t vocab);
+
+/* Token i of sample `group`. */
+int32_t rig_token(const rig *r, int group, uint32_t i);
+
+/* Spawns the source, which sends all rollouts at once. */
+void rig_feed(rig *r);
+
+/* Runs to the end. */
+opd_err rig_run(rig *r);
+void rig_down(rig *r);
+
+/* ---- a teacher that plays a script ---- */
+
+typedef enum script_step {
+    STEP_OK,         /* right scores: -(id + 1) / 100        */
+    STEP_500,
+    STEP_503_AFTER,  /* with Retry-After: 1                  */
+    STEP_400,
+    STEP_SHORT,      /* a row too few                        */
+    STEP_ABORT,      /* 200, finish_reason abort             */
+    STEP_NULLS,      /* the second response token is null    */
+    STEP_GARBAGE,    /* 200, no JSON                         */
+    STEP_STALL,      /* no answer                            */
+    STEP_CLOSE       /* the server goes away, back in 0.5 s  */
+} script_step;
+
+typedef struct script {
+    rig *rig;
+    script_step steps[16]; /* of the n-th /generate of a sample; the last one repeats */
+    int step_count;
+    uint16_t port;
+    int info_status;       /* of /model_info; 0: 200          */
+    const char *info;      /* its body; NULL: as our server   */
+    /* seen */
+    int generates, infos;
+    int seen[RIG_SAMPLES_MAX];
+    char rids[256][64];
+} script;
+
+/* Spawns the server; script->port is set. */
+void script_up(script *s, rig *r);
+
+#endif

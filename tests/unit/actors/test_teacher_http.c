@@ -1,0 +1,268 @@
+/* test_teacher_http.c - the HTTP teacher against a server that misbehaves by script: exactly one
+ * SCORES for every ROLLOUT, whatever happens, and never a number that no server gave. */
+#include "actors/teacher/teacher_http.h"
+#include "tests/unit/actors/teacher_rig.h"
+
+typedef struct bench {
+    rig rig;
+    script script;
+    char url[64];
+    opd_config_teacher teacher;
+    opd_teacher_http_config config;
+} bench;
+
+/* A bench with `count` samples of 4 + 5 tokens and a quick, patient teacher. */
+static void bench_up(bench *b, int count, const script_step *steps, int step_count) {
+    memset(b, 0, sizeof *b);
+    rig_up(&b->rig, count, 4, 5, 50);
+    memcpy(b->script.steps, steps, (size_t)step_count * sizeof *steps);
+    b->script.step_count = step_count;
+    script_up(&b->script, &b->rig);
+    (void)snprintf(b->url, sizeof b->url, "http://127.0.0.1:%u/generate", b->script.port);
+    b->teacher = (opd_config_teacher){
+        .name = "tutor", .url = b->url, .path = "", .timeout_s = 5, .deadline_s = 30,
+        .connect_timeout_s = 2, .max_inflight = 8, .retries = 3, .backoff_ms = 10,
+        .backoff_max_ms = 50, .start_timeout_s = 5};
+    b->config = (opd_teacher_http_config){
+        .roles = &b->rig.roles, .env = b->rig.t.env, .alloc = &b->rig.t.memory.alloc,
+        .teacher = &b->teacher, .teacher_lost_s = 20, .temperature = 1, .vocab_size = 50,
+        .bos_id = 1, .eos_id = 2, .tokenizer_hash = "", .window_msgs = 16,
+        .window_bytes = 1 << 20};
+}
+
+static void bench_start(bench *b) {
+    CHECK_OK(opd_spawn(b->rig.t.system, &opd_teacher_http_class, NULL, &b->config,
+                       &b->rig.roles.teacher));
+    rig_feed(&b->rig);
+}
+
+#define BENCH(b, count, ...)                                                             \
+    static bench b;                                                                      \
+    do {                                                                                 \
+        const script_step steps_[] = {__VA_ARGS__};                                      \
+        bench_up(&b, count, steps_, (int)(sizeof steps_ / sizeof steps_[0]));            \
+    } while (0)
+
+/* Every sample has its right scores, all valid, after this many attempts. */
+static void check_scored(const bench *b, uint32_t attempts) {
+    CHECK_INT(b->rig.got, b->rig.count);
+    for (int g = 0; g < b->rig.count; g++) {
+        const rig_sample *s = &b->rig.scores[g];
+        CHECK_INT(s->times, 1);
+        CHECK(s->scored);
+        CHECK_STR(s->reason, "");
+        CHECK_INT(s->attempts, attempts);
+        for (uint32_t i = 0; i < b->rig.response_len; i++) {
+            int32_t id = rig_token(&b->rig, g, b->rig.prompt_len + i);
+            CHECK_INT(s->valid[i], 1);
+            CHECK(s->logp[i] == -(float)(id + 1) / 100);
+        }
+    }
+}
+
+static void check_refused(const bench *b, uint32_t attempts, const char *reason) {
+    CHECK_INT(b->rig.got, b->rig.count);
+    for (int g = 0; g < b->rig.count; g++) {
+        const rig_sample *s = &b->rig.scores[g];
+        CHECK_INT(s->times, 1);
+        CHECK(!s->scored);
+        CHECK_INT(s->attempts, attempts);
+        CHECK_CONTAINS(s->reason, reason);
+    }
+}
+
+/* No two attempts share a rid, none is a prefix of another: all have one width. */
+static void check_rids(const bench *b) {
+    for (int i = 0; i < b->script.generates; i++) {
+        CHECK_INT(strlen(b->script.rids[i]), strlen(b->script.rids[0]));
+        for (int j = 0; j < i; j++) CHECK(strcmp(b->script.rids[i], b->script.rids[j]) != 0);
+    }
+}
+
+TEST(every_rollout_is_scored) {
+    BENCH(b, 40, STEP_OK);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_scored(&b, 1);
+    CHECK_INT(b.script.generates, 40);
+    CHECK_INT(b.rig.holds, 0);
+    check_rids(&b);
+    rig_down(&b.rig);
+}
+
+TEST(server_errors_are_tried_again) {
+    BENCH(b, 10, STEP_500, STEP_500, STEP_OK);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_scored(&b, 3);
+    check_rids(&b);
+    rig_down(&b.rig);
+}
+
+TEST(retries_end) {
+    BENCH(b, 10, STEP_500);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_refused(&b, 4, "boom"); /* one attempt and three retries */
+    CHECK_INT(b.script.generates, 40);
+    rig_down(&b.rig);
+}
+
+TEST(retry_after_is_honoured) {
+    BENCH(b, 5, STEP_503_AFTER, STEP_OK);
+    bench_start(&b);
+    uint64_t began = opd_env_now_ns(b.rig.t.env);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK((opd_env_now_ns(b.rig.t.env) - began) / 1000000 >= 990);
+    check_scored(&b, 2);
+    rig_down(&b.rig);
+}
+
+TEST(a_client_error_is_not_repeated) {
+    BENCH(b, 10, STEP_400);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_refused(&b, 1, "too long");
+    rig_down(&b.rig);
+}
+
+TEST(an_invalid_answer_is_asked_for_once_more) {
+    BENCH(b, 5, STEP_SHORT, STEP_OK);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_scored(&b, 2);
+    rig_down(&b.rig);
+}
+
+TEST(two_short_answers_are_the_end) {
+    BENCH(b, 5, STEP_SHORT);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_refused(&b, 2, "invalid answer");
+    rig_down(&b.rig);
+}
+
+TEST(an_abort_with_200_is_no_score) {
+    BENCH(b, 5, STEP_ABORT);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_refused(&b, 2, "Abort in waiting queue");
+    rig_down(&b.rig);
+}
+
+TEST(garbage_with_200_is_no_score) {
+    BENCH(b, 5, STEP_GARBAGE);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_refused(&b, 2, "invalid answer");
+    rig_down(&b.rig);
+}
+
+TEST(a_null_is_one_invalid_token) {
+    BENCH(b, 5, STEP_NULLS);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    for (int g = 0; g < 5; g++) {
+        const rig_sample *s = &b.rig.scores[g];
+        CHECK(s->scored);
+        for (uint32_t i = 0; i < 5; i++) CHECK_INT(s->valid[i], i == 1 ? 0 : 1);
+        CHECK(s->logp[1] == 0);
+    }
+    rig_down(&b.rig);
+}
+
+TEST(a_stall_ends_with_the_deadline) {
+    BENCH(b, 10, STEP_STALL);
+    b.teacher.timeout_s = 0.3;
+    b.teacher.deadline_s = 0.7;
+    b.teacher.retries = 100;
+    bench_start(&b);
+    uint64_t began = opd_env_now_ns(b.rig.t.env);
+    CHECK_OK(rig_run(&b.rig));
+    uint64_t took_ms = (opd_env_now_ns(b.rig.t.env) - began) / 1000000;
+    CHECK(took_ms >= 690 && took_ms < 3000);
+    CHECK_INT(b.rig.got, 10);
+    for (int g = 0; g < 10; g++) {
+        CHECK(!b.rig.scores[g].scored);
+        CHECK_CONTAINS(b.rig.scores[g].reason, "deadline");
+    }
+    rig_down(&b.rig);
+}
+
+/* The server disappears with samples under way and is back half a second later. */
+TEST(a_loss_is_waited_out) {
+    BENCH(b, 20, STEP_CLOSE, STEP_OK);
+    b.teacher.retries = 0; /* a loss must not use up an attempt */
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK_INT(b.rig.got, 20);
+    for (int g = 0; g < 20; g++) CHECK(b.rig.scores[g].scored);
+    CHECK(b.rig.holds >= 1);
+    CHECK(b.rig.releases >= 1);
+    CHECK_CONTAINS(b.rig.notes, "is lost");
+    CHECK_CONTAINS(b.rig.notes, "answers again");
+    rig_down(&b.rig);
+}
+
+TEST(a_teacher_that_stays_away_stops_the_run) {
+    BENCH(b, 5, STEP_500);
+    b.config.teacher_lost_s = 0.5;
+    b.teacher.retries = 1000;
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_TEACHER_LOST);
+    CHECK_CONTAINS(opd_err_context(), "tutor");
+    CHECK_INT(b.rig.got, 0);
+    rig_down(&b.rig);
+}
+
+TEST(nobody_there_at_start) {
+    BENCH(b, 3, STEP_OK);
+    b.teacher.url = "http://127.0.0.1:1";
+    b.teacher.start_timeout_s = 0.5;
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_REFUSED);
+    CHECK_CONTAINS(opd_err_context(), "127.0.0.1:1");
+    CHECK_INT(b.rig.got, 0);
+    rig_down(&b.rig);
+}
+
+TEST(another_vocabulary_is_refused) {
+    BENCH(b, 3, STEP_OK);
+    b.script.info = "{\"vocab_size\": 51}";
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_MISMATCH);
+    CHECK_CONTAINS(opd_err_context(), "51 against 50");
+    CHECK_INT(b.script.generates, 0);
+    rig_down(&b.rig);
+}
+
+TEST(another_tokenizer_is_refused) {
+    BENCH(b, 3, STEP_OK);
+    b.config.tokenizer_hash = "0123456789abcdef";
+    b.script.info = "{\"vocab_size\": 50, \"tokenizer_hash\": \"fedcba9876543210\"}";
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_MISMATCH);
+    CHECK_CONTAINS(opd_err_context(), "tokenizer_hash");
+    rig_down(&b.rig);
+}
+
+TEST(a_temperature_it_cannot_score_at_is_refused) {
+    BENCH(b, 3, STEP_OK);
+    b.config.temperature = 0.7;
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_UNSUPPORTED);
+    CHECK_CONTAINS(opd_err_context(), "0.7");
+    rig_down(&b.rig);
+}
+
+TEST(a_silent_server_is_probed_with_a_score) {
+    BENCH(b, 3, STEP_OK);
+    b.script.info_status = 404;
+    b.script.info = "{\"object\":\"error\",\"message\":\"Not Found\"}";
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_scored(&b, 1);
+    CHECK_INT(b.script.generates, 4);
+    CHECK_CONTAINS(b.rig.notes, "does not tell its vocabulary size");
+    rig_down(&b.rig);
+}
