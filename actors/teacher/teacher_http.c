@@ -165,6 +165,7 @@ static opd_err take_answer(opd__teacher *self, sample *s, const opd_endpoint_cal
     *out_verdict = OPD_TEACHER_RETRY;
     if (err == OPD_OK) {
         opd__teacher_answered(self);
+        s->base.scores.reason[0] = '\0'; /* of an attempt before */
         *out_verdict = OPD_TEACHER_READ;
         return finish(self, s);
     }
