@@ -1,90 +1,71 @@
-/* actors/dataset/arithmetic.h - the quickstart's task: arithmetic with written-out steps.
+/* actors/dataset/arithmetic.h - the quickstart's task: written addition, column by column.
  *
- * A problem is a chain of additions and subtractions, "47+85-23=". Problems are drawn by seed,
- * all different, and cut into named splits, so that splits are disjoint by construction. Each
- * row is a JSON line with "prompt", "response" and "label"; the response writes the steps out in
- * one of three styles and ends in "#### " and the result:
- *   CHAIN     47+85=132 / 132-23=109            (a slash stands for a line break)
- *   REWRITE   132-23 / =109
- *   COLUMNS   of 47+85: 7+5+0=12 / 4+8+1=13     (digits and carry, least digit first)
- * The formats live in opd_problem_format alone.
+ * A problem is the sum of two numbers of `digits` digits; the response works it out from the
+ * units up, each line the two digits, the carry that comes in and the column's two-digit sum:
+ *   {"prompt": "4712+2589=", "response": "2+9+0=11\n1+8+1=10\n7+5+1=13\n4+2+1=07\n#### 7301",
+ *    "label": "7301"}
+ * A split may begin with easy problems: those where no column's two digits sum to more than a
+ * bound. That is how the quickstart's student meets only a part of the digit pairs in its
+ * fine-tuning and has the rest to learn from its teacher.
  *
- * Invariants: problem i of a seed does not depend on how many are drawn after it; no
- * intermediate result is negative.
+ * Invariants: all problems of a generator are different, so its splits are disjoint by
+ * construction; problem i of a seed does not depend on how many are drawn after it.
  * Thread: any. Memory: the generator's table belongs to it and is freed by destroy.
  */
 #ifndef OPD_ACTORS_DATASET_ARITHMETIC_H
 #define OPD_ACTORS_DATASET_ARITHMETIC_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "opd/alloc.h"
 #include "opd/err.h"
 
-#define OPD_PROBLEM_TERMS_MAX 8
-#define OPD_PROBLEM_TERM_MAX 999999u
+enum {
+    OPD_PROBLEM_DIGITS_MAX = 8,
+    OPD_PROBLEM_COLUMN_SUM_MAX = 18 /* 9 + 9: every problem */
+};
 
-typedef enum opd_problem_style {
-    OPD_PROBLEM_CHAIN,
-    OPD_PROBLEM_REWRITE,
-    OPD_PROBLEM_COLUMNS /* sums of two terms only */
-} opd_problem_style;
-
-typedef struct opd_arithmetic_config {
-    uint64_t seed;
-    opd_problem_style style;
-    uint32_t terms_min, terms_max; /* 2 .. OPD_PROBLEM_TERMS_MAX                  */
-    uint32_t first_min, first_max; /* of the first term, 0 .. OPD_PROBLEM_TERM_MAX */
-    uint32_t other_min, other_max; /* of the other terms, likewise                 */
-    bool minus;                    /* signs are + and - at random, else + only     */
-} opd_arithmetic_config;
-
-/* One problem: terms[0] (+|-) terms[1] ... ; signs[0] is '+'. */
+/* One problem: a + b. */
 typedef struct opd_problem {
-    uint32_t term_count;
-    uint32_t terms[OPD_PROBLEM_TERMS_MAX];
-    char signs[OPD_PROBLEM_TERMS_MAX];
+    uint32_t a, b;
 } opd_problem;
 
 typedef struct opd_problem_text {
-    char prompt[96];
-    char response[384];
-    char label[24];
+    char prompt[32];
+    char response[128];
+    char label[16];
 } opd_problem_text;
 
 typedef struct opd_arithmetic opd_arithmetic;
 
-/* The task of the quickstart, under a seed of one's own. */
-opd_arithmetic_config opd_arithmetic_quickstart(uint64_t seed);
-
-/* A generator. OPD_ERR_INVALID for ranges outside the above, COLUMNS with other than sums of
- * two terms; OPD_ERR_NOMEM. */
-OPD_MUST_CHECK opd_err opd_arithmetic_create(const opd_alloc *alloc,
-                                             const opd_arithmetic_config *config,
-                                             opd_arithmetic **out_generator);
+/* A generator of sums of two numbers of `digits` digits (1 .. OPD_PROBLEM_DIGITS_MAX).
+ * Errors: INVALID, NOMEM. */
+OPD_MUST_CHECK opd_err opd_arithmetic_create(const opd_alloc *alloc, uint64_t seed,
+                                             uint32_t digits, opd_arithmetic **out_generator);
 
 /* Frees the generator. NULL is legal. */
 void opd_arithmetic_destroy(opd_arithmetic *generator);
 
-/* The next problem, different from all before. OPD_ERR_LIMIT when the ranges hold no more new
- * ones (1,000 draws in a row were old). OPD_ERR_NOMEM. */
-OPD_MUST_CHECK opd_err opd_arithmetic_next(opd_arithmetic *generator, opd_problem *out_problem);
+/* The next problem, different from all before, with no column's digits summing to more than
+ * column_sum_max. Errors: LIMIT (10,000 draws in a row brought none), NOMEM. */
+OPD_MUST_CHECK opd_err opd_arithmetic_next(opd_arithmetic *generator, uint32_t column_sum_max,
+                                           opd_problem *out_problem);
 
-/* THE formats: prompt, worked response and label of a problem. */
-void opd_problem_format(const opd_problem *problem, opd_problem_style style,
-                        opd_problem_text *out_text);
+/* The format: prompt, worked response and label of a problem. */
+void opd_problem_format(const opd_problem *problem, opd_problem_text *out_text);
 
 typedef struct opd_arithmetic_split {
-    const char *path; /* file to write */
-    size_t count;     /* rows          */
+    const char *path;         /* file to write                        */
+    size_t count;             /* rows                                 */
+    size_t easy_first;        /* of these, easy ones at the start     */
+    uint32_t easy_column_sum; /* largest column sum of an easy problem */
 } opd_arithmetic_split;
 
 /* Writes the splits one after another from one stream of distinct problems, each file
  * atomically; existing files are replaced. Errors of the generator and of the files. */
-OPD_MUST_CHECK opd_err opd_arithmetic_write(const opd_alloc *alloc,
-                                            const opd_arithmetic_config *config,
-                                            const opd_arithmetic_split *splits, size_t split_count);
+OPD_MUST_CHECK opd_err opd_arithmetic_write(const opd_alloc *alloc, uint64_t seed,
+                                            uint32_t digits, const opd_arithmetic_split *splits,
+                                            size_t split_count);
 
 #endif

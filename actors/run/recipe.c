@@ -82,10 +82,14 @@ static opd_err run_arithmetic(recipe *r, const opd_config_stage *stage) {
     if (err == OPD_OK) err = opd_dir_make(dir);
     for (size_t i = 0; i < a->split_count; i++) {
         split_path(r, stage->name, a->splits[i].name, paths[i]);
-        splits[i] = (opd_arithmetic_split){.path = paths[i], .count = (size_t)a->splits[i].count};
+        splits[i] = (opd_arithmetic_split){
+            .path = paths[i], .count = (size_t)a->splits[i].count,
+            .easy_first = i == 0 ? (size_t)a->easy_first : 0,
+            .easy_column_sum = (uint32_t)a->easy_column_sum};
     }
-    opd_arithmetic_config config = opd_arithmetic_quickstart((uint64_t)a->seed);
-    if (err == OPD_OK) err = opd_arithmetic_write(NULL, &config, splits, a->split_count);
+    if (err == OPD_OK)
+        err = opd_arithmetic_write(NULL, (uint64_t)a->seed, (uint32_t)a->digits, splits,
+                                   a->split_count);
     opd_mem_free(NULL, paths);
     return err;
 }

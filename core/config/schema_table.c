@@ -162,6 +162,9 @@ const opd__key opd__keys[] = {
     BOOL("eval.require_disjoint", STAGE(eval.require_disjoint), "true", "Refuse a held-out problem that is also a training problem."),
 
     INT_FROM("arithmetic.seed", STAGE(arithmetic.seed), "run.seed", 0, SEED_MAX, "", "Seed of the generated problems."),
+    INT("arithmetic.digits", STAGE(arithmetic.digits), "4", 1, 8, "digits", "Of each of the two numbers that are added."),
+    INT("arithmetic.easy_first", STAGE(arithmetic.easy_first), "0", 0, 100000000, "problems", "Rows at the start of the first file that hold easy problems only."),
+    INT("arithmetic.easy_column_sum", STAGE(arithmetic.easy_column_sum), "14", 2, 18, "", "Largest sum of the two digits of a column in an easy problem."),
     INT("arithmetic.splits.*", offsetof(opd_config_split, count), "0", 1, 100000000, "problems", "A file of this many problems; all files are disjoint."),
 };
 const size_t opd__key_count = OPD_COUNTOF(opd__keys);

@@ -230,6 +230,9 @@ typedef struct opd_config_split {
 
 typedef struct opd_config_arithmetic {
     int64_t seed; /* derived: run.seed */
+    int64_t digits;          /* of each of the two numbers                       */
+    int64_t easy_first;      /* rows of the first split that are easy problems   */
+    int64_t easy_column_sum; /* largest sum of a column's two digits in those    */
     size_t split_count;
     opd_config_split splits[OPD_CONFIG_SPLITS_MAX]; /* disjoint, in this order */
 } opd_config_arithmetic;

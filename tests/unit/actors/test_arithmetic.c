@@ -1,66 +1,46 @@
-/* test_arithmetic.c - generated problems: the format, the truth of every step, distinctness,
- * disjoint splits, and that a seed is a data set. */
+/* test_arithmetic.c - generated problems: the format, the truth of every line, distinctness,
+ * disjoint splits, easy splits, and that a seed is a data set. */
 #include <unistd.h>
 
 #include "actors/dataset/arithmetic.h"
 #include "actors/dataset/jsonl.h"
 #include "actors/reward/math.h"
-#include "core/base/file.h"
 #include "tests/support/test.h"
 
-static const opd_arithmetic_config EASY = {.seed = 1, .terms_min = 2, .terms_max = 4,
-                                           .first_min = 0, .first_max = 999, .other_min = 1,
-                                           .other_max = 999, .minus = true};
-
-static const opd_problem CHAIN = {3, {47, 85, 23}, {'+', '+', '-'}};
-
-TEST(each_style_writes_every_step) {
-    opd_problem sum = {2, {4619, 387}, {'+', '+'}};
+TEST(every_column_is_written) {
     opd_problem_text text;
-    opd_problem_format(&CHAIN, OPD_PROBLEM_CHAIN, &text);
-    CHECK_STR(text.prompt, "47+85-23=");
-    CHECK_STR(text.response, "47+85=132\n132-23=109\n#### 109");
-    CHECK_STR(text.label, "109");
-    opd_problem_format(&CHAIN, OPD_PROBLEM_REWRITE, &text);
-    CHECK_STR(text.response, "132-23\n=109\n#### 109");
-    opd_problem_format(&sum, OPD_PROBLEM_COLUMNS, &text);
-    CHECK_STR(text.prompt, "4619+387=");
-    CHECK_STR(text.response, "9+7+0=16\n1+8+1=10\n6+3+1=10\n4+0+1=05\n#### 5006");
+    opd_problem_format(&(opd_problem){4712, 2589}, &text);
+    CHECK_STR(text.prompt, "4712+2589=");
+    CHECK_STR(text.response, "2+9+0=11\n1+8+1=10\n7+5+1=13\n4+2+1=07\n#### 7301");
+    CHECK_STR(text.label, "7301");
+    opd_problem_format(&(opd_problem){99999999, 99999999}, &text);
+    CHECK_STR(text.label, "199999998");
+    CHECK_CONTAINS(text.response, "9+9+1=19\n#### 199999998");
 }
 
-TEST(the_longest_problem_fits) {
-    opd_problem problem = {.term_count = OPD_PROBLEM_TERMS_MAX};
-    for (int i = 0; i < OPD_PROBLEM_TERMS_MAX; i++) {
-        problem.terms[i] = OPD_PROBLEM_TERM_MAX;
-        problem.signs[i] = '+';
-    }
-    opd_problem_text text;
-    opd_problem_format(&problem, OPD_PROBLEM_CHAIN, &text);
-    CHECK_STR(text.label, "7999992");
-    CHECK_CONTAINS(text.response, "6999993+999999=7999992\n#### 7999992");
-    opd_problem_format(&problem, OPD_PROBLEM_REWRITE, &text);
-    CHECK_CONTAINS(text.response, "=6999993+999999\n=7999992\n#### 7999992");
-}
-
-/* An independent reading of the prompt gives the label; responses are right by our reward. */
+/* An independent reading of prompt and response agrees with the label. */
 TEST(problems_are_true_and_within_their_ranges) {
     opd_arithmetic *generator;
-    CHECK_OK(opd_arithmetic_create(NULL, &EASY, &generator));
+    CHECK_OK(opd_arithmetic_create(NULL, 1, 4, &generator));
     for (int i = 0; i < 2000; i++) {
         opd_problem problem;
         opd_problem_text text;
-        CHECK_OK(opd_arithmetic_next(generator, &problem));
-        opd_problem_format(&problem, (opd_problem_style)(i % 2), &text);
-        long value = 0, terms = 0;
-        for (char *at = text.prompt; *at != '='; terms++) {
-            char sign = terms > 0 ? *at++ : '+';
-            long term = strtol(at, &at, 10);
-            CHECK(term >= 0 && term <= 999);
-            value += sign == '-' ? -term : term;
-            CHECK(value >= 0);
+        CHECK_OK(opd_arithmetic_next(generator, i % 2 ? 18 : 11, &problem));
+        opd_problem_format(&problem, &text);
+        char *at;
+        long a = strtol(text.prompt, &at, 10), b = strtol(at, &at, 10);
+        CHECK(a >= 1000 && a <= 9999 && b >= 1000 && b <= 9999 && *at == '=');
+        CHECK_INT(strtol(text.label, NULL, 10), a + b);
+        long place = 1, value = 0, last = 0;
+        for (const char *line = text.response; *line != '#'; line += 9, place *= 10) {
+            int x, y, carry, sum;
+            CHECK_INT(sscanf(line, "%1d+%1d+%1d=%2d\n", &x, &y, &carry, &sum), 4);
+            CHECK_INT(sum, x + y + carry);
+            CHECK(i % 2 || x + y <= 11);
+            value += sum % 10 * place;
+            last = sum / 10;
         }
-        CHECK(terms >= 2 && terms <= 4);
-        CHECK_INT(strtol(text.label, NULL, 10), value);
+        CHECK_INT(value + last * place, a + b);
         CHECK_NEAR(opd_reward_math(text.response, strlen(text.response), text.label,
                                    strlen(text.label)), 1, 0);
     }
@@ -73,10 +53,10 @@ TEST(splits_are_distinct_disjoint_and_reproducible) {
     char paths[3][64];
     for (int i = 0; i < 3; i++)
         (void)snprintf(paths[i], sizeof paths[i], "arithmetic-%d-%d.jsonl", (int)getpid(), i);
-    opd_arithmetic_split splits[] = {{paths[0], 700}, {paths[1], 300}};
-    CHECK_OK(opd_arithmetic_write(NULL, &EASY, splits, 2));
-    opd_arithmetic_split again[] = {{paths[2], 700}};
-    CHECK_OK(opd_arithmetic_write(NULL, &EASY, again, 1));
+    opd_arithmetic_split splits[] = {{paths[0], 700, 50, 11}, {paths[1], 300, 0, 0}};
+    CHECK_OK(opd_arithmetic_write(NULL, 1, 2, splits, 2));
+    opd_arithmetic_split again[] = {{paths[2], 700, 50, 11}};
+    CHECK_OK(opd_arithmetic_write(NULL, 1, 2, again, 1));
     opd_jsonl *sets[3];
     for (int i = 0; i < 3; i++) {
         CHECK_OK(opd_jsonl_load(NULL, paths[i], &KEYS, &sets[i]));
@@ -87,41 +67,32 @@ TEST(splits_are_distinct_disjoint_and_reproducible) {
     CHECK_INT(sets[1]->count, 300);
     CHECK_OK(opd_jsonl_check_disjoint(NULL, sets[0], sets[1]));
     CHECK_ERR(opd_jsonl_check_disjoint(NULL, sets[0], sets[2]), OPD_ERR_MISMATCH);
+    for (size_t i = 0; i < 50; i++) {
+        int a, b;
+        CHECK_INT(sscanf(sets[0]->rows[i].prompt, "%d+%d=", &a, &b), 2);
+        CHECK(a % 10 + b % 10 <= 11 && a / 10 + b / 10 <= 11);
+    }
     for (size_t i = 0; i < 700; i++)
         CHECK_STR(sets[0]->rows[i].prompt, sets[2]->rows[i].prompt);
     for (int i = 0; i < 3; i++) opd_jsonl_destroy(sets[i]);
 }
 
 TEST(running_out_of_problems_is_an_error) {
-    opd_arithmetic_config tiny = {.seed = 1, .terms_min = 2, .terms_max = 2, .first_max = 9,
-                                  .other_max = 9, .minus = true};
     opd_arithmetic *generator;
     opd_problem problem;
     opd_err err = OPD_OK;
     int drawn = 0;
-    CHECK_OK(opd_arithmetic_create(NULL, &tiny, &generator));
-    while ((err = opd_arithmetic_next(generator, &problem)) == OPD_OK) drawn++;
+    CHECK_OK(opd_arithmetic_create(NULL, 1, 1, &generator));
+    while ((err = opd_arithmetic_next(generator, 18, &problem)) == OPD_OK) drawn++;
     CHECK_ERR(err, OPD_ERR_LIMIT);
-    CHECK_INT(drawn, 100 + 55); /* a+b: 100, a-b with b <= a: 55 */
+    CHECK_INT(drawn, 81); /* 1..9 + 1..9 */
     opd_arithmetic_destroy(generator);
 }
 
-TEST(ranges_are_checked) {
+TEST(digits_are_checked) {
     opd_arithmetic *generator;
-    opd_arithmetic_config config = EASY;
-    config.terms_min = 1;
-    CHECK_ERR(opd_arithmetic_create(NULL, &config, &generator), OPD_ERR_INVALID);
-    config = EASY;
-    config.other_max = OPD_PROBLEM_TERM_MAX + 1;
-    CHECK_ERR(opd_arithmetic_create(NULL, &config, &generator), OPD_ERR_INVALID);
-    config = EASY;
-    config.style = OPD_PROBLEM_COLUMNS;
-    CHECK_ERR(opd_arithmetic_create(NULL, &config, &generator), OPD_ERR_INVALID);
-    config.minus = false;
-    config.terms_max = 2;
-    CHECK_OK(opd_arithmetic_create(NULL, &config, &generator));
-    opd_arithmetic_destroy(generator);
-    config = opd_arithmetic_quickstart(3);
-    CHECK_OK(opd_arithmetic_create(NULL, &config, &generator));
+    CHECK_ERR(opd_arithmetic_create(NULL, 1, 0, &generator), OPD_ERR_INVALID);
+    CHECK_ERR(opd_arithmetic_create(NULL, 1, 9, &generator), OPD_ERR_INVALID);
+    CHECK_OK(opd_arithmetic_create(NULL, 1, 8, &generator));
     opd_arithmetic_destroy(generator);
 }
