@@ -1,0 +1,305 @@
+/* test_serve_actors.c - a tiny random model behind the real server: its scores, over HTTP and
+ * in-process, are those of the graph, and its routes answer as they should. */
+#include "actors/rollout/rollout_actor.h"
+#include "actors/scorer/scorer_actor.h"
+#include "actors/server/server_actor.h"
+#include "actors/teacher/teacher_http.h"
+#include "actors/teacher/teacher_local.h"
+#include "actors/weights.h"
+#include "core/base/check.h"
+#include "models/graph.h"
+#include "tests/unit/actors/teacher_rig.h"
+
+enum { COUNT = 24, PROMPT = 5, RESPONSE = 9, VOCAB = 50, TOP_K = 3 };
+
+typedef struct stack {
+    rig rig;
+    opd_model *model;
+    opd_kernels *scorer_kernels, *rollout_kernels;
+    opd_slot *weights;
+    uint16_t port;
+    char url[64];
+    opd_config_teacher teacher;
+} stack;
+
+static void spawn_model_actors(stack *s) {
+    opd_lane *scorer_lane, *rollout_lane;
+    opd_buf *buf;
+    opd_system *system = s->rig.t.system;
+    CHECK_OK(opd_kernels_create_cpu(OPD_CPU_ISA_PLAIN, 1, NULL, &s->scorer_kernels));
+    CHECK_OK(opd_kernels_create_cpu(OPD_CPU_ISA_PLAIN, 1, NULL, &s->rollout_kernels));
+    CHECK_OK(opd_lane_open(system, "scorer", 2, &scorer_lane));
+    CHECK_OK(opd_lane_open(system, "rollout", 2, &rollout_lane));
+    CHECK_OK(opd_slot_create(system, &s->weights));
+    CHECK_OK(opd_weights_buf(s->model, NULL, &buf));
+    opd_slot_put(s->weights, buf, 1);
+    opd_buf_release(buf);
+    opd_scorer_config scorer = {.model = s->model, .lane = scorer_lane,
+                                .kernels = s->scorer_kernels, .max_tokens = 40,
+                                .alloc = &s->rig.t.memory.alloc};
+    CHECK_OK(opd_spawn(system, &opd_scorer_class, NULL, &scorer, &s->rig.roles.scorer));
+    opd_rollout_config rollout = {.model = &s->model->config, .kernels = s->rollout_kernels,
+                                  .lane = rollout_lane, .weights = s->weights,
+                                  .roles = &s->rig.roles, .slots = 4, .max_len = 32,
+                                  .requests_max = 8, .alloc = &s->rig.t.memory.alloc};
+    CHECK_OK(opd_spawn(system, &opd_rollout_class, NULL, &rollout, &s->rig.roles.rollout));
+}
+
+static void stack_up(stack *s, int count) {
+    opd_model_config config = {.vocab_size = VOCAB, .hidden_size = 16, .intermediate_size = 24,
+                               .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 4,
+                               .max_position = 32, .rope_theta = 10000, .rms_eps = 1e-6,
+                               .tie_embeddings = true, .bos_id = 1, .eos_id = 2, .pad_id = 0};
+    memset(s, 0, sizeof *s);
+    rig_up(&s->rig, count, PROMPT, RESPONSE, VOCAB);
+    CHECK_OK(opd_model_create(&config, 7, NULL, &s->model));
+    for (size_t i = 0; i < s->model->param_count; i++) s->model->params[i] *= 8; /* not flat */
+    spawn_model_actors(s);
+    opd_server_config server = {.roles = &s->rig.roles, .env = s->rig.t.env,
+                                .alloc = &s->rig.t.memory.alloc, .model = &s->model->config,
+                                .model_path = "tiny", .out_port = &s->port};
+    opd_pid pid;
+    CHECK_OK(opd_spawn(s->rig.t.system, &opd_server_class, NULL, &server, &pid));
+    (void)snprintf(s->url, sizeof s->url, "http://127.0.0.1:%u", s->port);
+}
+
+static void stack_down(stack *s) {
+    opd_slot_destroy(s->weights);
+    rig_down(&s->rig);
+    opd_kernels_destroy(s->scorer_kernels);
+    opd_kernels_destroy(s->rollout_kernels);
+    opd_model_destroy(s->model);
+}
+
+/* The graph's own scores of one sample. */
+static void direct(const stack *s, int group, float temperature, float logp[RESPONSE],
+                   int32_t topk[RESPONSE * TOP_K]) {
+    int32_t ids[PROMPT + RESPONSE];
+    size_t seq_start[2] = {0, PROMPT + RESPONSE};
+    float topk_logp[RESPONSE * TOP_K];
+    opd_score_row rows[RESPONSE];
+    opd_kernels *kernels;
+    opd_graph *graph;
+    for (uint32_t i = 0; i < PROMPT + RESPONSE; i++) ids[i] = rig_token(&s->rig, group, i);
+    for (size_t i = 0; i < RESPONSE; i++)
+        rows[i] = (opd_score_row){PROMPT - 1 + i, ids[PROMPT + i],
+                                  (float)(1.0 / (double)temperature)};
+    CHECK_OK(opd_kernels_create_cpu(OPD_CPU_ISA_PLAIN, 1, NULL, &kernels));
+    CHECK_OK(opd_graph_create(kernels, &s->model->config, OPD_GRAPH_SCORE, 32, NULL, &graph));
+    opd_graph_set_weights(graph, s->model->params);
+    opd_packed packed = {.seq_count = 1, .seq_start = seq_start, .tokens = ids};
+    CHECK_OK(opd_graph_forward(graph, &packed));
+    opd_scores out = {.logp = logp, .top_k = TOP_K, .top_ids = topk, .top_logp = topk_logp};
+    CHECK_OK(opd_graph_score(graph, rows, RESPONSE, &out));
+    opd_graph_destroy(graph);
+    opd_kernels_destroy(kernels);
+}
+
+/* exact: bit for bit; else within what one reading of a decimal text may move. */
+static void check_against_graph(const stack *s, float temperature, bool exact) {
+    CHECK_INT(s->rig.got, COUNT);
+    for (int g = 0; g < COUNT; g++) {
+        float logp[RESPONSE];
+        int32_t topk[RESPONSE * TOP_K];
+        const rig_sample *sample = &s->rig.scores[g];
+        direct(s, g, temperature, logp, topk);
+        CHECK_STR(sample->reason, "");
+        CHECK(sample->scored);
+        for (int i = 0; i < RESPONSE; i++) {
+            CHECK_INT(sample->valid[i], 1);
+            CHECK(fabsf(sample->logp[i] - logp[i]) <= (exact ? 0 : 1.2e-7f * fabsf(logp[i])));
+        }
+        CHECK(memcmp(sample->topk, topk, sizeof topk) == 0);
+    }
+}
+
+static opd_teacher_http_config http_teacher(stack *s, double temperature) {
+    s->teacher = (opd_config_teacher){
+        .name = "tutor", .url = s->url, .path = "", .timeout_s = 5, .deadline_s = 30,
+        .connect_timeout_s = 2, .max_inflight = 8, .retries = 3, .backoff_ms = 10,
+        .backoff_max_ms = 50, .start_timeout_s = 5};
+    return (opd_teacher_http_config){
+        .roles = &s->rig.roles, .env = s->rig.t.env, .alloc = &s->rig.t.memory.alloc,
+        .teacher = &s->teacher, .teacher_lost_s = 20, .temperature = temperature, .top_k = TOP_K,
+        .vocab_size = VOCAB, .bos_id = 1, .eos_id = 2, .tokenizer_hash = "", .window_msgs = 4,
+        .window_bytes = 1 << 20};
+}
+
+static void score_over_http(double temperature) {
+    static stack s;
+    stack_up(&s, COUNT);
+    opd_teacher_http_config config = http_teacher(&s, temperature);
+    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
+                       &s.rig.roles.teacher));
+    rig_feed(&s.rig);
+    CHECK_OK(rig_run(&s.rig));
+    check_against_graph(&s, (float)temperature, false);
+    stack_down(&s);
+}
+
+TEST(scores_over_http_are_the_graphs) { score_over_http(1); }
+
+TEST(scores_over_http_at_a_temperature) { score_over_http(0.5); }
+
+TEST(scores_in_process_are_the_graphs) {
+    static stack s;
+    stack_up(&s, COUNT);
+    opd_teacher_local_config config = {.roles = &s.rig.roles, .name = "tutor", .top_k = TOP_K,
+                                       .temperature = 0.5, .window_msgs = 4,
+                                       .window_bytes = 1 << 20,
+                                       .alloc = &s.rig.t.memory.alloc};
+    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_local_class, NULL, &config,
+                       &s.rig.roles.teacher));
+    rig_feed(&s.rig);
+    CHECK_OK(rig_run(&s.rig));
+    check_against_graph(&s, 0.5f, true);
+    stack_down(&s);
+}
+
+/* ---- routes ---- */
+
+typedef struct request {
+    const char *method, *path, *body;
+    int status;
+    const char *part; /* of the answer */
+} request;
+
+/* An actor that makes requests one after another and then stops the system. */
+typedef struct visitor {
+    const char *url;
+    rig *rig;
+    const request *requests;
+    int count, at;
+    opd_http_client *client;
+    opd_http_call call;
+    opd_buf *body;
+    opd_ctx *ctx;
+} visitor;
+
+static void visitor_closed(void *arg) {
+    visitor *v = arg;
+    opd_exit(v->ctx, OPD_OK);
+}
+
+static void visitor_next(visitor *v);
+
+static void visitor_done(opd_http_call *call) {
+    visitor *v = call->arg;
+    const request *r = &v->requests[v->at++];
+    if (call->err != OPD_OK) opd_test_fail(__FILE__, __LINE__, "%s: %s", r->path, call->error);
+    if (call->status != r->status)
+        opd_test_fail(__FILE__, __LINE__, "%s %s %s: %d %s", r->method, r->path,
+                      r->body ? r->body : "", call->status, call->answer.data);
+    if (r->part != NULL) CHECK_CONTAINS(call->answer.data, r->part);
+    if (call->status == 503) CHECK_STR(opd_http_call_header(call, "retry-after"), "1");
+    opd_http_call_fini(call);
+    opd_buf_release(v->body);
+    v->body = NULL;
+    visitor_next(v);
+}
+
+static void visitor_next(visitor *v) {
+    if (v->at == v->count) {
+        opd_system_stop(opd_self_system(v->ctx), OPD_OK);
+        return;
+    }
+    const request *r = &v->requests[v->at];
+    v->call = (opd_http_call){.method = r->method, .path = r->path, .done = visitor_done, .arg = v};
+    if (r->body != NULL) {
+        opd_slice slice;
+        CHECK_OK(opd_slice_copy(&v->rig->t.memory.alloc, r->body, strlen(r->body), &slice));
+        v->body = slice.buf;
+        v->call.body = slice;
+    }
+    CHECK_OK(opd_http_client_send(v->client, &v->call));
+}
+
+static opd_err visitor_start(opd_ctx *ctx, void *state, const void *config) {
+    visitor *v = state;
+    *v = *(const visitor *)config;
+    v->ctx = ctx;
+    opd_http_client_options options = {.alloc = &v->rig->t.memory.alloc, .env = v->rig->t.env,
+                                       .url = v->url};
+    OPD_TRY(opd_http_client_create(&options, &v->client));
+    visitor_next(v);
+    return OPD_OK;
+}
+
+static opd_err visitor_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
+    visitor *v = state;
+    if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
+    opd_http_client_close(v->client, visitor_closed, v);
+    opd_stop_defer(ctx);
+    return OPD_OK;
+}
+
+static const opd_actor_class visitor_class = {.name = "visitor", .state_size = sizeof(visitor),
+                                              .on_start = visitor_start,
+                                              .on_signal = visitor_signal};
+
+static void visit(const request *requests, int count) {
+    static stack s;
+    opd_pid pid;
+    stack_up(&s, 0);
+    visitor v = {.url = s.url, .rig = &s.rig, .requests = requests, .count = count};
+    CHECK_OK(opd_spawn(s.rig.t.system, &visitor_class, NULL, &v, &pid));
+    CHECK_OK(rig_run(&s.rig));
+    stack_down(&s);
+}
+
+TEST(simple_routes) {
+    static const request requests[] = {
+        {"GET", "/model_info", NULL, 200, "\"vocab_size\":50"},
+        {"GET", "/model_info", NULL, 200, "\"scores_at_temperature\":true"},
+        {"GET", "/server_info?x=1", NULL, 200, "\"server\":\"opd\""},
+        {"GET", "/health", NULL, 200, NULL},
+        {"GET", "/health_generate", NULL, 200, NULL},
+        {"GET", "/nowhere", NULL, 404, "{\"error\":{\"message\""},
+        {"GET", "/generate", NULL, 405, "{\"error\":{\"message\""},
+        {"POST", "/abort_request", "{\"rid\": \"nobody\"}", 200, NULL},
+        {"POST", "/abort_request", "{}", 400, "rid"},
+    };
+    visit(requests, (int)OPD_COUNTOF(requests));
+}
+
+TEST(bad_requests_are_named) {
+    static const request requests[] = {
+        {"POST", "/generate", "nonsense", 400, "error"},
+        {"POST", "/generate", "{\"input_ids\": []}", 400, "error"},
+        {"POST", "/generate", "{\"input_ids\": [1, 99]}", 400, "error"},
+        {"POST", "/generate", "{\"text\": \"hello\"}", 400, "error"}, /* no tokenizer here */
+        {"POST", "/generate", "{\"input_ids\": [1], \"sampling_params\": {\"max_new_tokens\": 1, "
+         "\"ignore_eos\": true}}",
+         400, "ignore_eos"},
+        {"POST", "/generate", "{\"input_ids\": [1], \"sampling_params\": {\"max_new_tokens\": 1, "
+         "\"stop\": \"x\"}}", 400,
+         "stop strings"},
+        {"POST", "/generate", "{\"input_ids\": [1], \"sampling_params\": {\"max_new_tokens\": 99}}",
+         400, "context"},
+    };
+    visit(requests, (int)OPD_COUNTOF(requests));
+}
+
+TEST(generation_and_scores_together) {
+    static const request requests[] = {
+        {"POST", "/generate",
+         "{\"input_ids\": [1, 5, 9], \"sampling_params\": {\"max_new_tokens\": 4, "
+         "\"temperature\": 0}, \"return_logprob\": true, \"logprob_start_len\": 0}",
+         200, "\"input_token_logprobs\":[[null,1,null],["},
+        {"PUT", "/generate",
+         "{\"input_ids\": [[1, 5, 9], [1, 7]], \"sampling_params\": {\"max_new_tokens\": 3}}", 200,
+         "[{"},
+        {"POST", "/generate",
+         "{\"input_ids\": [1, 5, 9], \"sampling_params\": {\"max_new_tokens\": 0}, "
+         "\"return_logprob\": true, \"logprob_start_len\": 2}",
+         200, "\"input_token_logprobs\":[[null,9,null]]"},
+        {"POST", "/generate",
+         "{\"input_ids\": [1, 5, 9], \"rid\": \"abc\", \"sampling_params\": {\"max_new_tokens\": 0}}",
+         200, "\"id\":\"abc\""},
+        {"POST", "/generate",
+         "{\"input_ids\": [1, 5], \"sampling_params\": {\"max_new_tokens\": 20, \"temperature\": "
+         "1.5, \"sampling_seed\": 3, \"stop_token_ids\": [3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}",
+         200, "\"type\":\"stop\",\"matched\":"},
+    };
+    visit(requests, (int)OPD_COUNTOF(requests));
+}
