@@ -60,7 +60,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 /* request to rollout, and its reply: continue one prompt outside of training. */
 #define OPD_GENERATE_FIELDS(X, T)                                                             \
     X(T, I32S, tokens) X(T, U32, max_new) X(T, F64, temperature) X(T, F64, top_p) X(T, U32, top_k)        \
-    X(T, U64, seed) X(T, U64, group) X(T, U64, min_version)
+    X(T, U64, seed) X(T, U64, group) X(T, U64, min_version) X(T, BOOL, ignore_eos)
 #define OPD_GENERATED_FIELDS(X, T) X(T, U32, finish) X(T, I32S, tokens) X(T, F32S, logp)
 
 /* request to scorer, and its reply: log-probs of tokens start+1 .. n-1, each given all

@@ -287,8 +287,9 @@ static void finish_slot(opd_engine *e, size_t s, opd_finish why, opd_engine_fini
 /* Whether a sequence that just got its last token has ended, and why. */
 static bool ended(const opd_engine *e, const slot *s, int32_t token, opd_finish *out_why) {
     const opd_engine_prompt *p = &e->entries[s->entry].prompt;
-    *out_why = token == e->model.eos_id ? OPD_FINISH_STOP : OPD_FINISH_LENGTH;
-    return token == e->model.eos_id || s->length - s->prompt_len >= p->max_new ||
+    bool stop = token == e->model.eos_id && !p->ignore_eos;
+    *out_why = stop ? OPD_FINISH_STOP : OPD_FINISH_LENGTH;
+    return stop || s->length - s->prompt_len >= p->max_new ||
            s->length >= e->max_len;
 }
 

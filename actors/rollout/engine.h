@@ -39,6 +39,7 @@ typedef struct opd_engine_prompt {
     opd_sampling sampling;
     uint64_t seed, epoch, group; /* key of the random numbers; member is added     */
     uint64_t min_version;  /* weights that are new enough                          */
+    bool ignore_eos;       /* go on after EOS                                      */
     uint64_t user;         /* handed back                                          */
 } opd_engine_prompt;
 

@@ -164,6 +164,7 @@ static opd_err add_request(rollout *r, opd_msg *msg) {
                              .top_p = (float)f.top_p, .greedy = f.temperature <= 0};
     opd_engine_prompt prompt = {.tokens = f.tokens, .count = 1, .max_new = f.max_new,
                                 .sampling = sampling, .seed = f.seed, .group = f.group,
+                                .ignore_eos = f.ignore_eos,
                                 .min_version = f.min_version, .user = i};
     err = opd_engine_add(r->engine, &prompt);
     if (err == OPD_OK) return OPD_OK;

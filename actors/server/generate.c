@@ -6,6 +6,7 @@
  *
  * Thread: the loop. Replies are kept until the answer is written.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -254,7 +255,8 @@ static void ask_generate(opd__part *part, size_t index, opd_slice tokens) {
         .top_p = q->top_p,
         .top_k = (uint32_t)q->top_k,
         .seed = q->seeded ? (uint64_t)q->seed : opd_random(visit->server->ctx),
-        .group = index};
+        .group = index,
+        .ignore_eos = q->ignore_eos};
     ask(part, visit->server->c.roles->rollout, OPD_MESSAGE_GENERATE, &fields, OPD_NO_DEADLINE,
         on_generated, &part->generate_id);
 }
@@ -279,7 +281,6 @@ static opd_err refuse_unsupported(const opd__visit *visit) {
     const opd_sglang_generate *q = &visit->request;
     if (q->stop_count > 0)
         return opd_fail(OPD_ERR_UNSUPPORTED, "stop strings are not supported; use stop_token_ids");
-    if (q->ignore_eos) return opd_fail(OPD_ERR_UNSUPPORTED, "ignore_eos is not supported");
     if (q->min_new_tokens > 0)
         return opd_fail(OPD_ERR_UNSUPPORTED, "min_new_tokens is not supported");
     if (!generates(visit)) return OPD_OK;
@@ -324,6 +325,9 @@ static opd_err read_request(opd__visit *visit) {
     if (visit->parts == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for %zu sequences", count);
     visit->part_count = count;
     for (size_t i = 0; i < count; i++) {
+        char *rid = visit->request.items[i].rid;
+        if (rid[0] == '\0')
+            (void)snprintf(rid, OPD_SGLANG_NAME_SIZE, "%016" PRIx64, opd_random(visit->server->ctx));
         visit->parts[i].visit = visit;
         OPD_TRY(part_ids(&visit->parts[i], &visit->request.items[i], &limits));
     }

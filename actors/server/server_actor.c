@@ -93,7 +93,8 @@ static void model_info(opd__visit *visit) {
                                   .vocab_size = c->model->vocab_size,
                                   .bos_id = c->model->bos_id,
                                   .eos_id = c->model->eos_id,
-                                  .context_size = c->model->max_position,
+                                  .context_size = c->model->max_position + 1, /* of which an
+                                      input may take all but one: SGLang's rule */
                                   .scores_at_temperature = true};
     opd_str out;
     (void)snprintf(info.model_path, sizeof info.model_path, "%s", c->model_path);

@@ -9,7 +9,7 @@
  *
  * Scores of a request without generation are taken at its temperature (scores_at_temperature);
  * next to generation they are plain log-softmax, as SGLang's. What we do not do (stop strings,
- * ignore_eos, min_new_tokens, top log-probs of generated tokens) is refused by 400 and name.
+ * min_new_tokens, top log-probs of generated tokens) is refused by 400 and name.
  * A full queue is 503 with Retry-After. A peer that goes away has its requests cancelled.
  *
  * Thread: the loop. The actor owns the HTTP server; STOP closes it in order.

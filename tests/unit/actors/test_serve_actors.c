@@ -269,8 +269,8 @@ TEST(bad_requests_are_named) {
         {"POST", "/generate", "{\"input_ids\": [1, 99]}", 400, "error"},
         {"POST", "/generate", "{\"text\": \"hello\"}", 400, "error"}, /* no tokenizer here */
         {"POST", "/generate", "{\"input_ids\": [1], \"sampling_params\": {\"max_new_tokens\": 1, "
-         "\"ignore_eos\": true}}",
-         400, "ignore_eos"},
+         "\"min_new_tokens\": 1}}",
+         400, "min_new_tokens"},
         {"POST", "/generate", "{\"input_ids\": [1], \"sampling_params\": {\"max_new_tokens\": 1, "
          "\"stop\": \"x\"}}", 400,
          "stop strings"},
@@ -296,6 +296,10 @@ TEST(generation_and_scores_together) {
         {"POST", "/generate",
          "{\"input_ids\": [1, 5, 9], \"rid\": \"abc\", \"sampling_params\": {\"max_new_tokens\": 0}}",
          200, "\"id\":\"abc\""},
+        {"POST", "/generate", /* past EOS, up to the whole context of 32 */
+         "{\"input_ids\": [1, 5], \"sampling_params\": {\"max_new_tokens\": 30, "
+         "\"temperature\": 2, \"sampling_seed\": 5, \"ignore_eos\": true}}",
+         200, "\"type\":\"length\",\"length\":30"},
         {"POST", "/generate",
          "{\"input_ids\": [1, 5], \"sampling_params\": {\"max_new_tokens\": 20, \"temperature\": "
          "1.5, \"sampling_seed\": 3, \"stop_token_ids\": [3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}}",
