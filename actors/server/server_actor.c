@@ -86,6 +86,7 @@ void opd__visit_refuse(opd__visit *visit, int status, const char *message) {
 
 /* ---- the simple answers ---- */
 
+/* SGLang counts a context of which an input may take all but one token. */
 static void model_info(opd__visit *visit) {
     const opd_server_config *c = &visit->server->c;
     opd_sglang_model_info info = {.weight_version = "default",
@@ -93,8 +94,7 @@ static void model_info(opd__visit *visit) {
                                   .vocab_size = c->model->vocab_size,
                                   .bos_id = c->model->bos_id,
                                   .eos_id = c->model->eos_id,
-                                  .context_size = c->model->max_position + 1, /* of which an
-                                      input may take all but one: SGLang's rule */
+                                  .context_size = c->model->max_position + 1,
                                   .scores_at_temperature = true};
     opd_str out;
     (void)snprintf(info.model_path, sizeof info.model_path, "%s", c->model_path);
