@@ -76,7 +76,10 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 /* request to checkpoint, and its reply: save this state. state [3, param_count]: the weights
  * and AdamW's two moments; group: the first that is not learnt yet. */
 #define OPD_SAVE_FIELDS(X, T)                                                              \
-    X(T, U64, step) X(T, U64, group) X(T, U64, optimizer_step) X(T, F32S, state)
+    X(T, U64, step) X(T, U64, group) X(T, U64, optimizer_step) X(T, U64, samples)          \
+    X(T, U64, response_tokens) X(T, U64, invalid_tokens) X(T, U64, unscored_batches)       \
+    X(T, U64, skipped_steps) X(T, U64, before_correct) X(T, U64, before_total)             \
+    X(T, F32S, state)
 #define OPD_SAVED_FIELDS(X, T) X(T, U64, step)
 
 /* trainer -> monitor: the numbers of a step, indexed by opd_metric. */

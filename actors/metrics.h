@@ -16,6 +16,7 @@
     X(LOG_PROBS, "rollout/log_probs")                   /* student before the update       */  \
     X(TEACHER_LOG_PROBS, "rollout/teacher_log_probs")   /* valid tokens only               */  \
     X(OPD_REVERSE_KL, "rollout/opd_reverse_kl")         /* student - teacher, valid tokens */  \
+    X(OPD_ABS_DIFF_MAX, "rollout/opd_abs_diff_max")     /* its largest |value| of a token   */  \
     X(OPD_OVERLAP, "rollout/opd_overlap_ratio")         /* |top-k and top-k| / k           */  \
     X(OPD_OVERLAP_COVERAGE, "rollout/opd_overlap_coverage")                                    \
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \

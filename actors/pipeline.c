@@ -47,6 +47,7 @@ typedef struct pipeline {
 static opd_err spawn_monitor(pipeline *p) {
     opd_monitor_config config = {
         .stage = p->c->name, .first_step = p->a->first_step, .steps = p->a->steps,
+        .invalid_tokens = p->a->resumed.invalid_tokens,
         .policy = p->policy, .teacher = p->teacher != NULL,
         .metrics_interval = (uint64_t)p->c->run.metrics_interval,
         .metrics_fd = p->o->metrics_fd, .samples_fd = p->o->samples_fd,

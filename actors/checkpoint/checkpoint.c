@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,20 @@
 #include "opd/log.h"
 
 enum { STATE_BYTES_MAX = 1 << 16, CHECKPOINTS_MAX = 4096 };
+
+/* The members of opd_checkpoint_state by name. */
+static const struct {
+    const char *name;
+    size_t offset;
+} counts[] = {
+#define X(name) {#name, offsetof(opd_checkpoint_state, name)},
+    OPD_CHECKPOINT_COUNTS(X)
+#undef X
+};
+
+static uint64_t *count_at(opd_checkpoint_state *state, size_t i) {
+    return (uint64_t *)(void *)((char *)state + counts[i].offset);
+}
 
 void opd_checkpoint_path(const char *dir, uint64_t step, char *out) {
     (void)snprintf(out, OPD_PATH_SIZE, "%s/step-%06" PRIu64, dir, step);
@@ -57,13 +72,18 @@ static opd_err moments_table(const opd_model *model, const opd_alloc *alloc, opd
 }
 
 static opd_err write_state(const char *dir, const opd_checkpoint_state *info) {
-    char text[512], path[OPD_PATH_SIZE];
-    int size = snprintf(text, sizeof text,
-                        "{\n  \"step\": %" PRIu64 ",\n  \"group\": %" PRIu64
-                        ",\n  \"optimizer_step\": %" PRIu64 ",\n  \"seed\": %" PRIu64 "\n}\n",
-                        info->step, info->group, info->optimizer_step, info->seed);
+    char path[OPD_PATH_SIZE];
+    opd_str text;
     OPD_TRY(opd_path_join(path, sizeof path, dir, "trainer_state.json"));
-    return opd_file_write_atomic(path, text, (size_t)size);
+    opd_str_init(&text, NULL, STATE_BYTES_MAX);
+    for (size_t i = 0; i < OPD_COUNTOF(counts); i++)
+        opd_str_printf(&text, "%s  \"%s\": %" PRIu64, i == 0 ? "{\n" : ",\n", counts[i].name,
+                       *count_at((opd_checkpoint_state *)(uintptr_t)info, i));
+    opd_str_text(&text, "\n}\n");
+    opd_err err = opd_str_status(&text);
+    if (err == OPD_OK) err = opd_file_write_atomic(path, text.data, text.size);
+    opd_str_fini(&text);
+    return err;
 }
 
 static opd_err write_files(const char *dir, const opd_model *model,
@@ -182,8 +202,6 @@ static bool read_count(opd_json *json, uint64_t *out) {
 }
 
 static opd_err parse_state(const char *text, size_t size, opd_checkpoint_state *out) {
-    static const char *const names[] = {"step", "group", "optimizer_step", "seed"};
-    uint64_t *const values[] = {&out->step, &out->group, &out->optimizer_step, &out->seed};
     unsigned seen = 0;
     opd_json json;
     opd_json_text key;
@@ -191,13 +209,14 @@ static opd_err parse_state(const char *text, size_t size, opd_checkpoint_state *
     (void)opd_json_object_begin(&json);
     while (opd_json_object_next(&json, &key)) {
         size_t i = 0;
-        while (i < OPD_COUNTOF(names) && !opd_json_text_is(key, names[i])) i++;
-        if (i == OPD_COUNTOF(names)) (void)opd_json_skip(&json);
-        else if (read_count(&json, values[i])) seen |= 1u << i;
+        while (i < OPD_COUNTOF(counts) && !opd_json_text_is(key, counts[i].name)) i++;
+        if (i == OPD_COUNTOF(counts)) (void)opd_json_skip(&json);
+        else if (read_count(&json, count_at(out, i))) seen |= 1u << i;
     }
     OPD_TRY(opd_json_finish(&json));
-    if (seen != (1u << OPD_COUNTOF(names)) - 1)
-        return opd_fail(OPD_ERR_PARSE, "step, group, optimizer_step or seed is missing");
+    for (size_t i = 0; i < OPD_COUNTOF(counts); i++)
+        if ((seen >> i & 1u) == 0)
+            return opd_fail(OPD_ERR_PARSE, "\"%s\" is missing", counts[i].name);
     return OPD_OK;
 }
 

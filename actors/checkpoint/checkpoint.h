@@ -3,7 +3,7 @@
  * checkpoints/step-000100/ is a Hugging Face directory (config.json, generation_config.json,
  * model.safetensors, the tokenizer's files) plus
  *   optimizer.safetensors  AdamW's moments as tensors "m.NAME" and "v.NAME"
- *   trainer_state.json     {"step", "group", "optimizer_step", "seed", "stage", "teacher"}
+ *   trainer_state.json     the counts of OPD_CHECKPOINT_COUNTS, by name
  * It is written under another name and renamed when whole.
  * Thread: any; blocking file calls (the run's disk lane). Nothing is kept.
  */
@@ -15,12 +15,19 @@
 #include "models/tokenizer.h"
 #include "opd/alloc.h"
 
-/* What a resumed run needs besides weights and moments. */
+/* What a resumed run needs besides weights and moments: where it was (step: batches done,
+ * names the folder; group: the first that is not learnt yet), and what the stage had counted
+ * and measured, so that its summary is that of an undisturbed run (before_total 0: the
+ * accuracy at the start was not measured). */
+#define OPD_CHECKPOINT_COUNTS(X)                                                               \
+    X(step) X(group) X(optimizer_step) X(seed)                                                 \
+    X(samples) X(response_tokens) X(invalid_tokens) X(unscored_batches) X(skipped_steps)       \
+    X(before_correct) X(before_total)
+
 typedef struct opd_checkpoint_state {
-    uint64_t step;           /* batches done; names the folder          */
-    uint64_t group;          /* first group that is not learnt yet       */
-    uint64_t optimizer_step;
-    uint64_t seed;
+#define X(name) uint64_t name;
+    OPD_CHECKPOINT_COUNTS(X)
+#undef X
 } opd_checkpoint_state;
 
 /* Writes dir/step-NNNNNN (replacing one of that step) and then removes all but the `keep`

@@ -24,9 +24,13 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
 
 static opd_err write_job(opd_job *job) {
     const checkpoint *s = job->arg;
-    opd_checkpoint_state info = {.step = s->fields.step, .group = s->fields.group,
-                                 .optimizer_step = s->fields.optimizer_step,
-                                 .seed = s->c.seed};
+    const opd_save_fields *f = &s->fields;
+    opd_checkpoint_state info = {
+        .step = f->step, .group = f->group, .optimizer_step = f->optimizer_step,
+        .seed = s->c.seed, .samples = f->samples, .response_tokens = f->response_tokens,
+        .invalid_tokens = f->invalid_tokens, .unscored_batches = f->unscored_batches,
+        .skipped_steps = f->skipped_steps, .before_correct = f->before_correct,
+        .before_total = f->before_total};
     return opd_checkpoint_write(s->c.dir, s->c.model, s->c.tokenizer, &info,
                                 opd_slice_data(s->fields.state), s->c.keep, s->c.alloc);
 }

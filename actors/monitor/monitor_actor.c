@@ -248,6 +248,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     m->c = *(const opd_monitor_config *)config;
     m->ctx = ctx;
     m->begin_ns = m->shown_ns = opd_now_ns(ctx);
+    m->invalid_tokens = (double)m->c.invalid_tokens;
     m->fds[OUT_METRICS] = m->c.metrics_fd;
     m->fds[OUT_SAMPLES] = m->c.samples_fd;
     m->fds[OUT_SCREEN] = m->c.screen_fd;

@@ -18,6 +18,7 @@ extern const opd_actor_class opd_monitor_class;
 typedef struct opd_monitor_config {
     const char *stage;
     uint64_t first_step, steps;
+    uint64_t invalid_tokens;    /* counted before (resume)                  */
     bool policy, teacher;
     uint64_t metrics_interval;  /* steps between lines of metrics.jsonl     */
     int metrics_fd, samples_fd; /* opened for appending; -1: none           */

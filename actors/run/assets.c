@@ -75,10 +75,9 @@ static opd_err load_model(opd_assets *a, const char *checkpoint_dir, bool resume
     uint64_t step;
     out_from[0] = '\0';
     if (resume && opd_checkpoint_newest(checkpoint_dir, &step) == OPD_OK) {
-        opd_checkpoint_state state;
         opd_checkpoint_path(checkpoint_dir, step, out_from);
-        OPD_TRY(opd_checkpoint_read(out_from, a->alloc, &state));
-        a->first_step = state.step;
+        OPD_TRY(opd_checkpoint_read(out_from, a->alloc, &a->resumed));
+        a->first_step = a->resumed.step;
         return open_model(a, out_from);
     }
     return a->config->model.path[0] != '\0' ? open_model(a, a->config->model.path)
@@ -233,7 +232,8 @@ static opd_err create_learner(opd_assets *a) {
         .advantage = advantage_of(c),
         .policy = {.clip_low = t->eps_clip, .clip_high = t->eps_clip_high,
                    .dual_clip = t->eps_clip_c, .entropy_coef = t->entropy_coef},
-        .optimizer = optimizer_of(t, a->steps * shares), .alloc = a->alloc};
+        .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,
+        .unscored = a->resumed.unscored_batches, .alloc = a->alloc};
     return opd_learner_create(&options, &a->learner);
 }
 
@@ -272,10 +272,8 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
     a->steps = steps_of(a);
     OPD_TRY(create_learner(a));
     if (from[0] == '\0') return OPD_OK;
-    opd_checkpoint_state state;
-    OPD_TRY(opd_checkpoint_read(from, a->alloc, &state));
     opd_optimizer *optimizer = opd_learner_optimizer(a->learner);
-    optimizer->step = state.optimizer_step;
+    optimizer->step = a->resumed.optimizer_step;
     OPD_LOG_INFO("stage %s goes on from %s", a->config->name, from);
     return opd_checkpoint_read_moments(from, a->model, optimizer, a->alloc);
 }

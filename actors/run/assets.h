@@ -8,6 +8,7 @@
 #ifndef OPD_ACTORS_RUN_ASSETS_H
 #define OPD_ACTORS_RUN_ASSETS_H
 
+#include "actors/checkpoint/checkpoint.h"
 #include "actors/dataset/dataset.h"
 #include "actors/trainer/learner.h"
 #include "opd/config.h"
@@ -38,6 +39,7 @@ typedef struct opd_assets {
     opd_learner *learner;      /* NULL in eval stages */
     opd_sizes sizes;
     uint64_t first_step, steps; /* batches done before (resume); in all */
+    opd_checkpoint_state resumed; /* what the checkpoint says; zeros without one */
 } opd_assets;
 
 /* Loads and checks everything for a stage. checkpoint_dir: where its checkpoints are; with

@@ -122,7 +122,12 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
     opd_run_folder_checkpoints(&r->folder, r->config, stage->name, checkpoints);
     opd_assets assets;
     OPD_TRY(opd_assets_open(&assets, stage, checkpoints, r->o->resume, NULL));
-    opd_trainer_outcome outcome = {.finished = false};
+    const opd_checkpoint_state *before = &assets.resumed;
+    opd_trainer_outcome outcome = {
+        .samples = before->samples, .response_tokens = before->response_tokens,
+        .invalid_tokens = before->invalid_tokens, .unscored_batches = before->unscored_batches,
+        .skipped_steps = before->skipped_steps, .has_before = before->before_total > 0,
+        .before_correct = before->before_correct, .before_total = before->before_total};
     opd_pipeline_options options = {
         .assets = &assets, .checkpoint_dir = checkpoints, .program = r->program,
         .metrics_fd = r->folder.metrics_fd, .samples_fd = r->folder.samples_fd,

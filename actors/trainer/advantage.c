@@ -110,7 +110,9 @@ static double add_opd_term(token_pass *pass, size_t t, double advantage) {
     double teacher_logp;
     if (in->teacher_valid[t]) {
         teacher_logp = (double)in->teacher_logp[t];
-        nested_add(&pass->reverse_kl, (double)in->student_logp[t] - teacher_logp);
+        double difference = (double)in->student_logp[t] - teacher_logp;
+        nested_add(&pass->reverse_kl, difference);
+        pass->stats->abs_diff_max = fmax(pass->stats->abs_diff_max, fabs(difference));
         nested_add(&pass->teacher_logp, teacher_logp);
         pass->stats->valid_tokens++;
     } else if (config->invalid_policy == OPD_INVALID_ROLLOUT_LOG_PROBS) {

@@ -64,7 +64,8 @@ typedef struct opd_advantage_stats {
     double reward_mean;        /* after step 1, over samples with a reward                     */
     double advantage_mean;     /* final, per sample over used tokens, then over samples        */
     double reverse_kl;         /* d_t over valid tokens per sample, then over samples with any */
-    double teacher_logp_mean;  /* same reduction                                               */
+    double abs_diff_max;       /* largest |d_t| of a valid token                               */
+    double teacher_logp_mean;  /* as reverse_kl                                                */
     size_t response_tokens;    /* tokens with mask 1 on entry                                  */
     size_t valid_tokens;       /* of them, with a valid teacher score                          */
     size_t fallback_tokens;    /* of them, scored by the fallback                              */

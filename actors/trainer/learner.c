@@ -72,6 +72,8 @@ opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out
     opd_learner *l = opd_mem_get(options->alloc, sizeof *l);
     if (l == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for the learner");
     l->o = *options;
+    l->nonfinite = options->nonfinite;
+    l->unscored = options->unscored;
     opd_err err;
     OPD_TRY_GOTO(learner_alloc(l), fail);
     OPD_TRY_GOTO(opd_graph_create(options->kernels, &options->model->config, OPD_GRAPH_TRAIN,
@@ -310,6 +312,7 @@ static void report_policy(const opd_learner *l, double *v) {
         v[OPD_METRIC_FALLBACK_TOKENS] = (double)a->fallback_tokens;
         if (valid > 0) {
             v[OPD_METRIC_OPD_REVERSE_KL] = a->reverse_kl;
+            v[OPD_METRIC_OPD_ABS_DIFF_MAX] = a->abs_diff_max;
             v[OPD_METRIC_TEACHER_LOG_PROBS] = a->teacher_logp_mean;
         }
         if (l->overlap.rows > 0) v[OPD_METRIC_OPD_OVERLAP] = l->overlap.ratio;

@@ -39,6 +39,7 @@ typedef struct opd_learner_options {
     opd_advantage_config advantage;
     opd_policy_config policy;
     opd_optimizer_config optimizer;
+    uint64_t nonfinite, unscored;     /* batches counted before (resume)                */
     const opd_alloc *alloc;
 } opd_learner_options;
 

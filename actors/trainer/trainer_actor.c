@@ -53,7 +53,7 @@ static void note_accuracy(trainer *t, const opd_evaluated_fields *f) {
     if (t->closing) {
         o->has_after = true;
         o->after_correct = f->correct, o->after_total = f->total;
-    } else if (t->state == STATE_START) {
+    } else if (t->version == 0) {
         o->has_before = true;
         o->before_correct = f->correct, o->before_total = f->total;
     }
@@ -115,8 +115,14 @@ static opd_err snapshot_done(opd_ctx *ctx, void *self, opd_job *job) {
     trainer *t = self;
     if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
     const opd_optimizer *optimizer = opd_learner_optimizer(t->c.learner);
-    opd_save_fields f = {.step = t->version, .group = t->version * t->c.batch_prompts,
-                         .optimizer_step = optimizer->step, .state = t->snapshot};
+    const opd_trainer_outcome *o = t->c.outcome;
+    opd_save_fields f = {
+        .step = t->version, .group = t->version * t->c.batch_prompts,
+        .optimizer_step = optimizer->step, .samples = o->samples,
+        .response_tokens = o->response_tokens, .invalid_tokens = o->invalid_tokens,
+        .unscored_batches = o->unscored_batches, .skipped_steps = o->skipped_steps,
+        .before_correct = o->before_correct, .before_total = o->before_total,
+        .state = t->snapshot};
     opd_err err = opd_message_request(ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
                                       OPD_NO_DEADLINE, saved, NULL, NULL);
     opd_buf_release(t->snapshot.buf);
@@ -364,6 +370,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     t->ctx = ctx;
     t->version = t->c.first_step;
     t->c.outcome->steps = t->c.outcome->version = t->version;
+    t->samples_seen = t->c.outcome->samples;
     t->batch_samples = (size_t)t->c.batch_prompts * t->c.samples_per_prompt;
     t->held_max = t->batch_samples * (t->c.max_staleness + 2);
     opd_metrics_clear(t->batch_values);

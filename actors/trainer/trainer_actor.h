@@ -19,7 +19,8 @@
 
 extern const opd_actor_class opd_trainer_class;
 
-/* What a stage ends with; filled by the trainer, read after the system has stopped. */
+/* What a stage ends with; filled by the trainer, read after the system has stopped. A resumed
+ * stage begins with the counts of its checkpoint. */
 typedef struct opd_trainer_outcome {
     bool finished;              /* all batches done and saved                   */
     uint64_t steps, version;    /* batches done                                 */

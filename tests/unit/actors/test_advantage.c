@@ -225,6 +225,7 @@ TEST(the_seed_fallback_is_flagged_and_outside_the_means) {
     CHECK(fallback > 0);
     CHECK_INT(seed.stats.fallback_tokens, fallback);
     CHECK_NEAR(seed.stats.reverse_kl, mask.stats.reverse_kl, 0);
+    CHECK_NEAR(seed.stats.abs_diff_max, mask.stats.abs_diff_max, 0);
 }
 
 TEST(the_policy_fail_names_the_token) {
