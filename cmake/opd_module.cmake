@@ -3,7 +3,8 @@
 # opd_sources(FILE...)   adds a room's sources to the library; paths are relative to the room.
 # opd_test(NAME SOURCES FILE... [LABELS L...] [TIMEOUT S])
 #                        one test program; each TEST(name) in it becomes one CTest case that
-#                        runs in its own process with a time limit.
+#                        runs in its own process with a time limit. The label `threads` (several
+#                        threads share data) adds it to the target of that name: make tsan.
 function(opd_sources)
   foreach(file ${ARGN})
     target_sources(opd PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/${file})
@@ -21,7 +22,12 @@ function(opd_test name)
     OPD_SOURCE_DIR="${CMAKE_SOURCE_DIR}" OPD_BINARY_DIR="${CMAKE_BINARY_DIR}")
   target_link_libraries(test_${name} PRIVATE opd ${MSGPACK_LIB} PkgConfig::LIBUV PkgConfig::NGHTTP2
                         PkgConfig::YAML Threads::Threads m)
-  set(cases "")
+  if("threads" IN_LIST T_LABELS)
+    if(NOT TARGET threads)
+      add_custom_target(threads)
+    endif()
+    add_dependencies(threads test_${name})
+  endif()
   foreach(file ${T_SOURCES})
     cmake_path(ABSOLUTE_PATH file NORMALIZE) # two folders may share a support file
     file(STRINGS ${file} lines REGEX "^TEST\\([a-z0-9_]+\\)")

@@ -35,6 +35,22 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
                          &b->trainer);
 }
 
+/* Whether the arrays agree about the number of response tokens; those behind trust it. */
+static opd_err check_sizes(const opd_sample_fields *f) {
+    size_t length = f->tokens.size_bytes / sizeof(int32_t);
+    size_t rows = f->prompt_len <= length ? length - f->prompt_len : 0;
+    bool scored = f->teacher_logp.buf != NULL && f->teacher_valid.buf != NULL;
+    bool whole = f->prompt_len > 0 && rows > 0 && f->logp.size_bytes == rows * sizeof(float) &&
+                 f->spans.size_bytes >= 2 * sizeof(uint64_t);
+    if (scored)
+        whole = whole && f->teacher_logp.size_bytes == rows * sizeof(float) &&
+                f->teacher_valid.size_bytes == rows &&
+                f->teacher_topk.size_bytes % (rows * sizeof(int32_t)) == 0;
+    if (whole) return OPD_OK;
+    return opd_fail(OPD_ERR_MISMATCH, "batcher: the parts of sample %llu/%u have different lengths",
+                    (unsigned long long)f->group, f->member);
+}
+
 /* The joined sample of one member from the messages of its parts. */
 static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields *out) {
     opd_rollout_fields rollout;
@@ -52,7 +68,7 @@ static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields 
         .spans = rollout.spans};
     memcpy(out->teacher, scores.teacher, sizeof out->teacher);
     memcpy(out->reason, scores.reason, sizeof out->reason);
-    return OPD_OK;
+    return check_sizes(out);
 }
 
 /* Sends what is complete until the trainer's window is full. */

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -41,7 +42,9 @@ void opd_checkpoint_path(const char *dir, uint64_t step, char *out) {
 /* Removes a folder of plain files; what is not there is fine. */
 static opd_err remove_folder(const char *path) {
     DIR *folder = opendir(path);
-    if (folder == NULL) return OPD_OK;
+    if (folder == NULL && errno == ENOENT) return OPD_OK;
+    if (folder == NULL)
+        return opd_fail(OPD_ERR_IO, "%s cannot be replaced: %s", path, strerror(errno));
     for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         char file[OPD_PATH_SIZE];
@@ -116,9 +119,10 @@ static size_t list_steps(const char *dir, uint64_t *steps) {
     if (folder == NULL) return 0;
     for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
         uint64_t step;
-        int used = 0;
-        if (sscanf(entry->d_name, "step-%" SCNu64 "%n", &step, &used) != 1) continue;
-        if (entry->d_name[used] == '\0' && count < CHECKPOINTS_MAX) steps[count++] = step;
+        char name[32]; /* only what we would call it is ours */
+        if (sscanf(entry->d_name, "step-%" SCNu64, &step) != 1) continue;
+        (void)snprintf(name, sizeof name, "step-%06" PRIu64, step);
+        if (strcmp(entry->d_name, name) == 0 && count < CHECKPOINTS_MAX) steps[count++] = step;
     }
     (void)closedir(folder);
     qsort(steps, count, sizeof *steps, compare_steps);
@@ -133,6 +137,17 @@ static void prune(const char *dir, uint32_t keep) {
         opd_checkpoint_path(dir, steps[i], path);
         if (remove_folder(path) != OPD_OK) OPD_LOG_WARN("checkpoint: %s", opd_err_context());
     }
+}
+
+/* Makes the written folder the checkpoint; an old one of that step leaves in the same move, so
+ * that at no moment there is neither. */
+static opd_err put_in_place(const char *part, const char *path) {
+    if (renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_EXCHANGE) == 0)
+        return remove_folder(part); /* the old one */
+    if (errno != ENOENT) OPD_TRY(remove_folder(path)); /* no such move on this file system */
+    if (rename(part, path) != 0)
+        return opd_fail(OPD_ERR_IO, "%s cannot be put in place: %s", path, strerror(errno));
+    return OPD_OK;
 }
 
 opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
@@ -151,9 +166,7 @@ opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
         (void)remove_folder(part);
         return opd_fail(err, "%s: %s", path, context);
     }
-    OPD_TRY(remove_folder(path));
-    if (rename(part, path) != 0)
-        return opd_fail(OPD_ERR_IO, "%s cannot be put in place: %s", path, strerror(errno));
+    OPD_TRY(put_in_place(part, path));
     prune(dir, keep);
     return OPD_OK;
 }

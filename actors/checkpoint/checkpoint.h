@@ -4,7 +4,8 @@
  * model.safetensors, the tokenizer's files) plus
  *   optimizer.safetensors  AdamW's moments as tensors "m.NAME" and "v.NAME"
  *   trainer_state.json     the counts of OPD_CHECKPOINT_COUNTS, by name
- * It is written under another name and renamed when whole.
+ * It is written under another name and put in place when whole; one of the same step changes
+ * places with it in one move (where the file system cannot, it is removed first).
  * Thread: any; blocking file calls (the run's disk lane). Nothing is kept.
  */
 #ifndef OPD_ACTORS_CHECKPOINT_H
@@ -50,7 +51,8 @@ OPD_MUST_CHECK opd_err opd_checkpoint_newest(const char *dir, uint64_t *out_step
 OPD_MUST_CHECK opd_err opd_checkpoint_read(const char *path, const opd_alloc *alloc,
                                            opd_checkpoint_state *out_info);
 
-/* Fills optimizer's moments and step from path/optimizer.safetensors.
+/* Fills optimizer's moments from path/optimizer.safetensors; its step counter is in
+ * opd_checkpoint_state.
  * Errors: NOT_FOUND, PARSE, MISMATCH (a tensor of another shape, named). */
 OPD_MUST_CHECK opd_err opd_checkpoint_read_moments(const char *path, const opd_model *model,
                                                    opd_optimizer *optimizer,

@@ -52,6 +52,10 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
         return OPD_OK;
     }
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAVE, &s->fields));
+    size_t size = 3 * s->c.model->param_count * sizeof(float);
+    if (s->fields.state.size_bytes != size)
+        return opd_fail(OPD_ERR_PARSE, "checkpoint: a state of %zu bytes, not %zu",
+                        s->fields.state.size_bytes, size);
     opd_msg_take(ctx, msg);
     s->request = msg;
     s->job = (opd_job){.run = write_job, .done = written, .arg = s};

@@ -4,6 +4,9 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
+
+enum { LINE_BYTES_MAX = 1024 };
 
 static const char *paint(const opd_screen *s, const char *code) { return s->color ? code : ""; }
 
@@ -33,7 +36,19 @@ static void append_teacher(const opd_screen *s, const opd_progress *p, opd_str *
         opd_str_printf(out, " (%.0f tokens masked so far)", p->invalid_tokens);
 }
 
-void opd_screen_progress(const opd_screen *s, const opd_progress *p, opd_str *out) {
+/* Appends at most `columns` visible columns of a line; escape sequences take none. */
+static void append_cut(const opd_str *line, size_t columns, opd_str *out) {
+    size_t at = 0, shown = 0;
+    while (at < line->size && shown < columns) {
+        if (line->data[at] != '\033') shown++;
+        else while (line->data[at] != 'm') at++;
+        at++;
+    }
+    opd_str_append(out, line->data, at);
+    if (at < line->size) opd_str_text(out, memchr(line->data, '\033', at) ? "\033[0m" : "");
+}
+
+static void format_progress(const opd_screen *s, const opd_progress *p, opd_str *out) {
     const double *v = p->values;
     opd_str_printf(out, "%s%-12s%s step %*" PRIu64 "/%" PRIu64, paint(s, "\033[1m"), p->stage,
                    paint(s, "\033[0m"), snprintf(NULL, 0, "%" PRIu64, p->steps), p->step,
@@ -45,6 +60,16 @@ void opd_screen_progress(const opd_screen *s, const opd_progress *p, opd_str *ou
         opd_str_printf(out, "  loss %.4f", v[OPD_METRIC_LOSS]);
     if (p->teacher) append_teacher(s, p, out);
     append_eta(p, out);
+}
+
+/* A line longer than the terminal would wrap, and then not be rewritten in place. */
+void opd_screen_progress(const opd_screen *s, const opd_progress *p, opd_str *out) {
+    opd_str line;
+    opd_str_init(&line, out->alloc, LINE_BYTES_MAX);
+    format_progress(s, p, &line);
+    bool cut = s->terminal && s->width > 1;
+    append_cut(&line, cut ? (size_t)s->width - 1 : line.size, out);
+    opd_str_fini(&line);
 }
 
 void opd_screen_table(const opd_screen *s, const opd_table_row *rows, size_t count,

@@ -32,7 +32,8 @@ typedef struct opd_progress {
     bool policy, teacher;
 } opd_progress;
 
-/* One line, without newline: stage, step, rate, reward, KL, valid share, ETA. */
+/* One line, without newline: stage, step, rate, reward, KL, valid share, ETA. On a terminal it is
+ * cut to one column less than its width (width 0: unknown, not cut). */
 void opd_screen_progress(const opd_screen *screen, const opd_progress *progress, opd_str *out);
 
 /* One row of the final table. */

@@ -8,6 +8,7 @@
  */
 #include "actors/rollout/engine.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "core/base/check.h"
@@ -139,6 +140,11 @@ static opd_err prompt_check(const opd_engine *e, const opd_engine_prompt *p) {
     uint32_t length = prompt_len(p);
     if (length == 0 || p->count == 0 || p->max_new == 0)
         return opd_fail(OPD_ERR_INVALID, "a prompt needs a token, a count and a length limit");
+    const opd_sampling *s = &p->sampling;
+    if (!(s->temperature >= 0) || !isfinite(s->temperature) || s->top_k < 0 ||
+        !(s->top_p > 0 && s->top_p <= 1))
+        return opd_fail(OPD_ERR_INVALID, "temperature %g, top_k %d or top_p %g is out of range",
+                        (double)s->temperature, (int)s->top_k, (double)s->top_p);
     if (length >= e->max_len)
         return opd_fail(OPD_ERR_INVALID,
                         "the prompt has %u tokens, the most is %u (model.max_position less one)",

@@ -74,7 +74,8 @@ OPD_MUST_CHECK opd_err opd_engine_create(const opd_engine_options *options, opd_
 void opd_engine_destroy(opd_engine *engine);
 
 /* Takes a prompt (and a reference to its tokens). Errors: AGAIN (prompts_max reached),
- * INVALID (empty, longer than max_len - 1, token outside the vocabulary, count 0). */
+ * INVALID (empty, longer than max_len - 1, token outside the vocabulary, count or max_new 0,
+ * sampling settings out of range). */
 OPD_MUST_CHECK opd_err opd_engine_add(opd_engine *engine, const opd_engine_prompt *prompt);
 
 /* Offers weights [param_count] of a version; taken up by the next plan. A newer offer

@@ -138,6 +138,9 @@ static uint32_t work_take(rollout *r, opd_msg *msg, bool request, uint32_t membe
 static opd_err add_prompt(rollout *r, opd_msg *msg) {
     opd_prompt_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_PROMPT, &f));
+    if (r->works_used - r->requests_used >= r->c.prompts_max)
+        return opd_fail(OPD_ERR_LIMIT, "rollout: more than %u prompts; the window of their link "
+                        "is too large", r->c.prompts_max);
     opd_msg_take(r->ctx, msg);
     uint32_t i = work_take(r, msg, false, r->c.samples_per_prompt);
     r->works[i].label = f.label;
@@ -154,6 +157,8 @@ static opd_err add_prompt(rollout *r, opd_msg *msg) {
 static opd_err add_request(rollout *r, opd_msg *msg) {
     opd_generate_fields f;
     opd_err err = opd_message_read(msg, OPD_MESSAGE_GENERATE, &f);
+    if (err == OPD_OK && opd_msg_deadline_ns(msg) <= opd_now_ns(r->ctx))
+        err = opd_fail(OPD_ERR_TIMEOUT, "the request's deadline passed while it waited");
     if (err != OPD_OK) {
         opd_reply_error(r->ctx, msg, err);
         opd_msg_release(msg);
@@ -215,8 +220,8 @@ static void abort_expired(rollout *r) {
 static opd_err pump(rollout *r) {
     if (r->busy) return OPD_OK;
     OPD_TRY(flush(r));
+    abort_expired(r); /* first: it frees the places that waiting requests need */
     OPD_TRY(take_waiting(r));
-    abort_expired(r);
     OPD_TRY(r->failed);
     if (r->outbox_size > 0) return OPD_OK; /* CREDIT calls again */
     opd_buf *buf = NULL;

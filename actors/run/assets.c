@@ -110,10 +110,24 @@ static opd_err load_teacher(opd_assets *a) {
 
 static const char *key_or_null(const char *key) { return key[0] != '\0' ? key : NULL; }
 
+/* What is learnt from, or judged by, must have a key. */
+static opd_err check_keys(const opd_config_stage *c, bool sft, bool judged) {
+    const opd_config_data *d = &c->data;
+    bool labels = (judged && c->kind == OPD_CONFIG_KIND_RL) || c->eval.path[0] != '\0';
+    if (sft && d->response_key[0] == '\0')
+        return opd_fail(OPD_ERR_CONFIG, "stage %s: data.response_key is empty; name the key of the "
+                        "text that SFT learns to write", c->name);
+    if (labels && d->label_key[0] == '\0')
+        return opd_fail(OPD_ERR_CONFIG, "stage %s: data.label_key is empty; name the key of the "
+                        "right answers", c->name);
+    return OPD_OK;
+}
+
 static opd_err load_data(opd_assets *a) {
     const opd_config_stage *c = a->config;
     const opd_config_data *d = &c->data;
     bool sft = c->kind == OPD_CONFIG_KIND_SFT, judged = c->reward.type != OPD_CONFIG_REWARD_TYPE_NONE;
+    OPD_TRY(check_keys(c, sft, judged));
     uint32_t longest = (uint32_t)a->model->config.max_position;
     opd_dataset_options train = {
         .path = d->path, .prompt_key = d->prompt_key,

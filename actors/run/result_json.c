@@ -71,6 +71,10 @@ void opd_results_write(const opd_stage_result *results, size_t count, opd_str *o
 
 /* ---- reading ---- */
 
+static void read_n(opd_json *json, int64_t *out) {
+    if (opd_json_read_int64(json, out) && *out < 0) (void)opd_json_error(json, "expected a count");
+}
+
 static void read_accuracy(opd_json *json, opd_accuracy *out) {
     opd_json_text key;
     int64_t n = 0;
@@ -79,7 +83,7 @@ static void read_accuracy(opd_json *json, opd_accuracy *out) {
         if (opd_json_text_is(key, "accuracy")) (void)opd_json_read_double(json, &out->accuracy);
         else if (opd_json_text_is(key, "low")) (void)opd_json_read_double(json, &out->low);
         else if (opd_json_text_is(key, "high")) (void)opd_json_read_double(json, &out->high);
-        else if (opd_json_text_is(key, "n")) (void)opd_json_read_int64(json, &n);
+        else if (opd_json_text_is(key, "n")) read_n(json, &n);
         else (void)opd_json_skip(json);
     }
     out->n = (size_t)n;
@@ -87,9 +91,13 @@ static void read_accuracy(opd_json *json, opd_accuracy *out) {
 
 static void read_kind(opd_json *json, opd_config_kind *out) {
     char name[32] = "";
-    (void)opd_json_read_string(json, name, sizeof name);
+    if (!opd_json_read_string(json, name, sizeof name)) return;
     for (int k = OPD_CONFIG_KIND_ARITHMETIC; k <= OPD_CONFIG_KIND_EVAL; k++)
-        if (strcmp(name, opd_config_kind_name((opd_config_kind)k)) == 0) *out = (opd_config_kind)k;
+        if (strcmp(name, opd_config_kind_name((opd_config_kind)k)) == 0) {
+            *out = (opd_config_kind)k;
+            return;
+        }
+    (void)opd_json_error(json, "expected the kind of a stage");
 }
 
 static void read_count(opd_json *json, opd_json_text key, opd_stage_result *r) {
@@ -98,7 +106,7 @@ static void read_count(opd_json *json, opd_json_text key, opd_stage_result *r) {
     int64_t value = 0;
     for (size_t i = 0; i < OPD_COUNTOF(COUNT_NAMES); i++) {
         if (!opd_json_text_is(key, COUNT_NAMES[i])) continue;
-        (void)opd_json_read_int64(json, &value);
+        read_n(json, &value);
         *counts[i] = (uint64_t)value;
         return;
     }

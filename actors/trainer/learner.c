@@ -42,6 +42,8 @@ struct opd_learner {
     opd_overlap overlap;
     double sft_loss, logp_diff, logp_sum;
     size_t first_rows; /* rows seen by the first optimizer step's pass */
+    size_t reached;    /* samples that some pass has scored: [0, reached) */
+    uint32_t made;     /* optimizer steps made on this batch */
     opd_optimizer_report update;
 };
 
@@ -111,7 +113,8 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->policy = (opd_policy_stats){.loss = 0};
     l->overlap = (opd_overlap){.ratio = 0};
     l->sft_loss = l->logp_diff = l->logp_sum = 0;
-    l->first_rows = 0;
+    l->first_rows = l->reached = 0;
+    l->made = 0;
     l->update = (opd_optimizer_report){.grad_norm = (double)NAN};
 }
 
@@ -231,17 +234,17 @@ static opd_err unit_train(opd_learner *l) {
     const opd_batch *b = l->batch;
     size_t to = micro_end(l, l->cursor, l->end);
     size_t first = b->offsets[l->cursor], rows = b->offsets[to] - first;
-    bool policy = l->o.objective == OPD_OBJECTIVE_POLICY, entropy = policy;
+    bool policy = l->o.objective == OPD_OBJECTIVE_POLICY;
     OPD_TRY(micro_forward(l, l->cursor, to));
     bool top_k = policy && l->o.teacher_k > 0;
-    opd_scores out = {.logp = l->logp + first, .entropy = entropy ? l->entropy + first : NULL,
+    opd_scores out = {.logp = l->logp + first, .entropy = policy ? l->entropy + first : NULL,
                       .top_k = top_k ? l->o.teacher_k : 0,
                       .top_ids = l->student_topk + first * l->o.teacher_k,
                       .top_logp = l->student_topk_logp + first * l->o.teacher_k};
     OPD_TRY(opd_graph_score(l->graph, l->rows, rows, &out));
     const float *dentropy = NULL;
     if (policy) {
-        if (l->step == 0) measure_first_pass(l, first, rows);
+        if (l->made == 0) measure_first_pass(l, first, rows);
         opd_policy_loss(&l->o.policy, rows, l->logp + first, l->student_logp + first,
                         l->advantages + first, l->weights + first, l->entropy + first,
                         l->dlogp + first, l->dentropy + first, &l->policy);
@@ -250,7 +253,7 @@ static opd_err unit_train(opd_learner *l) {
         opd_sft_loss(rows, l->logp + first, l->weights + first, l->dlogp + first, &l->sft_loss);
     }
     OPD_TRY(opd_graph_backward(l->graph, l->rows, rows, l->dlogp + first, dentropy, l->grads));
-    l->cursor = to;
+    l->cursor = l->reached = to;
     if (l->cursor == l->end) l->phase = PHASE_UPDATE;
     return OPD_OK;
 }
@@ -268,15 +271,16 @@ static void unit_update(opd_learner *l) {
     }
     l->nonfinite_run = 0;
     l->stepped = true;
+    l->made++;
     opd_graph_set_weights(l->graph, l->o.model->params);
     l->step++;
     step_begin(l);
 }
 
 static void measure_overlap(opd_learner *l) {
-    const opd_batch *b = l->batch;
+    const opd_batch *b = l->batch; /* a share without a used token was not scored: nothing valid */
     if (l->o.teacher_k == 0 || !l->stepped) return;
-    opd_overlap_input in = {.sample_count = b->sample_count, .offsets = b->offsets,
+    opd_overlap_input in = {.sample_count = l->reached, .offsets = b->offsets,
                             .teacher_valid = b->teacher_valid, .student_k = l->o.teacher_k,
                             .teacher_k = b->top_k, .student_ids = l->student_topk,
                             .teacher_ids = b->teacher_topk};
@@ -301,7 +305,7 @@ opd_err opd_learner_advance(opd_learner *l, bool *out_done) {
 
 static void report_policy(const opd_learner *l, double *v) {
     const opd_advantage_stats *a = &l->advantage;
-    double steps = l->step > 0 ? (double)l->step : 1.0;
+    double steps = l->made; /* each one's loss is a mean over its share */
     v[OPD_METRIC_RAW_REWARD] = a->raw_reward_mean;
     v[OPD_METRIC_REWARDS] = a->reward_mean;
     v[OPD_METRIC_ADVANTAGES] = a->advantage_mean;
@@ -331,7 +335,7 @@ static void report_policy(const opd_learner *l, double *v) {
 void opd_learner_report(const opd_learner *l, double values[OPD_METRIC_COUNT]) {
     opd_metrics_clear(values);
     if (l->o.objective == OPD_OBJECTIVE_POLICY) report_policy(l, values);
-    else values[OPD_METRIC_LOSS] = l->sft_loss / (l->step > 0 ? (double)l->step : 1.0);
+    else values[OPD_METRIC_LOSS] = l->sft_loss / (double)(l->made > 0 ? l->made : 1);
     values[OPD_METRIC_GRAD_NORM] = l->update.grad_norm;
     values[OPD_METRIC_LR] = l->update.lr;
     values[OPD_METRIC_SKIPPED] = (double)l->nonfinite;

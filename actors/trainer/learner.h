@@ -45,7 +45,7 @@ typedef struct opd_learner_options {
 
 typedef struct opd_learner opd_learner;
 
-/* Errors: INVALID (a setting), NOMEM. */
+/* Errors: CONFIG or INVALID (a setting), NOMEM. */
 OPD_MUST_CHECK opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out);
 void opd_learner_destroy(opd_learner *learner);
 

@@ -1,6 +1,6 @@
 /* trainer_actor.c - the steering of a stage around the learner (trainer_actor.h).
  *
- * States: START (waiting for the first evaluation) -> FILL (collecting a batch) -> LEARN (units
+ * States: START (until the first evaluation is done) -> FILL (collecting a batch) -> LEARN (units
  * on the lane) -> FILL ... -> CLOSE (last evaluation, save) -> the system stops.
  * Invariants: (1) the lane has at most one job of ours; (2) messages are held, in order, until
  * the batch takes their content; (3) an interrupt is honoured between batches only, so that the
@@ -35,7 +35,7 @@ typedef struct trainer {
     opd_slice snapshot; /* made on the lane */
     opd_event begin;
 
-    bool interrupted, saving, closing;
+    bool interrupted, saving, evaluating, closing;
     opd_err stop_reason;
     double batch_values[OPD_METRIC_COUNT]; /* what the actor measures itself */
     uint64_t samples_seen, batch_full_ns, last_batch_ns;
@@ -66,6 +66,7 @@ static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_m
     (void)ctx;
     (void)arg;
     trainer *t = self;
+    t->evaluating = false;
     opd_evaluated_fields f;
     if (err == OPD_OK) err = opd_message_read(reply, OPD_MESSAGE_EVALUATED, &f);
     OPD_TRY(opd_err_prefix(err, "evaluation"));
@@ -75,6 +76,7 @@ static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_m
 
 static opd_err evaluate(trainer *t) {
     opd_evaluate_fields f = {.min_version = t->version};
+    t->evaluating = true; /* no batch before the answer */
     return opd_message_request(t->ctx, t->c.roles->evaluator, OPD_MESSAGE_EVALUATE, &f,
                                OPD_NO_DEADLINE, evaluated, NULL, NULL);
 }
@@ -255,10 +257,8 @@ static opd_err after_batch(trainer *t) {
     }
     if (t->version == t->c.steps) return close_stage(t);
     if (due(t->c.save_interval, t->version)) OPD_TRY(save(t));
-    if (due(t->c.eval_interval, t->version) && t->c.roles->evaluator != OPD_PID_NOBODY) {
-        t->state = STATE_START; /* no batch before the answer */
+    if (due(t->c.eval_interval, t->version) && t->c.roles->evaluator != OPD_PID_NOBODY)
         return evaluate(t);
-    }
     return fill(t);
 }
 
@@ -319,6 +319,10 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
         .teacher_topk = opd_slice_data(f.teacher_topk), .reward = f.reward,
         .reward_valid = f.reward_valid,
         .reuse_logp = spans != NULL && spans[0] == t->version};
+    if (sample.teacher_topk != NULL &&
+        f.teacher_topk.size_bytes != sample.response_len * t->c.teacher_k * sizeof(int32_t))
+        return opd_fail(OPD_ERR_MISMATCH, "trainer: %zu bytes of top-k ids for %u tokens",
+                        f.teacher_topk.size_bytes, sample.response_len);
     measure(t, &f, sample.response_len);
     show_sample(t, &f);
     return opd_batch_add(t->batch, &sample);
@@ -326,10 +330,10 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
 
 /* Starts the next batch if one is there and nothing else is in the way. */
 static opd_err fill(trainer *t) {
-    if (t->closing || t->saving) return OPD_OK;
+    if (t->closing || t->saving || t->evaluating) return OPD_OK;
     if (t->state == STATE_START) {
         t->state = STATE_FILL;
-        if (t->version == t->c.first_step) t->last_batch_ns = opd_now_ns(t->ctx);
+        t->last_batch_ns = opd_now_ns(t->ctx);
     }
     if (t->state != STATE_FILL) return OPD_OK;
     if (t->interrupted) {

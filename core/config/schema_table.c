@@ -119,7 +119,7 @@ const opd__key opd__keys[] = {
     ENUM("opd.on_missing", STAGE(opd.on_missing), "mask", missing_names, "A token without a teacher score: leaves the OPD term, takes the rollout's own score (the seed's way), or stops the run."),
     FLOAT("opd.teacher_lost_s", STAGE(opd.teacher_lost_s), "300", 0, 1e7, ABOVE, "s", "The run stops after this time without any answer of a teacher."),
     FLOAT("opd.invalid_share_max", STAGE(opd.invalid_share_max), "0.5", 0, 1, 0, "", "The run stops when more of the tokens than this have no score ..."),
-    INT("opd.invalid_batches_max", STAGE(opd.invalid_batches_max), "20", 1, BIG, "batches", "... over this many batches."),
+    INT("opd.invalid_batches_max", STAGE(opd.invalid_batches_max), "20", 1, 1000, "batches", "... over this many batches."),
 
     INT("train.steps", STAGE(train.steps), "0", 0, BIG, "batches", "Batches to train on; 0 = train.epochs decides."),
     {.path = "train.epochs", .type = OPD__TYPE_INT, .offset = STAGE(train.epochs), .initial = "0",
