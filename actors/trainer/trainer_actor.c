@@ -1,10 +1,13 @@
 /* trainer_actor.c - the steering of a stage around the learner (trainer_actor.h).
  *
  * States: START (until the first evaluation is done) -> FILL (collecting a batch) -> LEARN (units
- * on the lane) -> FILL ... -> CLOSE (last evaluation, save) -> the system stops.
+ * on the lane) -> FILL ... -> CLOSE (last evaluation, save) -> the system stops. HALT: something
+ * is wrong, the system has been asked to stop, no batch is begun.
  * Invariants: (1) the lane has at most one job of ours; (2) messages are held, in order, until
  * the batch takes their content; (3) an interrupt is honoured between batches only, so that the
- * saved state is that of a whole number of batches.
+ * saved state is that of a whole number of batches; (4) a stop that others asked for (a lost
+ * teacher, a failed role) ends the batch at work and saves before the actor exits. While the
+ * system stops, roles that are gone already (CLOSED) are no failure of this one.
  * Thread: the loop, except run_unit and run_snapshot (the lane). The actor owns the batch.
  */
 #include "actors/trainer/trainer_actor.h"
@@ -18,7 +21,7 @@
 
 enum { INVALID_BATCHES_MAX = 1000 };
 
-typedef enum state { STATE_START, STATE_FILL, STATE_LEARN, STATE_CLOSE } state;
+typedef enum state { STATE_START, STATE_FILL, STATE_LEARN, STATE_CLOSE, STATE_HALT } state;
 
 typedef struct trainer {
     opd_trainer_config c;
@@ -36,6 +39,8 @@ typedef struct trainer {
     opd_event begin;
 
     bool interrupted, saving, evaluating, closing;
+    bool stopping;          /* STOP came: exit when saved */
+    uint64_t saved_version; /* of the newest checkpoint   */
     opd_err stop_reason;
     double batch_values[OPD_METRIC_COUNT]; /* what the actor measures itself */
     uint64_t samples_seen, batch_full_ns, last_batch_ns;
@@ -68,6 +73,7 @@ static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_m
     trainer *t = self;
     t->evaluating = false;
     opd_evaluated_fields f;
+    if (err == OPD_ERR_CLOSED) return OPD_OK; /* STOP is on its way */
     if (err == OPD_OK) err = opd_message_read(reply, OPD_MESSAGE_EVALUATED, &f);
     OPD_TRY(opd_err_prefix(err, "evaluation"));
     note_accuracy(t, &f);
@@ -77,17 +83,23 @@ static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_m
 static opd_err evaluate(trainer *t) {
     opd_evaluate_fields f = {.min_version = t->version};
     t->evaluating = true; /* no batch before the answer */
-    return opd_message_request(t->ctx, t->c.roles->evaluator, OPD_MESSAGE_EVALUATE, &f,
-                               OPD_NO_DEADLINE, evaluated, NULL, NULL);
+    opd_err err = opd_message_request(t->ctx, t->c.roles->evaluator, OPD_MESSAGE_EVALUATE, &f,
+                                      OPD_NO_DEADLINE, evaluated, NULL, NULL);
+    return err == OPD_ERR_CLOSED ? OPD_OK : err;
 }
 
 static opd_err saved(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *reply) {
-    (void)ctx;
     (void)arg;
     (void)reply;
     trainer *t = self;
     t->saving = false;
+    if (err != OPD_OK && t->stopping) OPD_LOG_ERROR("checkpoint: %s", opd_err_context());
     OPD_TRY(opd_err_prefix(err, "checkpoint"));
+    t->saved_version = t->version;
+    if (t->stopping) {
+        opd_exit(ctx, OPD_OK);
+        return OPD_OK;
+    }
     if (!t->closing) return fill(t);
     t->c.outcome->finished = t->stop_reason == OPD_OK;
     if (t->stop_reason == OPD_ERR_INTERRUPTED)
@@ -153,7 +165,8 @@ static opd_err admit(trainer *t) {
     uint64_t batches = t->version + t->c.max_staleness + 1;
     if (batches > t->c.steps) batches = t->c.steps;
     opd_admit_fields f = {.group_end = batches * t->c.batch_prompts};
-    return opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
+    opd_err err = opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
+    return err == OPD_ERR_CLOSED ? OPD_OK : err;
 }
 
 /* On the lane: the next unit; after the last one the weights' snapshot, if wanted. */
@@ -233,8 +246,23 @@ static opd_err check_valid_share(const trainer *t) {
 static opd_err check_numbers(const trainer *t) {
     if (opd_learner_nonfinite_run(t->c.learner) < t->c.nonfinite_max) return OPD_OK;
     return opd_fail(OPD_ERR_NUMERIC, "%u steps in a row had a loss or gradient that is no finite "
-                    "number; lower train.lr, then --resume from the last checkpoint",
+                    "number; begin anew with a lower train.lr",
                     t->c.nonfinite_max);
+}
+
+/* Asks for the ordered stop. STOP saves what was learnt, except numbers that lead nowhere. */
+static opd_err halt(trainer *t, opd_err reason) {
+    t->state = STATE_HALT;
+    if (reason == OPD_ERR_NUMERIC) t->saved_version = t->version;
+    opd_system_stop(opd_self_system(t->ctx), reason);
+    return OPD_OK;
+}
+
+/* After STOP, with no batch at work: saves if there is something to save, then exits. */
+static opd_err leave(trainer *t) {
+    if (t->version > t->saved_version) return save(t);
+    opd_exit(t->ctx, OPD_OK);
+    return OPD_OK;
 }
 
 static opd_err after_batch(trainer *t) {
@@ -244,13 +272,12 @@ static opd_err after_batch(trainer *t) {
     opd_batch_clear(t->batch);
     opd_metrics_clear(t->batch_values);
     if (t->publish) publish(t);
+    t->state = STATE_FILL;
     opd_err trouble = check_numbers(t);
     if (trouble == OPD_OK) trouble = check_valid_share(t);
-    if (trouble != OPD_OK) { /* the weights are sound: every bad step was refused */
-        opd_system_stop(opd_self_system(t->ctx), trouble);
-        return OPD_OK;
-    }
-    t->state = STATE_FILL;
+    if (trouble != OPD_OK) OPD_TRY(halt(t, trouble));
+    if (t->stopping) return leave(t);
+    if (trouble != OPD_OK) return OPD_OK;
     if (t->interrupted) {
         t->stop_reason = OPD_ERR_INTERRUPTED;
         return close_stage(t);
@@ -265,6 +292,11 @@ static opd_err after_batch(trainer *t) {
 static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job) {
     (void)ctx;
     trainer *t = self;
+    if (job->err == OPD_ERR_TEACHER_LOST) { /* before the batch's first step: nothing is lost */
+        OPD_TRY(halt(t, opd_fail(job->err, "after step %llu: %s; look at the teacher's log, then "
+                                 "--resume", (unsigned long long)t->version, job->text)));
+        return t->stopping ? leave(t) : OPD_OK;
+    }
     if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
     return t->learned ? after_batch(t) : submit_unit(t);
 }
@@ -330,7 +362,7 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
 
 /* Starts the next batch if one is there and nothing else is in the way. */
 static opd_err fill(trainer *t) {
-    if (t->closing || t->saving || t->evaluating) return OPD_OK;
+    if (t->closing || t->saving || t->evaluating || t->stopping) return OPD_OK;
     if (t->state == STATE_START) {
         t->state = STATE_FILL;
         t->last_batch_ns = opd_now_ns(t->ctx);
@@ -373,6 +405,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     OPD_ASSERT(t->c.invalid_batches <= INVALID_BATCHES_MAX);
     t->ctx = ctx;
     t->version = t->c.first_step;
+    t->saved_version = t->version;
     t->c.outcome->steps = t->c.outcome->version = t->version;
     t->samples_seen = t->c.outcome->samples;
     t->batch_samples = (size_t)t->c.batch_prompts * t->c.samples_per_prompt;
@@ -403,6 +436,14 @@ static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
     return t->state == STATE_FILL && t->held_count >= t->batch_samples ? fill(t) : OPD_OK;
 }
 
+static opd_err on_signal(opd_ctx *ctx, void *self, const opd_signal *signal) {
+    trainer *t = self;
+    if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
+    t->stopping = true;
+    opd_stop_defer(ctx);
+    return t->state == STATE_LEARN || t->saving ? OPD_OK : leave(t);
+}
+
 static void on_stop(opd_ctx *ctx, void *self) {
     (void)ctx;
     trainer *t = self;
@@ -415,4 +456,4 @@ static void on_stop(opd_ctx *ctx, void *self) {
 
 const opd_actor_class opd_trainer_class = {
     .name = "trainer", .state_size = sizeof(trainer), .on_start = on_start,
-    .on_message = on_message, .on_stop = on_stop};
+    .on_message = on_message, .on_signal = on_signal, .on_stop = on_stop};

@@ -7,6 +7,8 @@
  *   start -> [evaluate] -> admit -> (batch full -> learn -> publish -> [save] -> [evaluate]
  *         -> admit)* -> publish -> [evaluate] -> save -> the system stops with OPD_OK
  *
+ * Stopped by others (STOP) it ends the batch at work and saves, if the newest checkpoint is older.
+ *
  * Weights version = batches done. Admission bound = (version + max_staleness + 1) batches, so
  * the lag of any sample is at most max_staleness by construction.
  * Thread: the loop; learning and snapshots run on the trainer's lane.
