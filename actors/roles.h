@@ -24,6 +24,8 @@ typedef struct opd_roles {
     opd_pid rollout;      /* takes PROMPT and GENERATE                    */
     opd_pid evaluator;
     opd_pid dataset;      /* takes ADMIT and HOLD                         */
+    opd_pid server;       /* `opd serve`: takes HTTP                      */
+    opd_pid client;       /* `opd generate`, `opd eval`: asks the others  */
 } opd_roles;
 
 #endif

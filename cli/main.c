@@ -243,15 +243,23 @@ static const struct {
     {"generate", command_generate}, {"config", command_config},
 };
 
+/* Help and version: the exit code is 0 only if the text got out. */
+static int show(const char *text) {
+    if (fputs(text, stdout) != EOF && fflush(stdout) == 0) return 0;
+    (void)fputs("opd: standard output could not be written\n", stderr);
+    return exit_code(OPD_ERR_IO);
+}
+
 int main(int argc, char **argv) {
+    opd_log_level_set(OPD_LOG_LEVEL_WARN);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") != 0 && strcmp(argv[i], "-h") != 0) continue;
-        (void)fputs(HELP, stdout);
-        return 0;
+        return show(HELP);
     }
     if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
-        (void)printf("opd %s\n", opd_version());
-        return 0;
+        char text[64];
+        (void)snprintf(text, sizeof text, "opd %s\n", opd_version());
+        return show(text);
     }
     if (argc < 2) {
         (void)fputs(HELP, stderr);

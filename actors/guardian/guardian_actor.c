@@ -14,7 +14,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     const opd_roles *r = config;
     const opd_pid pids[] = {r->monitor, r->checkpoint, r->trainer, r->batcher, r->reward,
                             r->teacher, r->teacher_host, r->scorer, r->rollout, r->evaluator,
-                            r->dataset};
+                            r->dataset, r->server, r->client};
     OPD_ASSERT(OPD_COUNTOF(pids) == ROLES);
     for (size_t i = 0; i < ROLES; i++)
         if (pids[i] != OPD_PID_NOBODY) opd_monitor_start(ctx, &g->monitors[i], pids[i]);

@@ -12,7 +12,8 @@
 
 enum { TEXT_BYTES_MAX = 64 << 20, TOKENS_DEFAULT = 256 };
 
-/* Asks for `count` answers, prints each as it comes, and stops the system after the last. */
+/* Asks for `count` answers, prints each as it comes, and stops the system after the last. A
+ * failed one fails the asker, and the session's guardian ends all with its reason. */
 typedef struct asker {
     const opd_generate_options *o;
     const opd_roles *roles;
@@ -56,15 +57,9 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     return OPD_OK;
 }
 
-/* A failed answer fails the asker; the run ends with its reason. */
-static void on_stop(opd_ctx *ctx, void *state) {
-    (void)state;
-    opd_system_stop(opd_self_system(ctx), OPD_OK);
-}
-
 static const opd_actor_class asker_class = {
     .name = "generate", .state_size = sizeof(asker *), .requests_max = 4096,
-    .on_start = on_start, .on_stop = on_stop};
+    .on_start = on_start};
 
 static opd_err encode(asker *a, const opd_model *model) {
     size_t size = strlen(a->o->prompt), count;
@@ -88,8 +83,7 @@ static opd_err ask(asker *a, const opd_model *model) {
         .handle_signals = a->o->handle_signals};
     OPD_TRY(opd_session_open(&session, &options));
     a->roles = &session.roles;
-    opd_pid pid;
-    opd_err err = opd_spawn(session.system, &asker_class, NULL, &a, &pid);
+    opd_err err = opd_spawn(session.system, &asker_class, NULL, &a, &session.roles.client);
     return err == OPD_OK ? opd_session_run(&session) : opd_session_abandon(&session, err);
 }
 

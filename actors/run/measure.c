@@ -67,10 +67,10 @@ static opd_err examine(const opd_config_stage *stage, const opd_model *model,
         .top_p = e->top_p, .top_k = e->top_k > 0 ? (uint32_t)e->top_k : 0,
         .seed = (uint64_t)stage->rollout.seed};
     examiner_config examiner = {.roles = &session.roles, .out = out};
-    opd_pid pid;
     opd_err err = opd_spawn(session.system, &opd_evaluator_class, NULL, &evaluator,
                             &session.roles.evaluator);
-    if (err == OPD_OK) err = opd_spawn(session.system, &examiner_class, NULL, &examiner, &pid);
+    if (err == OPD_OK)
+        err = opd_spawn(session.system, &examiner_class, NULL, &examiner, &session.roles.client);
     return err == OPD_OK ? opd_session_run(&session) : opd_session_abandon(&session, err);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "actors/guardian/guardian_actor.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/scorer/scorer_actor.h"
 #include "actors/server/server_actor.h"
@@ -36,7 +37,6 @@ typedef struct serving {
     opd_slot *weights;
     opd_kernels *scorer_kernels, *rollout_kernels;
     opd_roles roles;
-    opd_pid server;
     uint16_t port;
 } serving;
 
@@ -105,12 +105,13 @@ static opd_err spawn_server(serving *s) {
                                 .tokenizer = s->tokenizer, .model_path = s->o->model,
                                 .host = s->o->host, .port = (uint16_t)s->o->port,
                                 .out_port = &s->port};
-    return opd_spawn(s->system, &opd_server_class, NULL, &server, &s->server);
+    return opd_spawn(s->system, &opd_server_class, NULL, &server, &s->roles.server);
 }
 
 static opd_err build(serving *s) {
     size_t threads = s->o->threads > 0 ? (size_t)s->o->threads : 1;
     opd_system_options system = {.handler_warn_ms = 100};
+    opd_pid guardian;
     if (s->o->exit_with_parent) OPD_TRY(follow_parent());
     OPD_TRY(load(s));
     OPD_TRY(opd_env_uv_create(NULL, &s->env));
@@ -119,6 +120,7 @@ static opd_err build(serving *s) {
     OPD_TRY(spawn_scorer(s, threads));
     OPD_TRY(spawn_rollout(s, threads));
     OPD_TRY(spawn_server(s));
+    OPD_TRY(opd_spawn(s->system, &opd_guardian_class, NULL, &s->roles, &guardian));
     if (!s->o->handle_signals) return OPD_OK;
     return opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals);
 }

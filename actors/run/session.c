@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "actors/guardian/guardian_actor.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/weights.h"
 #include "core/base/check.h"
@@ -58,5 +59,8 @@ opd_err opd_session_open(opd_session *session, const opd_session_options *option
 }
 
 opd_err opd_session_run(opd_session *session) {
-    return opd_session_abandon(session, opd_system_run(session->system));
+    opd_pid guardian;
+    opd_err err = opd_spawn(session->system, &opd_guardian_class, NULL, &session->roles, &guardian);
+    if (err == OPD_OK) err = opd_system_run(session->system);
+    return opd_session_abandon(session, err);
 }

@@ -108,13 +108,15 @@ static void actor_free(opd_ctx *ctx) {
     opd__system_actor_gone(system);
 }
 
+/* Whoever started or monitors the actor gets the reason and reports it to the person; here it
+ * is a line of the log. */
 static void log_end(const opd_ctx *ctx) {
     if (ctx->reason == OPD_OK)
         OPD_LOG_DEBUG("%s ended", ctx->name);
     else if (opd_err_category_of(ctx->reason) == OPD_ERR_CATEGORY_CLOSED)
         OPD_LOG_INFO("%s ended: %s", ctx->name, ctx->text);
     else
-        OPD_LOG_ERROR("%s failed: %s (%s)", ctx->name, ctx->text, opd_err_text(ctx->reason));
+        OPD_LOG_INFO("%s failed: %s (%s)", ctx->name, ctx->text, opd_err_text(ctx->reason));
 }
 
 void opd__actor_end(opd_ctx *ctx) {
