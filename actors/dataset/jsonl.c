@@ -109,7 +109,7 @@ static opd_err read_line(jsonl_loader *loader, const char *line, size_t size_byt
         return opd_err_prefix(err, "%s:%zu: this line is not valid JSON", loader->name,
                               loader->line);
     if (!is_object)
-        return opd_fail(OPD_ERR_INVALID, "%s:%zu: this line is not a JSON object", loader->name,
+        return opd_fail(OPD_ERR_PARSE, "%s:%zu: this line is not a JSON object", loader->name,
                         loader->line);
     opd_row row = {.line = loader->line};
     OPD_TRY(read_key(loader, line, size_bytes, keys->prompt, &row.prompt));

@@ -9,6 +9,7 @@
 #include "actors/checkpoint/checkpoint.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
+#include "models/model_config.h"
 #include "models/safetensors.h"
 #include "opd/actor.h"
 #include "opd/log.h"
@@ -80,22 +81,20 @@ static opd_err load_model(opd_assets *a, const char *checkpoint_dir, bool resume
         a->first_step = a->resumed.step;
         return open_model(a, out_from);
     }
-    return a->config->model.path[0] != '\0' ? open_model(a, a->config->model.path)
-                                            : create_model(a);
+    if (a->config->model.path[0] == '\0') return create_model(a);
+    return opd_err_prefix(open_model(a, a->config->model.path), "model.path");
 }
 
-/* An in-process teacher must be about the same ids as the student. */
-static opd_err load_teacher(opd_assets *a) {
-    const opd_config_teacher *teacher = opd_stage_teacher(a->config);
-    if (teacher == NULL || a->config->opd.type != OPD_CONFIG_OPD_TYPE_MEGATRON) return OPD_OK;
-    char dir[OPD_PATH_SIZE];
-    OPD_TRY(opd_teacher_dir(teacher, dir, sizeof dir));
-    OPD_TRY(opd_model_open(dir, a->alloc, &a->teacher));
+/* A teacher must be about the same ids as the student. */
+static opd_err check_teacher(const opd_assets *a, const opd_config_teacher *teacher,
+                             const char *dir) {
+    opd_model_config config;
     opd_tokenizer *tokenizer;
+    OPD_TRY(opd_model_config_read(dir, &config));
     OPD_TRY(opd_tokenizer_open(dir, a->alloc, &tokenizer));
     bool same = opd_tokenizer_hash(tokenizer) == opd_tokenizer_hash(a->tokenizer);
     opd_tokenizer_destroy(tokenizer);
-    const opd_model_config *s = &a->model->config, *t = &a->teacher->config;
+    const opd_model_config *s = &a->model->config, *t = &config;
     if (!same || s->vocab_size != t->vocab_size || s->eos_id != t->eos_id)
         return opd_fail(OPD_ERR_MISMATCH,
                         "teacher %s (%s) and student do not share a vocabulary: %s (vocabulary %d "
@@ -104,6 +103,18 @@ static opd_err load_teacher(opd_assets *a) {
                         same ? "sizes or EOS differ" : "the tokenizers differ", t->vocab_size,
                         s->vocab_size, t->eos_id, s->eos_id);
     return OPD_OK;
+}
+
+/* Checks a teacher that has a path here, before a child serves it; loads one that is to be in
+ * this process. A server elsewhere is asked when it answers. */
+static opd_err load_teacher(opd_assets *a) {
+    const opd_config_teacher *teacher = opd_stage_teacher(a->config);
+    if (teacher == NULL || teacher->path[0] == '\0') return OPD_OK;
+    char dir[OPD_PATH_SIZE];
+    OPD_TRY(opd_teacher_dir(teacher, dir, sizeof dir));
+    OPD_TRY(opd_err_prefix(check_teacher(a, teacher, dir), "teachers.%s.path", teacher->name));
+    if (a->config->opd.type != OPD_CONFIG_OPD_TYPE_MEGATRON) return OPD_OK;
+    return opd_model_open(dir, a->alloc, &a->teacher);
 }
 
 /* ---- data ---- */
@@ -144,8 +155,10 @@ static opd_err load_data(opd_assets *a) {
     eval.limit = (uint64_t)c->eval.limit;
     eval.max_len = longest - 1;
     eval.shuffle = false;
-    if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(opd_dataset_open(&train, &a->train));
-    if (c->eval.path[0] != '\0') OPD_TRY(opd_dataset_open(&eval, &a->eval));
+    if (c->kind != OPD_CONFIG_KIND_EVAL)
+        OPD_TRY(opd_err_prefix(opd_dataset_open(&train, &a->train), "data.path"));
+    if (c->eval.path[0] != '\0')
+        OPD_TRY(opd_err_prefix(opd_dataset_open(&eval, &a->eval), "eval.path"));
     if (a->train != NULL && a->eval != NULL && c->eval.require_disjoint)
         OPD_TRY(opd_err_prefix(opd_dataset_check_disjoint(a->train, a->eval),
                                "stage %s: held-out problems must not be trained on (or set "

@@ -48,17 +48,43 @@ static opd_err open_file(const opd_run_folder *f, const char *name, int *out_fd)
     return OPD_OK;
 }
 
+/* The first line in which two texts differ: its number, and where it starts in both. */
+static int differing_line(const char **old, const char **now) {
+    const char *old_line = *old, *now_line = *now;
+    int line = 1;
+    for (size_t i = 0; (*old)[i] != '\0' && (*old)[i] == (*now)[i]; i++) {
+        if ((*old)[i] != '\n') continue;
+        old_line = *old + i + 1;
+        now_line = *now + i + 1;
+        line++;
+    }
+    *old = old_line + strspn(old_line, " ");
+    *now = now_line + strspn(now_line, " ");
+    return line;
+}
+
+static int line_length(const char *line) {
+    size_t size = strcspn(line, "\n#");
+    while (size > 0 && line[size - 1] == ' ') size--;
+    return (int)(size < 120 ? size : 120);
+}
+
 /* On resume the configuration must be the one the run began with. */
 static opd_err check_config(const char *path, const char *text, const opd_alloc *alloc) {
     char *old;
     size_t size;
     OPD_TRY(opd_file_read(alloc, path, OPD_CONFIG_FILE_MAX * 4, &old, &size));
-    bool same = strcmp(old, text) == 0;
+    opd_err err = OPD_OK;
+    if (strcmp(old, text) != 0) {
+        const char *then = old, *now = text;
+        int line = differing_line(&then, &now);
+        err = opd_fail(OPD_ERR_MISMATCH, "%s:%d: --resume needs the configuration that the run "
+                       "began with: it was \"%.*s\" and is \"%.*s\" now; use the same settings, "
+                       "or begin anew under another run.name", path, line, line_length(then), then,
+                       line_length(now), now);
+    }
     opd_mem_free(alloc, old);
-    if (same) return OPD_OK;
-    return opd_fail(OPD_ERR_MISMATCH, "--resume needs the configuration that the run began with: "
-                    "%s differs from what the file and the command line give now; use the same "
-                    "settings, or begin anew under another run.name", path);
+    return err;
 }
 
 static opd_err write_config(const opd_run_folder *f, const opd_config *config, bool resume) {
@@ -92,12 +118,26 @@ static opd_err prepare(opd_run_folder *f, const opd_config *config, bool resume,
         return opd_fail(OPD_ERR_NOT_FOUND, "%s does not exist, so there is nothing to resume",
                         f->path);
     if (exists && force) OPD_TRY(remove_run(f));
+    f->made = !resume;
     OPD_TRY(opd_dir_make(f->path));
     OPD_TRY(write_config(f, config, resume));
     if (resume) OPD_TRY(read_state(f));
     OPD_TRY(open_file(f, "metrics.jsonl", &f->metrics_fd));
     OPD_TRY(open_file(f, "samples.jsonl", &f->samples_fd));
     return open_file(f, "log", &f->log_fd);
+}
+
+/* Whether anything was learnt, written or measured in the folder. */
+static bool has_work(const opd_run_folder *f) {
+    char checkpoints[OPD_PATH_SIZE];
+    struct stat st;
+    if (f->result_count > 0 || in_folder(f, "checkpoints", checkpoints) != OPD_OK) return true;
+    if (opd_file_exists(checkpoints)) return true;
+    return f->metrics_fd >= 0 && (fstat(f->metrics_fd, &st) != 0 || st.st_size > 0);
+}
+
+void opd_run_folder_abandon(opd_run_folder *f) {
+    if (f->made && !has_work(f)) (void)nftw(f->path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
 }
 
 opd_err opd_run_folder_open(opd_run_folder *f, const opd_config *config, bool resume, bool force,
@@ -108,7 +148,9 @@ opd_err opd_run_folder_open(opd_run_folder *f, const opd_config *config, bool re
     f->results = opd_mem_get(alloc, OPD_CONFIG_STAGES_MAX * sizeof *f->results);
     if (f->results == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", f->path);
     opd_err err = prepare(f, config, resume, force);
-    if (err != OPD_OK) opd_run_folder_close(f);
+    if (err == OPD_OK) return OPD_OK;
+    opd_run_folder_abandon(f);
+    opd_run_folder_close(f);
     return err;
 }
 

@@ -20,6 +20,7 @@ typedef struct opd_run_folder {
     int metrics_fd, samples_fd, log_fd; /* -1: not open */
     opd_stage_result *results;          /* of finished stages, in order */
     size_t result_count;
+    bool made;                          /* by this call: it was not there, or --force */
     const opd_alloc *alloc;
 } opd_run_folder;
 
@@ -29,6 +30,10 @@ typedef struct opd_run_folder {
 OPD_MUST_CHECK opd_err opd_run_folder_open(opd_run_folder *folder, const opd_config *config,
                                            bool resume, bool force, const opd_alloc *alloc);
 void opd_run_folder_close(opd_run_folder *folder);
+
+/* Removes a folder that this call made and in which nothing was learnt or measured, so that a
+ * run that failed on its input leaves nothing behind. Any other folder stays. */
+void opd_run_folder_abandon(opd_run_folder *folder);
 
 /* The result of a finished stage, or NULL. */
 const opd_stage_result *opd_run_folder_result(const opd_run_folder *folder, const char *stage);

@@ -267,6 +267,13 @@ static opd_err find_program(recipe *r) {
     return OPD_OK;
 }
 
+/* Writes the reason to the log; a run that failed before it did anything leaves no folder, so
+ * that the corrected one needs no --force. */
+static void end_badly(recipe *r) {
+    OPD_LOG_INFO("the run ends: %s", opd_err_context());
+    opd_run_folder_abandon(&r->folder);
+}
+
 opd_err opd_run(const opd_run_options *options) {
     recipe *r = opd_mem_get(NULL, sizeof *r);
     if (r == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for the run");
@@ -288,7 +295,7 @@ opd_err opd_run(const opd_run_options *options) {
                                          seconds_now() - begin);
     if (err == OPD_OK) err = write_summary(r, &summary);
     if (err == OPD_OK) show_end(r, &summary);
-    if (err != OPD_OK) OPD_LOG_INFO("the run ends: %s", opd_err_context());
+    if (err != OPD_OK) end_badly(r);
     opd_log_sink_set(NULL, NULL);
     opd_run_folder_close(&r->folder);
     opd_mem_free(NULL, r);

@@ -144,6 +144,8 @@ static void start_check(opd__teacher *self) {
 static opd_err probe_send(opd__teacher *self, opd_endpoint_call *call) {
     call->http.attempt_timeout_ms = PROBE_TIMEOUT_MS;
     call->http.deadline_ns = opd_now_ns(self->ctx) + 2 * (uint64_t)PROBE_TIMEOUT_MS * 1000000;
+    if (!self->ready && call->http.deadline_ns > self->start_by_ns)
+        call->http.deadline_ns = self->start_by_ns; /* start_timeout_s holds for a mute server too */
     opd_err err = opd_endpoint_send(call);
     if (err != OPD_OK) {
         opd_endpoint_call_destroy(call);

@@ -18,7 +18,10 @@ static opd_err fail_errno(const char *path, const char *what) {
     if (code == ENOENT || code == ENOTDIR) err = OPD_ERR_NOT_FOUND;
     if (code == ENOSPC || code == EDQUOT) err = OPD_ERR_DISK;
     char text[128];
-    return opd_fail(err, "%s: %s: %s", path, what, strerror_r(code, text, sizeof text));
+    const char *remedy = "";
+    if (err == OPD_ERR_NOT_FOUND) remedy = "; correct the path";
+    if (err == OPD_ERR_DISK) remedy = "; free some space, then try again";
+    return opd_fail(err, "%s: %s: %s%s", path, what, strerror_r(code, text, sizeof text), remedy);
 }
 
 static opd_err read_all(int fd, const char *path, char *data, size_t size) {

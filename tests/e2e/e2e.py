@@ -99,8 +99,8 @@ class Done:
         self.code, self.out, self.err = code, out, err
 
     def expect(self, code, *texts):
-        """The exit code, and texts (regular expressions) that stderr shows."""
-        expect(self.code == code, f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}")
+        """The exit code (or one of some), and texts (regular expressions) that stderr shows."""
+        expect(self.code in (code if isinstance(code, tuple) else (code,)), f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}")
         for text in texts:
             expect(re.search(text, self.err), f"stderr does not show {text!r}:\n{self.err}")
         return self

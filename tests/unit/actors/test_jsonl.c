@@ -67,7 +67,7 @@ TEST(errors_name_file_line_and_key) {
     refuse("{\"prompt\":null,\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "\"prompt\"");
     refuse("{\"prompt\":\"\",\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "empty");
     refuse("{\"prompt\":\"a\\u0000b\",\"label\":2}", OPD_ERR_INVALID, "data.jsonl:1", "NUL");
-    refuse("[1,2]\n", OPD_ERR_INVALID, "data.jsonl:1", "object");
+    refuse("[1,2]\n", OPD_ERR_PARSE, "data.jsonl:1", "object");
     refuse("\n\n", OPD_ERR_INVALID, "data.jsonl", "no rows");
     refuse("", OPD_ERR_INVALID, "data.jsonl", "no rows");
     refuse(GOOD "{\"prompt\":\"\xff\",\"label\":2}", OPD_ERR_PARSE, "data.jsonl:2", "JSON");
