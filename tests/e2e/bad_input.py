@@ -82,7 +82,7 @@ def case_missing_files(work):
     one_paragraph(done)
     refused(work, distillation(data__path="no.jsonl"), USAGE, r"data\.path: no\.jsonl", "correct the path")
     refused(work, distillation(model__path="no"), USAGE, r"model\.path: no/", "correct the path")
-    both_types(work, USAGE, r"c\.yaml:\d+:\d+", r"teachers\.main\.path: no does not exist", teachers__main__path="no")
+    both_types(work, USAGE, r"teachers\.main\.path: no", "does not exist|correct the path", teachers__main__path="no")
     refused(work, distillation(eval={"path": "no.jsonl"}), USAGE, r"eval\.path: no\.jsonl")
     for command in ("serve", "generate"):
         one_paragraph(work.opd(command, "--model", "no", *(["--prompt", "1"] if command == "generate" else []))
@@ -92,10 +92,10 @@ def case_missing_files(work):
 def case_broken_jsonl(work):
     models(work)
     lines = (work.path / "data.jsonl").read_text().splitlines()
-    for broken in ('{"prompt": "1+1=", ', "[1, 2]", '{"prompt": 7, "label": "7"}', "\x00"):
+    for broken, code in (('{"prompt": "1+1=", ', DATA), ("[1, 2]", DATA), ("\x00", DATA),
+                         ('{"prompt": [7], "label": "7"}', USAGE)):
         work.write("broken.jsonl", "\n".join(lines[:4] + [broken] + lines[4:]) + "\n")
-        refused(work, distillation(data__path="broken.jsonl"), DATA if "prompt\": 7" not in broken else (DATA, USAGE),
-                r"broken\.jsonl:5")
+        refused(work, distillation(data__path="broken.jsonl"), code, r"data\.path: broken\.jsonl:5")
     refused(work, distillation(data__prompt_key="question"), USAGE, r"data\.jsonl:1", '"question"')
     work.write("empty.jsonl", "")
     refused(work, distillation(data__path="empty.jsonl"), (USAGE, DATA), r"empty\.jsonl")
