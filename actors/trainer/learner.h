@@ -9,8 +9,10 @@
  *      micro-batch, then AdamW.
  * A batch without a single valid teacher score (where one is needed) makes no step.
  *
- * Invariants: (1) the result depends on the batch, the weights and the optimizer state only,
- * not on threads or on what ran before; (2) a non-finite loss or gradient leaves weights and
+ * Invariants: (1) the result depends on the batch, the weights, the optimizer state and
+ * micro_batch_tokens only, not on threads or on what ran before. Log-probs are the same bits
+ * under any micro_batch_tokens; a gradient is a float32 sum per micro-batch, added up over
+ * them, so another cut rounds differently (about 1e-7 of its norm); (2) a non-finite loss or gradient leaves weights and
  * moments untouched and is counted.
  * Thread: the trainer's lane between begin and done; the model and the batch are borrowed.
  */
