@@ -412,11 +412,16 @@ TEST(a_gradient_that_is_no_number_is_refused_too) {
     rig r;
     rig_up(&r, 1);
     r.o.advantage.kl_coef = 1;
+    for (size_t i = 0; i < r.model->tensor_count; i++) {
+        const opd_tensor *t = &r.model->tensors[i];
+        for (size_t j = 0; t->rank == 1 && j < t->count; j++) r.model->params[t->offset + j] *= 30;
+    }
     float *before = malloc(weights_size(&r));
     memcpy(before, r.model->params, weights_size(&r));
     learn(&r, batch);
-    CHECK(!opd_learner_stepped(r.learner));
+    CHECK(!opd_learner_stepped(r.learner) && !isfinite(r.v[OPD_METRIC_GRAD_NORM]));
     CHECK_INT(opd_learner_nonfinite_run(r.learner), 1);
+    CHECK_INT(opd_learner_optimizer(r.learner)->skipped, 1); /* it was the gradient, not the loss */
     CHECK(memcmp(before, r.model->params, weights_size(&r)) == 0);
     free(before);
     rig_down(&r);
