@@ -41,6 +41,7 @@ typedef struct rollout {
     size_t outbox_size, outbox_max;
     opd_msg **waiting; /* ring of requests that found no free place */
     size_t waiting_head, waiting_count;
+    opd_timer expiry; /* of the requests in work, while nothing runs */
     opd_err failed; /* of a finish callback; ends the actor */
     opd_ctx *ctx;
 } rollout;
@@ -217,6 +218,17 @@ static void abort_expired(rollout *r) {
             opd_engine_abort(r->engine, i, finished, r);
 }
 
+/* While nothing can run no step comes by to look at the deadlines: a timer does. */
+static opd_err await_expiry(rollout *r) {
+    uint64_t next = OPD_NO_DEADLINE;
+    for (uint32_t i = 0; i < places(r); i++) {
+        if (r->works[i].msg == NULL || !r->works[i].request) continue;
+        uint64_t deadline = opd_msg_deadline_ns(r->works[i].msg);
+        if (deadline < next) next = deadline;
+    }
+    return next == OPD_NO_DEADLINE ? OPD_OK : opd_timer_start(&r->expiry, next);
+}
+
 static opd_err pump(rollout *r) {
     if (r->busy) return OPD_OK;
     OPD_TRY(flush(r));
@@ -229,7 +241,7 @@ static opd_err pump(rollout *r) {
     if (buf != NULL && version != opd_engine_version(r->engine))
         opd_engine_offer(r->engine, opd_slice_whole(buf), version);
     opd_buf_release(buf);
-    if (!opd_engine_plan(r->engine)) return OPD_OK;
+    if (!opd_engine_plan(r->engine)) return await_expiry(r);
     r->busy = true;
     return opd_job_submit(r->ctx, r->c.lane, &r->job);
 }
@@ -242,6 +254,12 @@ static opd_err step_done(opd_ctx *ctx, void *state, opd_job *job) {
     opd_engine_apply(r->engine, finished, r);
     OPD_TRY(r->failed);
     return pump(r);
+}
+
+static opd_err expiry_fired(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)ctx;
+    (void)timer;
+    return pump(state);
 }
 
 static opd_err weights_changed(opd_ctx *ctx, void *state, opd_slot_watch *watch) {
@@ -279,6 +297,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
                                  .slots = r->c.slots, .max_len = r->c.max_len,
                                  .prompts_max = places(r), .alloc = r->c.alloc};
     OPD_TRY(opd_engine_create(&engine, &r->engine));
+    opd_timer_init(&r->expiry, ctx, expiry_fired);
     r->job.run = run_step;
     r->job.done = step_done;
     r->job.arg = r;
