@@ -1,0 +1,378 @@
+/* test_stage.c - the trainer's steering, measured over small whole runs of the real actors
+ * (dataset, rollout, reward, batcher, trainer, evaluator) with a slow teacher, a checkpoint and a
+ * monitor that play their parts from a script: lag, order of evaluation and saving, interrupts. */
+#include <unistd.h>
+
+#include "actors/batcher/batcher_actor.h"
+#include "actors/dataset/dataset_actor.h"
+#include "actors/evaluator/evaluator_actor.h"
+#include "actors/messages.h"
+#include "actors/reward/reward_actor.h"
+#include "actors/rollout/rollout_actor.h"
+#include "actors/trainer/trainer_actor.h"
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "tests/support/sys_test.h"
+#include "tests/unit/actors/tiny.h"
+
+enum { STEPS = 6, BATCH = 2, MEMBERS = 2, MAX_LEN = 24, MAX_NEW = 6, EVENTS_MAX = 64 };
+
+typedef struct stage {
+    opd_test_sys t;
+    opd_roles roles;
+    opd_model *model;
+    opd_kernels *rollout_kernels, *trainer_kernels;
+    opd_tokenizer *tokenizer;
+    opd_dataset *dataset;
+    opd_learner *learner;
+    opd_slot *weights;
+    opd_lane *rollout_lane, *trainer_lane;
+    opd_trainer_outcome outcome;
+    opd_trainer_config config; /* cases change it between up and run */
+    uint32_t staleness;
+    uint64_t interrupt_at; /* step after whose report the stage is interrupted; 0: never */
+    uint64_t teacher_delay_us;
+    /* what happened, in order: 'r' report, 'a' accuracy, 's' saved; and of which step */
+    char events[EVENTS_MAX + 1];
+    uint64_t steps[EVENTS_MAX];
+    size_t event_count;
+    double lag_max;
+} stage;
+
+static stage *s; /* of the running case */
+
+static void note_event(char what, uint64_t step) {
+    CHECK(s->event_count < EVENTS_MAX);
+    s->steps[s->event_count] = step;
+    s->events[s->event_count++] = what;
+}
+
+/* ---- the played parts ---- */
+
+static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    (void)state;
+    opd_report_fields report;
+    opd_accuracy_fields accuracy;
+    if (opd_msg_kind(msg) == OPD_MESSAGE_ACCURACY) {
+        CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ACCURACY, &accuracy));
+        note_event('a', accuracy.step);
+    }
+    if (opd_msg_kind(msg) != OPD_MESSAGE_REPORT) return OPD_OK;
+    CHECK_OK(opd_message_read(msg, OPD_MESSAGE_REPORT, &report));
+    const double *v = opd_slice_data(report.values);
+    note_event('r', report.step);
+    CHECK_NEAR(v[OPD_METRIC_SAMPLES], BATCH * MEMBERS, 0);
+    CHECK_NEAR(v[OPD_METRIC_VALID_SHARE], 1, 0);
+    s->lag_max = fmax(s->lag_max, v[OPD_METRIC_LAG_MAX]);
+    opd_interrupt_fields f = {.reason = 2};
+    if (report.step == s->interrupt_at)
+        return opd_message_send(ctx, s->roles.trainer, OPD_MESSAGE_INTERRUPT, &f);
+    return OPD_OK;
+}
+
+static const opd_actor_class monitor_class = {.name = "monitor", .on_message = monitor_message};
+
+/* Takes a while for each save, longer than a step does. */
+typedef struct disk {
+    opd_msg *request;
+    opd_timer timer;
+} disk;
+
+static opd_err disk_done(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)timer;
+    disk *d = state;
+    opd_save_fields f;
+    CHECK_OK(opd_message_read(d->request, OPD_MESSAGE_SAVE, &f));
+    opd_saved_fields saved = {.step = f.step};
+    CHECK_INT(f.group, f.step * BATCH);
+    CHECK_INT(f.state.size_bytes, 3 * s->model->param_count * sizeof(float));
+    CHECK(memcmp(opd_slice_data(f.state), s->model->params, s->model->param_count * 4) == 0);
+    note_event('s', f.step);
+    opd_message_reply(ctx, d->request, OPD_MESSAGE_SAVED, &saved);
+    opd_msg_release(d->request);
+    d->request = NULL;
+    return OPD_OK;
+}
+
+static opd_err disk_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    disk *d = state;
+    CHECK(d->request == NULL); /* one at a time */
+    d->request = msg;
+    opd_msg_take(ctx, msg);
+    opd_timer_init(&d->timer, ctx, disk_done);
+    return opd_timer_start_after(&d->timer, 200000);
+}
+
+static void disk_stop(opd_ctx *ctx, void *state) {
+    (void)ctx;
+    opd_msg_release(((disk *)state)->request);
+}
+
+static const opd_actor_class disk_class = {
+    .name = "checkpoint", .state_size = sizeof(disk), .mailbox_bytes_max = UINT32_MAX,
+    .on_message = disk_message, .on_stop = disk_stop};
+
+/* Scores each rollout 0.25 below the student, one after another, each after a delay. */
+typedef struct teacher {
+    opd_link *batcher;
+    opd_msg *queue[64];
+    size_t count;
+    opd_timer timer;
+    bool running;
+} teacher;
+
+static opd_err teacher_score(opd_ctx *ctx, teacher *t, opd_msg *msg) {
+    opd_rollout_fields in;
+    CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &in));
+    opd_scores_fields out = {.group = in.group, .member = in.member, .attempts = 1};
+    size_t rows = in.logp.size_bytes / sizeof(float);
+    CHECK_OK(opd_slice_copy(NULL, opd_slice_data(in.logp), in.logp.size_bytes, &out.logp));
+    for (size_t i = 0; i < rows; i++) ((float *)opd_slice_data(out.logp))[i] -= 0.25f * (float)(in.member + 1);
+    CHECK_OK(opd_slice_copy(NULL, opd_slice_data(in.tokens), rows, &out.valid));
+    memset(opd_slice_data(out.valid), 1, rows);
+    opd_err err = opd_message_link_send(ctx, t->batcher, OPD_MESSAGE_SCORES, &out);
+    opd_buf_release(out.logp.buf);
+    opd_buf_release(out.valid.buf);
+    return err;
+}
+
+static opd_err teacher_next(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)timer;
+    teacher *t = state;
+    opd_msg *msg = t->queue[--t->count]; /* the newest first: out of order */
+    opd_err err = teacher_score(ctx, t, msg);
+    opd_msg_release(msg);
+    OPD_TRY(err);
+    t->running = t->count > 0;
+    return t->running ? opd_timer_start_after(&t->timer, s->teacher_delay_us * 1000) : OPD_OK;
+}
+
+static opd_err teacher_start(opd_ctx *ctx, void *state, const void *config) {
+    (void)config;
+    teacher *t = state;
+    opd_timer_init(&t->timer, ctx, teacher_next);
+    return opd_link_open(ctx, s->roles.batcher, 64, 1 << 20, &t->batcher);
+}
+
+static opd_err teacher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    teacher *t = state;
+    CHECK(t->count < OPD_COUNTOF(t->queue));
+    t->queue[t->count++] = msg;
+    opd_msg_take(ctx, msg);
+    if (t->running) return OPD_OK;
+    t->running = true;
+    return opd_timer_start_after(&t->timer, s->teacher_delay_us * 1000);
+}
+
+static void teacher_stop(opd_ctx *ctx, void *state) {
+    (void)ctx;
+    teacher *t = state;
+    for (size_t i = 0; i < t->count; i++) opd_msg_release(t->queue[i]);
+}
+
+static const opd_actor_class teacher_class = {
+    .name = "teacher", .state_size = sizeof(teacher), .on_start = teacher_start,
+    .on_message = teacher_message, .on_stop = teacher_stop};
+
+/* ---- the stage ---- */
+
+static void open_dataset(void) {
+    char path[] = "/tmp/opd-stage-XXXXXX";
+    static const char rows[] = "{\"prompt\":\"1+1=\",\"label\":\"2\"}\n{\"prompt\":\"2+3=\",\"label\":\"5\"}\n"
+                               "{\"prompt\":\"4+4=\",\"label\":\"8\"}\n{\"prompt\":\"9-12=\",\"label\":\"-3\"}\n"
+                               "{\"prompt\":\"7=\",\"label\":\"7\"}\n";
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    CHECK_INT(write(fd, rows, sizeof rows - 1), sizeof rows - 1);
+    close(fd);
+    opd_dataset_options options = {.path = path, .prompt_key = "prompt", .label_key = "label",
+                                   .max_len = MAX_LEN - 1, .shuffle = true, .seed = 3,
+                                   .tokenizer = s->tokenizer};
+    CHECK_OK(opd_dataset_open(&options, &s->dataset));
+    unlink(path);
+}
+
+static void stage_up(stage *stage_, uint32_t staleness) {
+    s = stage_;
+    memset(s, 0, sizeof *s);
+    s->staleness = staleness;
+    sys_up(&s->t, NULL);
+    s->model = tiny_model(259, 2, 9);
+    s->rollout_kernels = tiny_kernels(1);
+    s->trainer_kernels = tiny_kernels(1);
+    CHECK_OK(opd_tokenizer_create_bytes(NULL, &s->tokenizer));
+    open_dataset();
+    size_t tokens = (size_t)BATCH * MEMBERS * MAX_LEN;
+    opd_learner_options learner = {
+        .kernels = s->trainer_kernels, .model = s->model, .objective = OPD_OBJECTIVE_POLICY,
+        .micro_batch_tokens = MAX_LEN * 2, .samples_max = BATCH * MEMBERS, .tokens_max = tokens,
+        .steps_per_batch = 1, .temperature = 1,
+        .advantage = {.normalize_rewards = true, .use_opd = true, .kl_coef = 1},
+        .policy = {.clip_low = 0.2, .clip_high = 0.2},
+        .optimizer = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8}};
+    CHECK_OK(opd_learner_create(&learner, &s->learner));
+    CHECK_OK(opd_slot_create(s->t.system, &s->weights));
+    CHECK_OK(opd_lane_open(s->t.system, "rollout", 4, &s->rollout_lane));
+    CHECK_OK(opd_lane_open(s->t.system, "trainer", 4, &s->trainer_lane));
+    s->config = (opd_trainer_config){
+        .learner = s->learner, .model = s->model, .objective = OPD_OBJECTIVE_POLICY,
+        .lane = s->trainer_lane, .weights = s->weights, .roles = &s->roles, .steps = STEPS,
+        .batch_prompts = BATCH, .samples_per_prompt = MEMBERS, .max_staleness = staleness,
+        .tokens_max = tokens, .teacher = true, .nonfinite_max = 2, .invalid_share_max = 0.5,
+        .invalid_batches = 3, .outcome = &s->outcome, .alloc = &s->t.memory.alloc};
+}
+
+static void spawn(const opd_actor_class *actor_class, const void *config, opd_pid *out) {
+    CHECK_OK(opd_spawn(s->t.system, actor_class, NULL, config, out));
+}
+
+static opd_err stage_run(void) {
+    const opd_alloc *alloc = &s->t.memory.alloc;
+    uint32_t groups = BATCH * (s->staleness + 1), window = groups * MEMBERS;
+    opd_batcher_config batcher = {.roles = &s->roles, .groups_max = groups,
+                                  .samples_per_prompt = MEMBERS, .teacher = true,
+                                  .window_msgs = window, .window_bytes = 1 << 20, .alloc = alloc};
+    opd_reward_config reward = {.type = OPD_REWARD_MATH, .tokenizer = s->tokenizer,
+                                .roles = &s->roles, .window_msgs = window, .alloc = alloc};
+    opd_rollout_config rollout = {
+        .model = &s->model->config, .kernels = s->rollout_kernels, .lane = s->rollout_lane,
+        .weights = s->weights, .roles = &s->roles, .slots = 3, .max_len = MAX_LEN,
+        .prompts_max = groups, .requests_max = 2, .samples_per_prompt = MEMBERS,
+        .max_new = MAX_NEW, .sampling = {.temperature = 1, .top_p = 1}, .seed = 4, .teacher = true,
+        .window_msgs = window, .window_bytes = 1 << 20, .alloc = alloc};
+    opd_evaluator_config evaluator = {.dataset = s->dataset, .roles = &s->roles,
+                                      .tokenizer = s->tokenizer, .samples = 2, .inflight = 3,
+                                      .max_new = 4, .top_p = 1, .temperature = 1, .alloc = alloc};
+    opd_dataset_config dataset = {.dataset = s->dataset, .roles = &s->roles,
+                                  .group_end = STEPS * BATCH, .batch_prompts = BATCH,
+                                  .max_staleness = s->staleness, .window_msgs = groups,
+                                  .window_bytes = 1 << 20};
+    spawn(&monitor_class, NULL, &s->roles.monitor);
+    spawn(&disk_class, NULL, &s->roles.checkpoint);
+    spawn(&opd_trainer_class, &s->config, &s->roles.trainer);
+    spawn(&opd_batcher_class, &batcher, &s->roles.batcher);
+    spawn(&opd_reward_class, &reward, &s->roles.reward);
+    spawn(&teacher_class, NULL, &s->roles.teacher);
+    spawn(&opd_rollout_class, &rollout, &s->roles.rollout);
+    spawn(&opd_evaluator_class, &evaluator, &s->roles.evaluator);
+    spawn(&opd_dataset_class, &dataset, &s->roles.dataset);
+    return opd_system_run(s->t.system);
+}
+
+static void stage_down(void) {
+    opd_slot_destroy(s->weights);
+    sys_down(&s->t);
+    opd_learner_destroy(s->learner);
+    opd_dataset_close(s->dataset);
+    opd_tokenizer_destroy(s->tokenizer);
+    opd_kernels_destroy(s->rollout_kernels);
+    opd_kernels_destroy(s->trainer_kernels);
+    opd_model_destroy(s->model);
+}
+
+/* Runs to the end and returns a copy of the weights. */
+static float *run_whole(uint32_t staleness, uint64_t teacher_delay_us, double *out_lag) {
+    stage stage_;
+    stage_up(&stage_, staleness);
+    s->teacher_delay_us = teacher_delay_us;
+    CHECK_OK(stage_run());
+    CHECK(s->outcome.finished);
+    CHECK_INT(s->outcome.version, STEPS);
+    CHECK_INT(s->outcome.samples, STEPS * BATCH * MEMBERS);
+    CHECK_STR(s->events, "rrrrrrs");
+    CHECK(s->lag_max <= staleness);
+    *out_lag = s->lag_max;
+    float *weights = malloc(s->model->param_count * sizeof *weights);
+    memcpy(weights, s->model->params, s->model->param_count * sizeof *weights);
+    stage_down();
+    return weights;
+}
+
+TEST(without_staleness_every_sample_is_of_the_present_weights) {
+    double lag;
+    opd_model *start = tiny_model(259, 2, 9);
+    size_t size = start->param_count * sizeof(float);
+    float *a = run_whole(0, 50, &lag), *b = run_whole(0, 900, &lag);
+    CHECK_NEAR(lag, 0, 0);
+    CHECK(memcmp(a, b, size) == 0); /* timing makes no difference */
+    CHECK(memcmp(a, start->params, size) != 0);
+    free(a);
+    free(b);
+    opd_model_destroy(start);
+}
+
+TEST(lag_is_at_most_max_staleness) {
+    double lag;
+    free(run_whole(1, 300, &lag));
+    CHECK_NEAR(lag, 1, 0); /* and it is used: rollouts go on while the trainer learns */
+    free(run_whole(3, 300, &lag));
+    CHECK(lag > 1);
+}
+
+TEST(evaluations_and_saves_stand_between_whole_batches) {
+    stage stage_;
+    stage_up(&stage_, 1);
+    s->config.eval_start = s->config.eval_end = true;
+    s->config.eval_interval = 2;
+    s->config.save_interval = 2;
+    CHECK_OK(stage_run());
+    uint64_t version = 0;
+    char evaluated[STEPS + 1] = {0};
+    for (size_t i = 0; i < s->event_count; i++) {
+        if (s->events[i] == 'r') CHECK_INT(s->steps[i], ++version);
+        else CHECK_INT(s->steps[i], version); /* nothing was learnt meanwhile */
+        if (s->events[i] == 'a') evaluated[s->steps[i]]++;
+    }
+    for (int step = 0; step <= STEPS; step++) CHECK_INT(evaluated[step], step % 2 == 0);
+    CHECK(s->outcome.has_before && s->outcome.has_after);
+    CHECK_INT(s->outcome.before_total, 10); /* five problems, two answers */
+    CHECK_INT(s->outcome.after_total, 10);
+    stage_down();
+}
+
+/* The accuracy "before" is that of the start, whatever is measured later. */
+TEST(later_evaluations_do_not_overwrite_the_first) {
+    stage stage_;
+    stage_up(&stage_, 0);
+    s->config.eval_interval = 2;
+    CHECK_OK(stage_run());
+    CHECK(!s->outcome.has_before && !s->outcome.has_after);
+    stage_down();
+}
+
+TEST(an_interrupt_saves_at_a_batch_boundary) {
+    for (uint64_t at = 1; at < STEPS; at += 2) {
+        stage stage_;
+        stage_up(&stage_, (uint32_t)at % 3);
+        s->interrupt_at = at;
+        CHECK_ERR(stage_run(), OPD_ERR_INTERRUPTED);
+        CHECK_CONTAINS(opd_err_context(), "--resume");
+        CHECK(!s->outcome.finished);
+        CHECK(s->outcome.version >= at && s->outcome.version <= at + 1);
+        CHECK_INT(s->events[s->event_count - 1], 's');
+        CHECK_INT(s->steps[s->event_count - 1], s->outcome.version);
+        stage_down();
+    }
+}
+
+TEST(a_stage_that_was_done_only_saves) {
+    stage stage_;
+    stage_up(&stage_, 0);
+    s->config.first_step = STEPS;
+    CHECK_OK(stage_run());
+    CHECK_STR(s->events, "s");
+    CHECK(s->outcome.finished);
+    stage_down();
+}
+
+TEST(numbers_that_are_none_stop_the_run) {
+    stage stage_;
+    stage_up(&stage_, 0);
+    opd_learner_optimizer(s->learner)->config.lr = 0;
+    for (size_t i = 0; i < 8; i++) s->model->params[s->model->param_count - 1 - i] = INFINITY;
+    CHECK_ERR(stage_run(), OPD_ERR_NUMERIC);
+    CHECK_CONTAINS(opd_err_context(), "train.lr");
+    CHECK_INT(s->outcome.skipped_steps, 2);
+    CHECK(!s->outcome.finished);
+    stage_down();
+}
