@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LINE_BYTES_MAX = 1024 };
+enum { LINE_BYTES_MAX = 1024, STAGE_WIDTH = 12, WIDTH_COMFORTABLE = 110 };
 
 static const char *paint(const opd_screen *s, const char *code) { return s->color ? code : ""; }
 
@@ -24,16 +24,12 @@ static void append_teacher(const opd_screen *s, const opd_progress *p, opd_str *
     const double *v = p->values;
     if (!isnan(v[OPD_METRIC_OPD_REVERSE_KL]))
         opd_str_printf(out, "  kl %.4f", v[OPD_METRIC_OPD_REVERSE_KL]);
-    if (!isnan(v[OPD_METRIC_OPD_OVERLAP]))
-        opd_str_printf(out, "  overlap %.2f", v[OPD_METRIC_OPD_OVERLAP]);
     double share = v[OPD_METRIC_VALID_SHARE];
     if (!isnan(share)) {
         bool low = share < 0.99995;
         opd_str_printf(out, "  %svalid %.1f %%%s", low ? paint(s, "\033[33m") : "", share * 100,
                        low ? paint(s, "\033[0m") : "");
     }
-    if (p->invalid_tokens > 0)
-        opd_str_printf(out, " (%.0f tokens masked so far)", p->invalid_tokens);
 }
 
 /* Appends at most `columns` visible columns of a line; escape sequences take none. */
@@ -48,18 +44,24 @@ static void append_cut(const opd_str *line, size_t columns, opd_str *out) {
     if (at < line->size) opd_str_text(out, memchr(line->data, '\033', at) ? "\033[0m" : "");
 }
 
+/* The most important numbers first: a narrow terminal cuts the end of the line. */
 static void format_progress(const opd_screen *s, const opd_progress *p, opd_str *out) {
     const double *v = p->values;
-    opd_str_printf(out, "%s%-12s%s step %*" PRIu64 "/%" PRIu64, paint(s, "\033[1m"), p->stage,
-                   paint(s, "\033[0m"), snprintf(NULL, 0, "%" PRIu64, p->steps), p->step,
-                   p->steps);
-    if (p->elapsed_s > 0) opd_str_printf(out, "  %.0f samples/s", p->samples / p->elapsed_s);
+    bool narrow = s->terminal && s->width > 0 && s->width < WIDTH_COMFORTABLE;
+    opd_str_printf(out, "%s%-*s%s step %*" PRIu64 "/%" PRIu64, paint(s, "\033[1m"),
+                   narrow ? 0 : STAGE_WIDTH, p->stage, paint(s, "\033[0m"),
+                   snprintf(NULL, 0, "%" PRIu64, p->steps), p->step, p->steps);
+    if (p->elapsed_s > 0)
+        opd_str_printf(out, "  %.0f%s/s", p->samples / p->elapsed_s, narrow ? "" : " samples");
     if (p->policy && !isnan(v[OPD_METRIC_RAW_REWARD]))
         opd_str_printf(out, "  reward %.3f", v[OPD_METRIC_RAW_REWARD]);
     if (!p->policy && !isnan(v[OPD_METRIC_LOSS]))
         opd_str_printf(out, "  loss %.4f", v[OPD_METRIC_LOSS]);
     if (p->teacher) append_teacher(s, p, out);
     append_eta(p, out);
+    if (p->invalid_tokens > 0) opd_str_printf(out, "  masked %.0f tokens", p->invalid_tokens);
+    if (p->teacher && !isnan(v[OPD_METRIC_OPD_OVERLAP]))
+        opd_str_printf(out, "  overlap %.2f", v[OPD_METRIC_OPD_OVERLAP]);
 }
 
 /* A line longer than the terminal would wrap, and then not be rewritten in place. */
