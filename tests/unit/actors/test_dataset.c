@@ -1,0 +1,255 @@
+/* test_dataset.c - which rows are used and in which order, their ids, and the actor that hands
+ * them out: never beyond what is admitted, nothing while held, the same groups after a resume. */
+#include "actors/dataset/dataset.h"
+
+#include <unistd.h>
+
+#include "actors/dataset/dataset_actor.h"
+#include "actors/messages.h"
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "tests/support/sys_test.h"
+
+enum { ROWS = 7, GROUPS = 24, BATCH = 3 };
+
+static opd_tokenizer *tokenizer;
+static char path[32];
+
+static opd_dataset_options options_of(const char *text) {
+    memcpy(path, "/tmp/opd-dataset-XXXXXX", 24);
+    int fd = mkstemp(path);
+    CHECK(fd >= 0);
+    close(fd);
+    CHECK_OK(opd_file_write_atomic(path, text, strlen(text)));
+    CHECK_OK(opd_tokenizer_create_bytes(NULL, &tokenizer));
+    return (opd_dataset_options){.path = path, .prompt_key = "p", .label_key = "l",
+                                 .response_key = "r", .max_len = 100, .seed = 5,
+                                 .tokenizer = tokenizer};
+}
+
+static void done(opd_dataset *dataset) {
+    opd_dataset_close(dataset);
+    opd_tokenizer_destroy(tokenizer);
+    unlink(path);
+}
+
+#define ROW(p) "{\"p\":\"" p "\",\"l\":\"\",\"r\":\"xy\"}\n"
+static const char SEVEN[] = ROW("a0") ROW("a1") ROW("a2long") ROW("a3") ROW("a4") ROW("a5longer") ROW("a6");
+
+static const char *prompt_of(const opd_dataset *d, uint64_t group, uint64_t want_epoch) {
+    uint64_t epoch;
+    const opd_row *row = opd_dataset_row(d, group, &epoch);
+    CHECK_INT(epoch, want_epoch);
+    return row->prompt;
+}
+
+TEST(skip_limit_and_long_prompts_choose_the_rows) {
+    opd_dataset_options o = options_of(SEVEN);
+    opd_dataset *d;
+    o.skip = 1, o.limit = 3, o.max_prompt_len = 3; /* BOS and two bytes */
+    CHECK_OK(opd_dataset_open(&o, &d));
+    CHECK_INT(d->count, 3);
+    CHECK_INT(d->dropped, 1);
+    CHECK_INT(d->prompt_max, 3);
+    CHECK_INT(d->whole_max, 6); /* with two bytes of response and EOS */
+    static const char *const want[] = {"a1", "a3", "a4"};
+    for (uint64_t g = 0; g < 9; g++) CHECK_STR(prompt_of(d, g, g / 3), want[g % 3]); /* not shuffled */
+    done(d);
+}
+
+TEST(epochs_are_fresh_and_groups_need_no_history) {
+    opd_dataset_options o = options_of(SEVEN);
+    opd_dataset *d, *again;
+    o.shuffle = true;
+    CHECK_OK(opd_dataset_open(&o, &d));
+    CHECK_OK(opd_dataset_open(&o, &again));
+    int moved = 0;
+    for (uint64_t epoch = 0; epoch < 4; epoch++) {
+        unsigned seen = 0;
+        for (uint64_t i = 0; i < ROWS; i++) {
+            const char *prompt = prompt_of(d, epoch * ROWS + i, epoch);
+            seen |= 1u << (prompt[1] - '0');
+            moved += epoch > 0 && strcmp(prompt, prompt_of(d, i, 0)) != 0;
+        }
+        CHECK_INT(seen, (1 << ROWS) - 1);
+    }
+    CHECK(moved > ROWS);
+    CHECK_STR(prompt_of(again, 23, 3), prompt_of(d, 23, 3)); /* asked for first */
+    opd_dataset_close(again);
+    done(d);
+}
+
+TEST(rows_that_cannot_be_are_named) {
+    opd_dataset_options o = options_of(SEVEN);
+    opd_dataset *d;
+    o.max_len = 10; /* BOS, "a5longer", "xy", EOS are 12 */
+    CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), ":6: this row has 12 tokens and the model takes 10");
+    o.max_prompt_len = 7; /* it is left out instead */
+    CHECK_OK(opd_dataset_open(&o, &d));
+    CHECK_INT(d->count, 6);
+    opd_dataset_close(d);
+    o.skip = 7;
+    CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "no row is left of 7");
+    o.skip = 0, o.label_key = "none";
+    CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), ":1:");
+    done(NULL);
+}
+
+TEST(ids_are_bos_prompt_response_eos) {
+    opd_dataset_options o = options_of(SEVEN);
+    opd_dataset *d;
+    opd_slice slice;
+    uint32_t prompt_len;
+    CHECK_OK(opd_dataset_open(&o, &d));
+    static const int32_t want[] = {1, 3 + 'a', 3 + '0', 3 + 'x', 3 + 'y', 2};
+    for (int response = 0; response < 2; response++) {
+        CHECK_OK(opd_dataset_tokens(d, &d->rows->rows[0], response, &slice, &prompt_len));
+        CHECK_INT(prompt_len, 3);
+        CHECK_INT(slice.size_bytes, response ? sizeof want : 12);
+        CHECK(memcmp(opd_slice_data(slice), want, slice.size_bytes) == 0);
+        opd_buf_release(slice.buf);
+    }
+    opd_test_alloc memory;
+    opd_test_alloc_failing(&memory, 1, true);
+    d->alloc = &memory.alloc;
+    CHECK_ERR(opd_dataset_tokens(d, &d->rows->rows[0], true, &slice, &prompt_len), OPD_ERR_NOMEM);
+    d->alloc = NULL;
+    done(d);
+}
+
+TEST(no_memory_is_an_error_at_every_point) {
+    opd_dataset_options o = options_of(SEVEN);
+    opd_dataset *d = NULL;
+    opd_test_alloc memory;
+    o.alloc = &memory.alloc;
+    for (long n = 1;; n++) {
+        opd_test_alloc_failing(&memory, n, false);
+        if (opd_dataset_open(&o, &d) == OPD_OK) break;
+        CHECK_INT(memory.live, 0);
+        CHECK(n < 100);
+    }
+    opd_dataset_close(d);
+    CHECK_INT(memory.live, 0);
+    done(NULL);
+}
+
+/* ---- the actor ---- */
+
+/* Plays rollout and trainer: notes the groups, admits a batch when the last one is complete. */
+typedef struct sink {
+    opd_msg *kept;
+    opd_timer timer;
+} sink;
+
+static opd_roles roles;
+static uint64_t first_group, seen_groups, admitted;
+static int32_t sequence[GROUPS + 1]; /* the digit of each group's prompt */
+static int holds;
+static bool held, examples;
+
+static opd_err admit(opd_ctx *ctx, uint64_t group_end) {
+    opd_admit_fields f = {.group_end = group_end};
+    admitted = group_end;
+    return opd_message_send(ctx, roles.dataset, OPD_MESSAGE_ADMIT, &f);
+}
+
+static opd_err hold(opd_ctx *ctx, bool on) {
+    opd_hold_fields f = {.hold = on};
+    held = on;
+    holds += on;
+    return opd_message_send(ctx, roles.dataset, OPD_MESSAGE_HOLD, &f);
+}
+
+static opd_err sink_later(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)timer;
+    sink *k = state;
+    bool credit = k->kept != NULL;
+    opd_msg_release(k->kept); /* its credit returns only now */
+    k->kept = NULL;
+    if (held && credit) return opd_timer_start_after(&k->timer, 300000); /* nothing may come now */
+    if (held) OPD_TRY(hold(ctx, false));
+    if (first_group + seen_groups == GROUPS) opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err sink_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    sink *k = state;
+    opd_prompt_fields prompt = {0};
+    opd_example_fields example;
+    if (examples) {
+        CHECK_OK(opd_message_read(msg, OPD_MESSAGE_EXAMPLE, &example));
+        prompt = (opd_prompt_fields){.group = example.group, .epoch = example.epoch, .tokens = example.tokens};
+    } else {
+        CHECK_OK(opd_message_read(msg, OPD_MESSAGE_PROMPT, &prompt));
+        CHECK(prompt.group < admitted);
+        uint64_t batch = prompt.group / BATCH;
+        CHECK_INT(prompt.min_version, batch > 1 ? batch - 1 : 0); /* staleness 1 */
+    }
+    CHECK_INT(prompt.group, first_group + seen_groups);
+    CHECK_INT(prompt.epoch, prompt.group / ROWS);
+    CHECK(!held && k->kept == NULL);
+    sequence[prompt.group] = ((const int32_t *)opd_slice_data(prompt.tokens))[2];
+    seen_groups++;
+    k->kept = msg;
+    opd_msg_take(ctx, msg);
+    if (!examples && prompt.group % 5 == 2) OPD_TRY(hold(ctx, true));
+    if (!examples && prompt.group + 1 == admitted && admitted < GROUPS) OPD_TRY(admit(ctx, admitted + BATCH));
+    opd_timer_init(&k->timer, ctx, sink_later);
+    return opd_timer_start_after(&k->timer, 300000);
+}
+
+static void sink_stop(opd_ctx *ctx, void *state) {
+    (void)ctx;
+    opd_msg_release(((sink *)state)->kept);
+}
+
+static opd_err starter_start(opd_ctx *ctx, void *state, const void *config) {
+    (void)state;
+    (void)config;
+    return examples ? OPD_OK : admit(ctx, first_group + BATCH);
+}
+
+static void run_actor(uint64_t first, bool supervised) {
+    static const opd_actor_class sink_class = {.name = "rollout", .state_size = sizeof(sink),
+                                               .on_message = sink_message, .on_stop = sink_stop};
+    static const opd_actor_class starter_class = {.name = "trainer", .on_start = starter_start};
+    opd_dataset_options o = options_of(SEVEN);
+    opd_dataset *d;
+    opd_test_sys t;
+    opd_pid pid;
+    o.shuffle = true;
+    CHECK_OK(opd_dataset_open(&o, &d));
+    first_group = first, seen_groups = admitted = 0, examples = supervised, held = false;
+    sys_up(&t, NULL);
+    opd_dataset_config config = {.dataset = d, .roles = &roles, .examples = supervised,
+                                 .first_group = first, .group_end = GROUPS, .batch_prompts = BATCH,
+                                 .max_staleness = 1, .window_msgs = 1, .window_bytes = 1 << 16};
+    CHECK_OK(opd_spawn(t.system, &sink_class, NULL, NULL, &roles.rollout));
+    roles.trainer = roles.rollout;
+    CHECK_OK(opd_spawn(t.system, &opd_dataset_class, NULL, &config, &roles.dataset));
+    CHECK_OK(opd_spawn(t.system, &starter_class, NULL, NULL, &pid));
+    CHECK_OK(opd_system_run(t.system));
+    CHECK_INT(seen_groups, GROUPS - first);
+    sys_down(&t);
+    done(d);
+}
+
+TEST(groups_leave_in_order_as_admitted_and_not_while_held) {
+    run_actor(0, false);
+    CHECK(holds > 2);
+}
+
+TEST(a_resumed_run_sees_the_same_groups) {
+    int32_t whole[GROUPS];
+    run_actor(0, false);
+    memcpy(whole, sequence, sizeof whole);
+    memset(sequence, 0, sizeof sequence);
+    run_actor(9, false);
+    CHECK_INT(sequence[8], 0);
+    CHECK(memcmp(whole + 9, sequence + 9, (GROUPS - 9) * sizeof *whole) == 0);
+}
+
+TEST(examples_need_no_admission) { run_actor(6, true); }
