@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z0-9]+(?:-[a-z0-9]+)*(?![\w-])")
 # Options of other programs that the documents name, and the one that `opd run` gives its child.
 FOREIGN = {"--http2-prior-knowledge", "--enable-http2", "--exit-with-parent", "--output-on-failure",
            "--test-dir", "--preset", "--build", "--target", "--depth"}
@@ -60,16 +60,20 @@ def check_messages(root):
     yield from both_ways("docs/actors.md", wanted, written, "the message")
 
 
+def words_of(path):
+    """A document's text; of a manual page with `.Fl -name` as --name."""
+    return re.sub(r"\bFl -", "--", path.read_text())
+
+
 def check_options(root, help_text):
     known = set(OPTION.findall(help_text))
     for name in ("README.md", "docs/opd.1", "docs/teacher.md", "docs/checkpoints-and-resume.md"):
-        text = (root / name).read_text().replace("\\-", "-")
+        text = words_of(root / name)
         for option in sorted(set(OPTION.findall(text)) - known - FOREIGN):
             yield f"{name}: {option} is no option of opd --help"
         for command in sorted(set(re.findall(r"`opd ([a-z]+)\b", text)) - set(COMMANDS)):
             yield f"{name}: there is no command opd {command}"
-    manual = (root / "docs/opd.1").read_text().replace("\\-", "-")
-    for option in sorted(known - set(OPTION.findall(manual))):
+    for option in sorted(known - set(OPTION.findall(words_of(root / "docs/opd.1")))):
         yield f"docs/opd.1: {option} is missing"
     for name in ("README.md", "docs/opd.1"):
         text = (root / name).read_text()
