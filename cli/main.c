@@ -22,8 +22,9 @@ static const char HELP[] =
     "               [--temperature T] [--top-p P] [--top-k K] [--seed N]\n"
     "  opd config CONFIG [--set KEY=VALUE]...      print the effective configuration\n"
     "\n"
-    "options of every command:\n"
-    "  --log-level error|warn|info|debug      what goes to stderr (default: warn)\n"
+    "options:\n"
+    "  --log-level error|warn|info|debug      what goes to stderr (default: warn); opd run has\n"
+    "                                         run.log_level in its configuration instead\n"
     "  -h, --help        -V, --version\n"
     "\n"
     "seed-page flags (opd run, opd config), as the on-policy distillation page has them:\n"
@@ -92,7 +93,7 @@ static opd_err config_load(const config_args *args_given, opd_config **out) {
     return opd_config_load(NULL, args_given->path, args_given->overrides, out);
 }
 
-/* --log-level, known to every command; *out_taken says whether it was that. */
+/* --log-level, known to every command but run; *out_taken says whether it was that. */
 static opd_err common_arg(args *a, bool *out_taken) {
     *out_taken = args_is(a, "log-level", 0);
     if (!*out_taken) return OPD_OK;
@@ -111,9 +112,6 @@ static opd_err common_arg(args *a, bool *out_taken) {
 static opd_err run_args(args *a, config_args *given, opd_run_options *options) {
     opd_err err = config_args_take(a, given);
     while (err == OPD_OK && args_next(a)) {
-        bool taken;
-        err = common_arg(a, &taken);
-        if (err != OPD_OK || taken) continue;
         if (args_is(a, "resume", 0)) options->resume = true;
         else if (args_is(a, "force", 0)) options->force = true;
         else err = config_arg(a, given, "run");

@@ -14,6 +14,8 @@
 #include "opd/actor.h"
 #include "opd/log.h"
 
+enum { SAMPLES_MAX = 1 << 24 }; /* in work at once */
+
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config) {
     return config->opd.enabled ? opd_config_teacher_find(config, config->opd.teacher) : NULL;
 }
@@ -207,6 +209,19 @@ static opd_sizes sizes_of(const opd_assets *a) {
     return s;
 }
 
+/* The product of all that is in work must be a number of samples that can be held. */
+static opd_err check_sizes(const opd_assets *a) {
+    const opd_config_rollout *r = &a->config->rollout;
+    uint64_t prompts = (uint64_t)(a->config->kind == OPD_CONFIG_KIND_RL
+                                      ? r->batch_prompts : a->config->train.batch_size);
+    double samples = (double)prompts * (double)r->samples_per_prompt *
+                     ((double)r->max_staleness + 1);
+    if (samples <= SAMPLES_MAX) return OPD_OK;
+    return opd_fail(OPD_ERR_CONFIG, "stage %s: batch_prompts * samples_per_prompt * (max_staleness "
+                    "+ 1) is %.0f samples in work at once, the most is %d; lower one of them",
+                    a->config->name, samples, SAMPLES_MAX);
+}
+
 static uint64_t steps_of(const opd_assets *a) {
     const opd_config_train *t = &a->config->train;
     if (t->steps > 0) return (uint64_t)t->steps;
@@ -293,6 +308,7 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
     OPD_TRY(check_top_k(a));
     OPD_TRY(load_teacher(a));
     OPD_TRY(load_data(a));
+    OPD_TRY(check_sizes(a));
     a->sizes = sizes_of(a);
     OPD_TRY(create_kernels(a));
     if (a->config->kind == OPD_CONFIG_KIND_EVAL) return OPD_OK;

@@ -26,16 +26,29 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
-/* Empties an existing run folder, but only one that opd made. */
-static opd_err remove_run(const opd_run_folder *f) {
+static void remove_tree(const char *path) {
+    if (opd_file_exists(path)) (void)nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Where a run that is being replaced waits until its successor has begun to work. */
+static void replaced_path(const opd_run_folder *f, char out[OPD_PATH_SIZE]) {
+    (void)snprintf(out, OPD_PATH_SIZE, "%.*s.replaced", OPD_PATH_SIZE - 16, f->path);
+}
+
+/* Moves an existing run folder aside, but only one that opd made. */
+static opd_err set_aside(opd_run_folder *f) {
     char config[OPD_PATH_SIZE];
     OPD_TRY(in_folder(f, "config.yaml", config));
     if (!opd_file_exists(config))
         return opd_fail(OPD_ERR_EXISTS, "%s exists but is no run folder of opd (it has no "
                         "config.yaml), so --force leaves it alone; choose another run.name",
                         f->path);
-    if (nftw(f->path, remove_one, 32, FTW_DEPTH | FTW_PHYS) != 0)
-        return opd_fail(OPD_ERR_IO, "%s cannot be removed: %s", f->path, strerror(errno));
+    char aside[OPD_PATH_SIZE];
+    replaced_path(f, aside);
+    remove_tree(aside);
+    if (rename(f->path, aside) != 0)
+        return opd_fail(OPD_ERR_IO, "%s cannot be replaced: %s", f->path, strerror(errno));
+    f->replaces = true;
     return OPD_OK;
 }
 
@@ -117,7 +130,7 @@ static opd_err prepare(opd_run_folder *f, const opd_config *config, bool resume,
     if (!exists && resume)
         return opd_fail(OPD_ERR_NOT_FOUND, "%s does not exist, so there is nothing to resume",
                         f->path);
-    if (exists && force) OPD_TRY(remove_run(f));
+    if (exists && force) OPD_TRY(set_aside(f));
     f->made = !resume;
     OPD_TRY(opd_dir_make(f->path));
     OPD_TRY(write_config(f, config, resume));
@@ -137,7 +150,11 @@ static bool has_work(const opd_run_folder *f) {
 }
 
 void opd_run_folder_abandon(opd_run_folder *f) {
-    if (f->made && !has_work(f)) (void)nftw(f->path, remove_one, 32, FTW_DEPTH | FTW_PHYS);
+    if (!f->made || has_work(f)) return;
+    remove_tree(f->path);
+    char aside[OPD_PATH_SIZE];
+    replaced_path(f, aside);
+    if (f->replaces && rename(aside, f->path) == 0) f->replaces = false;
 }
 
 opd_err opd_run_folder_open(opd_run_folder *f, const opd_config *config, bool resume, bool force,
@@ -160,6 +177,10 @@ void opd_run_folder_close(opd_run_folder *f) {
         if (*fds[i] >= 0) (void)close(*fds[i]);
         *fds[i] = -1;
     }
+    char aside[OPD_PATH_SIZE];
+    replaced_path(f, aside);
+    if (f->replaces) remove_tree(aside);
+    f->replaces = false;
     opd_mem_free(f->alloc, f->results);
     f->results = NULL;
 }

@@ -21,6 +21,7 @@ typedef struct opd_run_folder {
     opd_stage_result *results;          /* of finished stages, in order */
     size_t result_count;
     bool made;                          /* by this call: it was not there, or --force */
+    bool replaces;                      /* an older run waits aside, see --force      */
     const opd_alloc *alloc;
 } opd_run_folder;
 

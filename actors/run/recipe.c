@@ -201,19 +201,24 @@ static size_t table_rows(const recipe *r, const opd_summary *s, opd_table_row *r
     return n;
 }
 
-static void show_next(const opd_summary *s, const opd_run_folder *folder, opd_str *out) {
+static void show_next(const opd_summary *s, const opd_run_folder *folder,
+                      const opd_config *config, opd_str *out) {
     if (folder->result_count == 0) return;
     const char *checkpoint = folder->results[folder->result_count - 1].checkpoint;
     opd_str_printf(out, "\n  run folder   %s  (summary.json, metrics.jsonl, samples.jsonl, log)\n",
                    folder->path);
     if (checkpoint[0] == '\0') return;
     opd_str_printf(out, "  checkpoint   %s  (opens in transformers)\n", checkpoint);
+    bool sums = folder->results[0].kind == OPD_CONFIG_KIND_ARITHMETIC;
     opd_str_printf(out, "\n  what to try next\n"
-                   "    opd generate --model %s --prompt '4712+2589='\n"
-                   "    opd serve --model %s --port 8000\n", checkpoint, checkpoint);
-    if (s->policy != NULL)
-        opd_str_text(out, "    opd run configs/quickstart.yaml --set run.name=inproc "
-                          "--set opd.type=megatron   the teacher in this process\n");
+                   "    opd generate --model %s --prompt '%s'\n"
+                   "    opd serve --model %s --port 8000\n", checkpoint,
+                   sums ? "4712+2589=" : "TEXT", checkpoint);
+    bool launched = s->policy != NULL && s->policy->teacher[0] != '\0' &&
+                    strstr(s->policy->teacher, "://") == NULL;
+    if (launched)
+        opd_str_printf(out, "    opd run %s --set run.name=inproc --set opd.type=megatron   (the "
+                       "teacher in this process)\n", config->file);
 }
 
 static void show_end(const recipe *r, const opd_summary *summary) {
@@ -223,12 +228,12 @@ static void show_end(const recipe *r, const opd_summary *summary) {
     size_t count = table_rows(r, summary, rows);
     if (count > 0) opd_screen_table(&r->screen, rows, count, &text);
     const opd_stage_result *p = summary->policy;
-    if (p != NULL && p->response_tokens > 0)
-        opd_str_printf(&text, "\n  %" PRIu64 " samples, %" PRIu64 " of %" PRIu64
-                       " tokens without a teacher score (masked)\n", p->samples,
+    if (p != NULL && p->teacher[0] != '\0')
+        opd_str_printf(&text, "\n  %" PRIu64 " samples; %" PRIu64 " of %" PRIu64
+                       " tokens had no teacher score\n", p->samples,
                        p->invalid_tokens, p->response_tokens);
     opd_str_printf(&text, "\n  wall time    %.0f s\n", summary->wall_s);
-    show_next(summary, &r->folder, &text);
+    show_next(summary, &r->folder, r->config, &text);
     if (opd_str_status(&text) == OPD_OK) say(r, text.data);
     opd_str_fini(&text);
 }
@@ -279,7 +284,6 @@ opd_err opd_run(const opd_run_options *options) {
     if (r == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for the run");
     r->o = options;
     r->config = options->config;
-    double begin = seconds_now();
     open_screen(r);
     opd_err err = find_program(r);
     if (err == OPD_OK)
@@ -291,8 +295,7 @@ opd_err opd_run(const opd_run_options *options) {
     opd_log_level_set(r->config->base.run.log_level);
     opd_log_sink_set(log_line, r);
     err = run_stages(r);
-    opd_summary summary = opd_summary_of(r->folder.results, r->folder.result_count,
-                                         seconds_now() - begin);
+    opd_summary summary = opd_summary_of(r->folder.results, r->folder.result_count);
     if (err == OPD_OK) err = write_summary(r, &summary);
     if (err == OPD_OK) show_end(r, &summary);
     if (err != OPD_OK) end_badly(r);

@@ -10,7 +10,7 @@
 #include "opd/run.h"
 
 typedef struct opd_stage_result {
-    char name[OPD_CONFIG_NAME_MAX];
+    char name[OPD_CONFIG_NAME_MAX + 1];
     opd_config_kind kind;
     char checkpoint[OPD_PATH_SIZE]; /* the last one; "" where the stage makes none */
     uint64_t steps;

@@ -163,8 +163,9 @@ opd_err opd_results_read(const char *text, size_t size, opd_stage_result *out, s
 
 /* ---- the summary ---- */
 
-opd_summary opd_summary_of(const opd_stage_result *results, size_t count, double wall_s) {
-    opd_summary s = {.wall_s = wall_s};
+opd_summary opd_summary_of(const opd_stage_result *results, size_t count) {
+    opd_summary s = {.wall_s = 0};
+    for (size_t i = 0; i < count; i++) s.wall_s += results[i].wall_s;
     for (size_t i = 0; i < count; i++)
         if (results[i].kind == OPD_CONFIG_KIND_RL) s.policy = &results[i];
     if (s.policy == NULL) return s;

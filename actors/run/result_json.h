@@ -18,10 +18,10 @@ OPD_MUST_CHECK opd_err opd_results_read(const char *text, size_t size, opd_stage
 typedef struct opd_summary {
     const opd_accuracy *student_before, *student_after, *teacher;
     const opd_stage_result *policy; /* the last policy stage, or NULL */
-    double wall_s;
+    double wall_s; /* of all stages, also those of earlier sessions */
 } opd_summary;
 
-opd_summary opd_summary_of(const opd_stage_result *results, size_t count, double wall_s);
+opd_summary opd_summary_of(const opd_stage_result *results, size_t count);
 
 /* Appends summary.json: student_before, student_after, teacher, wall_s, stages. */
 void opd_summary_write(const opd_summary *summary, const opd_stage_result *results, size_t count,

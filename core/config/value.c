@@ -129,9 +129,12 @@ static opd_err store_text(const opd__key *key, const char *display, const opd__n
     if (key->type == OPD__TYPE_NAME && text[0] != 0 && !opd__name_legal(text))
         return value_fail(display, node, "a name is 1 to 64 letters, digits, '-' and '_'");
     if (key->type == OPD__TYPE_URL && text[0] != 0) {
-        size_t head = strncmp(text, "http://", 7) == 0 ? 7 : strncmp(text, "https://", 8) == 0 ? 8 : 0;
-        if (head == 0 || text[head] == 0 || text[head] == '/' || strchr(text, ' ') != NULL)
-            return value_fail(display, node, "a URL is http://HOST:PORT[/PATH] or https://...");
+        if (strncmp(text, "https://", 8) == 0)
+            return value_fail(display, node, "https is not supported yet; put a proxy in front of "
+                                             "the server and use http://HOST:PORT");
+        if (strncmp(text, "http://", 7) != 0 || text[7] == 0 || text[7] == '/' ||
+            strchr(text, ' ') != NULL)
+            return value_fail(display, node, "a URL is http://HOST:PORT[/PATH]");
     }
     if (key->type == OPD__TYPE_PATH && text[0] == '@') {
         if ((key->flags & OPD__KEY_REFERENCE) == 0)
@@ -185,9 +188,9 @@ void opd__value_initial(const opd__key *key, void *field) {
     }
 }
 
-/* The shortest text that reads back as the same double. */
+/* The shortest text of at least six digits that reads back as the same double: 30, not 3e+01. */
 static void float_text(double value, char out[OPD__VALUE_SIZE]) {
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 6; digits <= 17; digits++) {
         snprintf(out, OPD__VALUE_SIZE, "%.*g", digits, value);
         if (strtod(out, NULL) == value) return;
     }

@@ -1,6 +1,6 @@
 /* opd/config.h - the configuration of a run: YAML and flags in, typed structs out.
  *
- * One table (core/config/schema.c) describes every key: type, default, range, unit and
+ * One table (core/config/schema_table.c) describes every key: type, default, range, unit and
  * meaning. The parser, the defaults, the effective YAML, the JSON Schema for editors and
  * the reference page docs/configuration.md all come from it; the structs below are what
  * it fills.
@@ -152,7 +152,7 @@ typedef struct opd_config_reward {
 
 typedef struct opd_config_teacher {
     const char *name;
-    const char *url;  /* of a running server, http:// or https://; "" = none */
+    const char *url;  /* of a running server, http://...; "" = none            */
     const char *path; /* Hugging Face directory or reference; with opd.type sglang and no
                          url, opd launches `opd serve` on it; with megatron it is loaded */
     int64_t ckpt_step; /* selects path/step-NNNNNN; -1 = path itself */

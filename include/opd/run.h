@@ -1,9 +1,9 @@
 /* opd/run.h - what the opd command does, as calls: run, serve, eval, generate.
  *
  * Each call builds its own event loop, runs to its end on the calling thread and leaves
- * nothing behind (threads, handles, children). Calls may follow one another; two calls may
- * run at once on different threads of one process only if neither installs signals
- * (`handle_signals` false). Errors carry a one-paragraph context (opd/err.h).
+ * nothing behind (threads, handles, children). Calls may follow one another, but only one may
+ * run at a time in a process: the log's level and sink are the process's. Errors carry a
+ * one-paragraph context (opd/err.h).
  * Implemented by actors/run.
  */
 #ifndef OPD_RUN_H

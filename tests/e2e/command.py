@@ -37,7 +37,7 @@ def case_wrong_words(work):
             (["run", config, "--bogus"], "--bogus"), (["run", config, config], "c.yaml"),
             (["run", config, "--opd-type", "vllm"], "--opd-type", "sglang"),
             (["run", config, "--set", "nothing"], "--set"), (["run", config, "--set"], "--set"),
-            (["run", config, "--log-level", "loud"], "loud", "debug"), (["serve"], "--model"),
+            (["config", config, "--log-level", "loud"], "loud", "debug"), (["serve"], "--model"),
             (["serve", "--model", "x", "--port", "70000"], "70000", "65535"), (["serve", "--port"], "--port"),
             (["generate", "--model", "x"], "--prompt"), (["generate", "--model", "x", "--top-p", "2"], "--top-p"),
             (["eval", config], "--model"), (["config"], "configuration file is missing"),

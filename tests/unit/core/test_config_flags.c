@@ -12,7 +12,7 @@
 TEST(set_scalars) {
     opd_config *config = config_get(RL_TEXT, ARGS("--set", "train.lr=1e-3", "--set=run.name=7",
         "--set", "data.prompt_key=\"a\\x3a b\"", "--set", "data.label_key=it's \"x\" \\",
-        "--set", "teachers.other.url=https://h:1/v1", "--set", "opd.teacher=other", "--set",
+        "--set", "teachers.other.url=http://h:1/v1", "--set", "opd.teacher=other", "--set",
         "train.grpo_std_normalization=false", "--set", "opd.on_missing=fail"));
     const opd_config_stage *s = &config->stages[0];
     CHECK_NEAR(s->train.lr, 1e-3, 0);
@@ -20,7 +20,7 @@ TEST(set_scalars) {
     CHECK_STR(s->data.prompt_key, "a: b"); /* but understood */
     CHECK_STR(s->data.label_key, "it's \"x\" \\");
     CHECK_INT(s->teacher_count, 2);
-    CHECK_STR(s->teachers[1].url, "https://h:1/v1");
+    CHECK_STR(s->teachers[1].url, "http://h:1/v1");
     CHECK_STR(s->opd.teacher, "other");
     CHECK(!s->train.grpo_std_normalization);
     CHECK_INT(s->opd.on_missing, OPD_CONFIG_ON_MISSING_FAIL);
