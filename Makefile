@@ -21,10 +21,10 @@ demo: release
 	exec $(BUILD)/release/cli/opd run configs/quickstart.yaml --set run.name=demo-$$n $(DEMO_ARGS)
 
 release: deps
-	@cmake -S . -B $(BUILD)/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DOPD_TESTS=OFF >$(BUILD)-release.log 2>&1 \
-	  || { cat $(BUILD)-release.log; exit 1; }
-	@rm -f $(BUILD)-release.log
-	@cmake --build $(BUILD)/release -j $(JOBS)
+	@mkdir -p $(BUILD)
+	@cmake -S . -B $(BUILD)/release -G Ninja -DCMAKE_BUILD_TYPE=Release -DOPD_TESTS=OFF >$(BUILD)/configure.log 2>&1 \
+	  || { cat $(BUILD)/configure.log; exit 1; }
+	@start=$$SECONDS; cmake --build $(BUILD)/release -j $(JOBS) && echo "build: $$((SECONDS-start)) s"
 
 debug: deps
 	@cmake -S . -B $(BUILD)/debug -G Ninja -DCMAKE_BUILD_TYPE=Debug -DOPD_SANITIZE=address,undefined >/dev/null

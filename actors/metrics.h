@@ -31,6 +31,8 @@
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \
     X(PPO_KL, "train/ppo_kl")                           /* old - current log-prob          */  \
+    X(TIS, "train/tis")                                 /* mean importance weight          */  \
+    X(TIS_CLIPFRAC, "train/tis_clipfrac")               /* share of weights that were cut  */  \
     X(ENTROPY, "train/entropy_loss")                                                           \
     X(LOGPROB_ABS_DIFF, "train/train_rollout_logprob_abs_diff")                                \
     X(GRAD_NORM, "train/grad_norm")                                                            \

@@ -271,7 +271,7 @@ static opd_err create_learner(opd_assets *a) {
         .temperature = policy && c->rollout.temperature > 0 ? c->rollout.temperature : 1,
         .reduction = t->loss_reduction == OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN
                          ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN,
-        .advantage = advantage_of(c),
+        .tis_clip = t->tis_clip, .advantage = advantage_of(c),
         .policy = {.clip_low = t->eps_clip, .clip_high = t->eps_clip_high,
                    .dual_clip = t->eps_clip_c, .entropy_coef = t->entropy_coef},
         .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,

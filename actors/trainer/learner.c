@@ -41,6 +41,8 @@ struct opd_learner {
     opd_policy_stats policy;
     opd_overlap overlap;
     double sft_loss, logp_diff, logp_sum;
+    double tis_sum;      /* importance weights of tis_rows rows, */
+    size_t tis_rows, tis_clipped; /* and how many were cut     */
     size_t first_rows; /* rows seen by the first optimizer step's pass */
     size_t reached;    /* samples that some pass has scored: [0, reached) */
     uint32_t made;     /* optimizer steps made on this batch */
@@ -116,6 +118,8 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->first_rows = l->reached = 0;
     l->made = 0;
     l->update = (opd_optimizer_report){.grad_norm = (double)NAN};
+    l->tis_sum = 0;
+    l->tis_rows = l->tis_clipped = 0;
 }
 
 /* Samples [from, to) of the batch as one packed micro-batch: as many as fit from `from`. */
@@ -178,6 +182,26 @@ static bool any_used(const opd_learner *l, size_t first, size_t end) {
     return end > first && memchr(l->mask + offsets[first], 1, offsets[end] - offsets[first]);
 }
 
+/* Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings
+ * you off-policy training"): a token that older weights sampled counts min(pi / mu, clip) times.
+ * Without it the expected gradient of a stale batch pushes away from the sampling policy,
+ * right tokens and wrong. Samples of the present weights have ratio 1 and are left alone. */
+static void weigh_stale(opd_learner *l, size_t first, size_t end) {
+    const opd_batch *b = l->batch;
+    double clip = l->o.tis_clip;
+    for (size_t i = first; i < end; i++) {
+        size_t from = b->offsets[i], to = b->offsets[i + 1];
+        l->tis_rows += to - from;
+        for (size_t t = from; t < to; t++) {
+            double ratio = b->reuse_logp[i] ? 1
+                               : exp((double)l->student_logp[t] - (double)b->rollout_logp[t]);
+            l->tis_sum += fmin(ratio, clip);
+            l->tis_clipped += ratio > clip;
+            if (!b->reuse_logp[i]) l->weights[t] *= (float)fmin(ratio, clip);
+        }
+    }
+}
+
 /* Starts the pass over the next share that has tokens to learn from; without one the batch is
  * done. (A step on an empty share would still move the weights by momentum and decay.) */
 static void step_begin(opd_learner *l) {
@@ -193,6 +217,8 @@ static void step_begin(opd_learner *l) {
     const size_t *offsets = b->offsets + first;
     size_t count = l->end - first, tokens = opd_reduction_tokens(count, offsets, l->mask);
     opd_reduction_weights(l->o.reduction, count, offsets, l->mask, count, tokens, l->weights);
+    if (l->o.objective == OPD_OBJECTIVE_POLICY && l->o.tis_clip > 0)
+        weigh_stale(l, first, l->end);
     memset(l->grads, 0, l->o.model->param_count * sizeof(float));
     l->phase = PHASE_TRAIN;
 }
@@ -326,6 +352,10 @@ static void report_policy(const opd_learner *l, double *v) {
     v[OPD_METRIC_LOSS] = l->policy.loss / steps;
     v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
     v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / steps;
+    if (l->tis_rows > 0) {
+        v[OPD_METRIC_TIS] = l->tis_sum / (double)l->tis_rows;
+        v[OPD_METRIC_TIS_CLIPFRAC] = (double)l->tis_clipped / (double)l->tis_rows;
+    }
     v[OPD_METRIC_PPO_KL] = l->policy.ppo_kl / steps;
     v[OPD_METRIC_ENTROPY] = l->policy.entropy / steps;
     v[OPD_METRIC_LOGPROB_ABS_DIFF] = l->logp_diff / (double)l->first_rows;

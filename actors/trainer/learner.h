@@ -37,6 +37,7 @@ typedef struct opd_learner_options {
     size_t teacher_k;                 /* width of the batch's teacher_topk              */
     uint32_t steps_per_batch;         /* optimizer steps, >= 1                          */
     double temperature;               /* of the rollouts, > 0                           */
+    double tis_clip;                  /* most that a stale token may count; 0: no correction */
     opd_reduction reduction;
     opd_advantage_config advantage;
     opd_policy_config policy;

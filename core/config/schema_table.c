@@ -138,6 +138,7 @@ const opd__key opd__keys[] = {
     ENUM("train.estimator", STAGE(train.estimator), "grpo", estimator_names, "How rewards become advantages."),
     FLOAT("train.eps_clip", STAGE(train.eps_clip), "0.2", 0, 1, 0, "", "The probability ratio is clipped at 1 - this ..."),
     FLOAT_FROM("train.eps_clip_high", STAGE(train.eps_clip_high), "train.eps_clip", 0, 1e6, 0, "", "... and at 1 + this."),
+    FLOAT("train.tis_clip", STAGE(train.tis_clip), "2", 0, 1e6, 0, "", "Truncated importance sampling: a token sampled by older weights counts at most this; 0 = no correction."),
     FLOAT("train.eps_clip_c", STAGE(train.eps_clip_c), "0", 0, 1e6, 0, "", "Bound of dual clipping, above 1; 0 = off."),
     BOOL("train.grpo_std_normalization", STAGE(train.grpo_std_normalization), "true", "Divide a group's rewards by their standard deviation."),
     BOOL("train.normalize_advantages", STAGE(train.normalize_advantages), "false", "Whiten the advantages of a batch."),

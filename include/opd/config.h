@@ -197,6 +197,7 @@ typedef struct opd_config_train {
     double eps_clip;
     double eps_clip_high; /* derived: eps_clip */
     double eps_clip_c;    /* dual clip, > 1; 0 = off */
+    double tis_clip;      /* most that a token of older weights may count; 0 = no correction */
     bool grpo_std_normalization;
     bool normalize_advantages; /* whitening */
     bool rewards_normalization;

@@ -76,6 +76,8 @@ static void hand_gradient(rig *r, const opd_batch *b, float *grads) {
     opd_advantage_stats stats;
     CHECK_OK(opd_advantage_compute(NULL, &r->o.advantage, &in, advantages, mask, &stats));
     opd_reduction_weights(r->o.reduction, b->sample_count, b->offsets, mask, b->sample_count, 0, weights);
+    for (size_t t = 0; t < n && r->o.tis_clip > 0; t++)
+        weights[t] *= (float)fmin(exp((double)old[t] - (double)b->rollout_logp[t]), r->o.tis_clip);
     opd_policy_stats policy = {0};
     CHECK_OK(opd_graph_forward(graph, &packed));
     CHECK_OK(opd_graph_score(graph, rows, n, &second));
@@ -85,16 +87,19 @@ static void hand_gradient(rig *r, const opd_batch *b, float *grads) {
     opd_graph_destroy(graph);
 }
 
-TEST(a_step_is_what_its_parts_give) {
+/* The learner's step on a stale batch is the step of the gradient put together by hand. */
+static void check_step(double tis_clip) {
     rig by_hand, r;
     rig_up(&by_hand, 1);
+    rig_up(&r, 1);
+    by_hand.o.tis_clip = r.o.tis_clip = tis_clip;
     opd_batch *batch = rig_batch(3, 0.7, false);
     float *grads = malloc(weights_size(&by_hand));
     opd_optimizer *optimizer;
     hand_gradient(&by_hand, batch, grads);
     CHECK_OK(opd_optimizer_create(&by_hand.o.optimizer, by_hand.model->param_count, NULL, &optimizer));
     CHECK(!opd_optimizer_step(optimizer, by_hand.kernels, by_hand.model, grads).skipped);
-    r = learn_with(NULL, batch, 1);
+    learn(&r, batch);
     CHECK(opd_learner_stepped(r.learner));
     CHECK_INT(opd_learner_steps(r.learner), 1);
     CHECK(memcmp(opd_learner_optimizer(r.learner)->m, grads, weights_size(&r)) == 0);
@@ -104,6 +109,26 @@ TEST(a_step_is_what_its_parts_give) {
     opd_batch_destroy(batch);
     rig_down(&r);
     rig_down(&by_hand);
+}
+
+TEST(a_step_is_what_its_parts_give) { check_step(0); }
+
+TEST(stale_tokens_count_by_their_importance) {
+    check_step(1.2);
+    opd_batch *own = rig_batch(3, 0.7, true);
+    rig with, without;
+    rig_up(&with, 1);
+    rig_up(&without, 1);
+    with.o.tis_clip = 1.2;
+    learn(&with, own);
+    learn(&without, own);
+    CHECK(same_weights(&with, &without)); /* on-policy: not a bit of difference */
+    CHECK_NEAR(with.v[OPD_METRIC_TIS], 1, 0);
+    CHECK_NEAR(with.v[OPD_METRIC_TIS_CLIPFRAC], 0, 0);
+    CHECK(isnan(without.v[OPD_METRIC_TIS]));
+    opd_batch_destroy(own);
+    rig_down(&with);
+    rig_down(&without);
 }
 
 /* ---- cuts, threads, reuse ---- */
