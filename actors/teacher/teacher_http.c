@@ -179,7 +179,8 @@ static opd_err act(opd__teacher *self, sample *s, const opd_endpoint_call *call,
     const opd_config_teacher *t = self->c.teacher;
     uint64_t now = opd_now_ns(self->ctx);
     (void)snprintf(self->problem_text, sizeof self->problem_text, "%s", why);
-    if (verdict == OPD_TEACHER_RETRY) s->history.retries++;
+    /* a stream that the server refused unread costs nothing but time (RFC 9113 8.7) */
+    if (verdict == OPD_TEACHER_RETRY && !call->http.retry_safe) s->history.retries++;
     if (verdict == OPD_TEACHER_WAIT && call->http.err == OPD_ERR_RESET) s->history.breaks++;
     switch (opd_teacher_limit(verdict, &s->history, (uint32_t)t->retries)) {
     case OPD_TEACHER_WAIT:
