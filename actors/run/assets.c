@@ -276,7 +276,7 @@ static opd_err create_learner(opd_assets *a) {
                    .dual_clip = t->eps_clip_c, .entropy_coef = t->entropy_coef},
         .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,
         .unscored = a->resumed.unscored_batches, .alloc = a->alloc};
-    return opd_learner_create(&options, &a->learner);
+    return opd_err_prefix(opd_learner_create(&options, &a->learner), "train");
 }
 
 static opd_err create_kernels(opd_assets *a) {

@@ -93,7 +93,10 @@ def case_generate_and_eval(work):
 
 def on_terminal(work, words, env, columns=80):
     """Exit code, what the terminal showed, and stderr (elsewhere)."""
-    own, other = pty.openpty()
+    try:
+        own, other = pty.openpty()
+    except OSError as reason:
+        raise e2e.Skip(f"no pseudo-terminal can be opened here: {reason}") from reason
     fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with open(work.fresh("err"), "w+b") as err:
         process = subprocess.Popen([e2e.PROGRAM, *words], cwd=work.path, stdin=other, stdout=other, stderr=err,
