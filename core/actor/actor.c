@@ -58,9 +58,9 @@ static opd_err actor_create(opd_system *system, const opd_actor_class *actor_cla
         opd_mem_free(alloc, ctx);
         return err;
     }
-    opd_list *lists[] = {&ctx->ready,   &ctx->events,  &ctx->spawned, &ctx->timers,
+    opd_list *lists[] = {&ctx->ready,    &ctx->events,   &ctx->spawned, &ctx->timers,
                          &ctx->monitors, &ctx->watchers, &ctx->jobs,    &ctx->watches,
-                         &ctx->links,   &ctx->cleanups};
+                         &ctx->links,    &ctx->cleanups, &ctx->stop_node};
     for (size_t i = 0; i < OPD_COUNTOF(lists); i++) opd_list_init(lists[i]);
     ctx->system = system;
     ctx->actor_class = actor_class;
@@ -80,7 +80,10 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
     if (!system->running) system->now_ns = system->env->ops->now_ns(system->env);
     OPD_TRY(actor_create(system, actor_class, name, &ctx));
     opd_err err = OPD_OK;
+    opd_ctx *spawner = system->current;
+    system->current = ctx;
     if (actor_class->on_start != NULL) err = actor_class->on_start(ctx, ctx->state, config);
+    system->current = spawner;
     if (err != OPD_OK) {
         char text[OPD_ERROR_TEXT_SIZE];
         opd__text_copy(text, sizeof text, opd_err_context());
@@ -98,7 +101,12 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
 /* The last step: no job of it is in flight and nothing names it any more. */
 static void actor_free(opd_ctx *ctx) {
     opd_system *system = ctx->system;
+    opd_ctx *outer = system->current;
+    system->current = ctx;
     if (ctx->actor_class->on_stop != NULL) ctx->actor_class->on_stop(ctx, ctx->state);
+    system->current = outer;
+    opd__leaks_of_actor(ctx);
+    opd_list_remove(&ctx->stop_node);
     system->slots[(uint32_t)(ctx->pid >> 32) & UINT16_MAX] = NULL;
     opd_list_remove(&ctx->spawned);
     system->stats.actors--;
@@ -121,6 +129,9 @@ static void log_end(const opd_ctx *ctx) {
 
 void opd__actor_end(opd_ctx *ctx) {
     OPD_ASSERT(ctx->phase <= PHASE_ALIVE);
+    opd_system *system = ctx->system;
+    opd_ctx *outer = system->current;
+    system->current = ctx;
     ctx->phase = PHASE_ENDING;
     log_end(ctx);
     opd_list_remove(&ctx->ready);
@@ -135,6 +146,7 @@ void opd__actor_end(opd_ctx *ctx) {
     opd__links_close(ctx);
     opd__monitors_notify(ctx);
     ctx->phase = PHASE_ENDED;
+    system->current = outer;
     if (ctx->jobs_in_flight == 0) actor_free(ctx);
 }
 
@@ -191,6 +203,7 @@ unsigned opd__actor_turn(opd_ctx *ctx) {
     uint64_t began_ns = system->env->ops->now_ns(system->env), clock_ns = began_ns;
     unsigned done = 0;
     system->now_ns = began_ns;
+    system->current = ctx;
     while (!ctx->exiting && done < OPD__TURN_MSGS && clock_ns - began_ns < OPD__TURN_NS) {
         opd_list *first = opd_list_first(&ctx->events);
         if (first != NULL) {
@@ -203,6 +216,7 @@ unsigned opd__actor_turn(opd_ctx *ctx) {
         done++;
     }
     ctx->deadline_ns = OPD_NO_DEADLINE;
+    system->current = NULL;
     if (ctx->exiting)
         opd__actor_end(ctx);
     else if (ctx->mail_first != NULL || !opd_list_empty(&ctx->events))
@@ -234,6 +248,28 @@ void opd_stop(opd_system *system, opd_pid pid) {
     ctx->stop_event.to = pid;
     ctx->stop_event.deliver = deliver_stop;
     opd_event_post(system, &ctx->stop_event);
+}
+
+/* Also for an actor that ended already and waits for its jobs: it is named when late. */
+void opd__actor_stop(opd_ctx *ctx, uint64_t timeout_ms) {
+    opd_system *system = ctx->system;
+    uint64_t now = system->env->ops->now_ns(system->env);
+    uint64_t at_ns = timeout_ms > (UINT64_MAX - 1 - now) / 1000000 ? UINT64_MAX - 1
+                                                                  : now + timeout_ms * 1000000;
+    if (!opd_list_linked(&ctx->stop_node) || at_ns < ctx->stop_deadline_ns) {
+        ctx->stop_deadline_ns = at_ns;
+        ctx->stop_timeout_ms = timeout_ms;
+    }
+    if (!opd_list_linked(&ctx->stop_node))
+        opd_list_push_back(&system->stopping_actors, &ctx->stop_node);
+    opd_stop(system, ctx->pid);
+}
+
+void opd_stop_within(opd_system *system, opd_pid pid, uint64_t timeout_ms) {
+    uint32_t index = (uint32_t)(pid >> 32) & UINT16_MAX;
+    opd_ctx *ctx = index < system->options.actors_max ? system->slots[index] : NULL;
+    if (ctx == NULL || ctx->pid != pid) return;
+    opd__actor_stop(ctx, timeout_ms == 0 ? system->options.stop_timeout_ms : timeout_ms);
 }
 
 void opd_stop_defer(opd_ctx *ctx) { ctx->stop_deferred = true; }

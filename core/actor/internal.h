@@ -16,6 +16,8 @@
  *  2. msg is in exactly one of: pool, a mailbox, a handler (ctx->current), its owner's hands.
  *  3. A request message that is not ANSWERED has exactly one WAITING pending entry at most.
  *  4. Only the inbox is touched by other threads.
+ *  5. A message has one holder at most: the actor whose callback made it, then the receiver
+ *     from the moment it leaves the mailbox. stats.held counts them.
  *
  * Thread: the loop's.
  */
@@ -50,7 +52,8 @@ enum {
 
 struct opd_msg {
     opd_msg *next; /* in the pool or in a mailbox */
-    opd_system *system;
+    opd_system *system; /* NULL in the pool */
+    opd_ctx *holder;    /* counted in its stats.held; NULL: a mailbox, the pool, or nobody */
     opd_pid from;
     uint64_t deadline_ns;
     uint64_t correlation; /* the asker's pending entry */
@@ -118,6 +121,9 @@ struct opd_ctx {
     uint32_t pending_free; /* index + 1 of the first free entry */
     opd_rng rng;
     opd_event stop_event;
+    opd_list stop_node;        /* in system->stopping_actors until the actor is freed */
+    uint64_t stop_deadline_ns; /* when it is ended by force; UINT64_MAX once that was said */
+    uint64_t stop_timeout_ms;
     opd_ctx *visit_from, *visit_next; /* cycle search */
     uint64_t visit_stamp;
     opd_err reason;
@@ -161,8 +167,9 @@ struct opd_system {
     opd_list lanes;
     uint64_t visit_stamp;
     bool running, stopping;
-    opd_ctx *stop_current;
-    uint64_t stop_deadline_ns;
+    opd_ctx *current;          /* whose callback runs now; NULL between callbacks */
+    opd_ctx *stop_current;     /* the ordered stop waits for it */
+    opd_list stopping_actors;  /* those told to stop within a time */
     opd_err reason;
     char reason_text[OPD_ERROR_TEXT_SIZE];
     uint64_t dead_letter_next; /* log at doubling counts */
@@ -172,6 +179,7 @@ struct opd_system {
 /* actor.c */
 opd_ctx *opd__actor_find(const opd_system *system, opd_pid pid);
 void opd__actor_ready(opd_ctx *ctx);
+void opd__actor_stop(opd_ctx *ctx, uint64_t timeout_ms);
 unsigned opd__actor_turn(opd_ctx *ctx);   /* returns callbacks made */
 void opd__actor_end(opd_ctx *ctx);        /* ctx may be gone afterwards */
 void opd__actor_job_ended(opd_ctx *ctx);  /* ctx may be gone afterwards */
@@ -195,6 +203,17 @@ opd_msg *opd__mail_take(opd_ctx *ctx);
 void opd__mail_drop(opd_ctx *ctx);
 opd_err opd__mail_admit(opd_ctx *to, opd_msg *msg);
 void opd__msg_sent(opd_ctx *from, opd_msg *msg); /* on its way: leaves the handler, old credit */
+
+/* holder.c */
+/* Makes ctx msg's holder; NULL: nobody. */
+static inline void opd__msg_hold(opd_ctx *ctx, opd_msg *msg) {
+    if (msg->holder != NULL) msg->holder->stats.held--;
+    if (ctx != NULL) ctx->stats.held++;
+    msg->holder = ctx;
+}
+opd_err opd__pool_empty(const opd_system *system);
+void opd__leaks_of_actor(opd_ctx *ctx);
+void opd__leaks_of_system(opd_system *system);
 
 /* link.c */
 void opd__link_credit_return(opd_msg *msg);

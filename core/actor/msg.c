@@ -1,7 +1,7 @@
 /* msg.c - the envelope pool, message contents and mailboxes (opd/actor.h, internal.h).
  *
- * Invariants: an envelope in the pool has no body block, no attachments, no link; payload_bytes
- * is the body plus all attachments. Thread: the loop's. The system frees the pool.
+ * Invariants: an envelope in the pool has no system, no body block, no attachments, no link;
+ * payload_bytes is the body plus all attachments. Thread: the loop's. The system frees the pool.
  */
 #include <string.h>
 
@@ -13,9 +13,7 @@ opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     if (msg != NULL) {
         system->pool_free = msg->next;
     } else {
-        if (system->pool_fresh == system->options.messages_max)
-            return opd_fail(OPD_ERR_LIMIT, "all %u messages are in use",
-                            system->options.messages_max);
+        if (system->pool_fresh == system->options.messages_max) return opd__pool_empty(system);
         msg = &system->pool[system->pool_fresh++];
     }
     memset(msg, 0, offsetof(opd_msg, inline_body));
@@ -25,6 +23,7 @@ opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     msg->body = msg->inline_body;
     msg->body_capacity = OPD_MSG_BODY_INLINE;
     system->stats.messages_in_use++;
+    opd__msg_hold(system->current, msg);
     *out_msg = msg;
     return OPD_OK;
 }
@@ -32,6 +31,8 @@ opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
 void opd_msg_release(opd_msg *msg) {
     if (msg == NULL) return;
     opd_system *system = msg->system;
+    OPD_ASSERT(system != NULL); /* released twice */
+    opd__msg_hold(NULL, msg);
     if ((msg->flags & (OPD__MSG_REQUEST | OPD__MSG_ANSWERED)) == OPD__MSG_REQUEST)
         opd__request_answer(msg, OPD_ERR_CLOSED, "the request was let go without an answer");
     if (msg->link != NULL) opd__link_credit_return(msg);
@@ -42,6 +43,7 @@ void opd_msg_release(opd_msg *msg) {
     msg->body = msg->inline_body;
     OPD_ASSERT(system->stats.messages_in_use > 0);
     system->stats.messages_in_use--;
+    msg->system = NULL;
     msg->next = system->pool_free;
     system->pool_free = msg;
 }
@@ -149,6 +151,7 @@ void opd__msg_sent(opd_ctx *from, opd_msg *msg) {
     OPD_ASSERT(!opd_msg_is_request(msg)); /* a request is answered, not passed on */
     if (from != NULL && from->current == msg) from->current = NULL;
     if (msg->link != NULL) opd__link_credit_return(msg);
+    opd__msg_hold(NULL, msg);
     msg->from = from == NULL ? OPD_PID_NOBODY : from->pid;
     msg->flags = 0;
 }
@@ -189,6 +192,7 @@ opd_msg *opd__mail_take(opd_ctx *ctx) {
     if (ctx->mail_first == NULL) ctx->mail_last = NULL;
     ctx->stats.depth--;
     ctx->stats.bytes -= msg->payload_bytes;
+    opd__msg_hold(ctx, msg);
     if (msg->flags & OPD__MSG_QUOTA) {
         ctx->quota_msgs--;
         ctx->quota_bytes -= msg->payload_bytes;

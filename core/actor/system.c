@@ -27,22 +27,34 @@ void opd__text_copy(char *out, size_t out_size, const char *text) {
 static void arm_timer(opd_system *system) {
     opd_heap_node *first = opd_heap_first(&system->timers);
     uint64_t at_ns = first == NULL ? UINT64_MAX : first->key;
-    if (system->stop_current != NULL && system->stop_deadline_ns < at_ns)
-        at_ns = system->stop_deadline_ns;
+    const opd_list *stopping = &system->stopping_actors;
+    for (const opd_list *n = stopping->next; n != stopping; n = n->next) {
+        const opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, stop_node);
+        if (ctx->stop_deadline_ns < at_ns) at_ns = ctx->stop_deadline_ns;
+    }
     if (at_ns == system->armed_ns) return;
     system->armed_ns = at_ns;
     system->env->ops->timer_arm(system->env, at_ns);
 }
 
-static void check_stop_deadline(opd_system *system) {
-    opd_ctx *late = system->stop_current;
-    if (late == NULL || system->now_ns < system->stop_deadline_ns) return;
-    system->stop_deadline_ns = UINT64_MAX; /* said once; its jobs may still be awaited */
-    OPD_LOG_ERROR("%s did not stop within %llu ms (%u jobs in flight): ended by force", late->name,
-                  (unsigned long long)system->options.stop_timeout_ms, late->jobs_in_flight);
-    if (late->phase > PHASE_ALIVE) return;
-    opd__actor_set_reason(late, OPD_ERR_TIMEOUT, "it did not stop in time");
-    opd__actor_end(late);
+static opd_ctx *late_to_stop(const opd_system *system) {
+    const opd_list *stopping = &system->stopping_actors;
+    for (opd_list *n = stopping->next; n != stopping; n = n->next) {
+        opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, stop_node);
+        if (ctx->stop_deadline_ns <= system->now_ns) return ctx;
+    }
+    return NULL;
+}
+
+static void check_stop_deadlines(opd_system *system) {
+    for (opd_ctx *late; (late = late_to_stop(system)) != NULL;) {
+        late->stop_deadline_ns = UINT64_MAX; /* said once; its jobs may still be awaited */
+        OPD_LOG_ERROR("%s did not stop within %llu ms (%u jobs in flight): ended by force",
+                      late->name, (unsigned long long)late->stop_timeout_ms, late->jobs_in_flight);
+        if (late->phase > PHASE_ALIVE) continue;
+        opd__actor_set_reason(late, OPD_ERR_TIMEOUT, "it did not stop in time");
+        opd__actor_end(late);
+    }
 }
 
 static void deliver_loop_events(opd_system *system) {
@@ -58,7 +70,7 @@ static bool turn(void *arg) {
     system->stats.turns++;
     opd__inbox_drain(system);
     opd__timers_expire(system);
-    check_stop_deadline(system);
+    check_stop_deadlines(system);
     deliver_loop_events(system);
     while (done < OPD__SLICE_MSGS && system->now_ns - began_ns < OPD__SLICE_NS) {
         opd_list *first = opd_list_pop_front(&system->ready);
@@ -79,10 +91,8 @@ static void stop_next(opd_system *system) {
         return;
     }
     opd_ctx *last = OPD_CONTAINER_OF(system->actors.prev, opd_ctx, spawned);
-    uint64_t now = system->env->ops->now_ns(system->env);
     system->stop_current = last;
-    system->stop_deadline_ns = now + system->options.stop_timeout_ms * 1000000;
-    opd_stop(system, last->pid);
+    opd__actor_stop(last, system->options.stop_timeout_ms);
 }
 
 void opd__system_actor_gone(opd_system *system) {
@@ -169,6 +179,7 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
     opd_list_init(&system->events);
     opd_list_init(&system->actors);
     opd_list_init(&system->lanes);
+    opd_list_init(&system->stopping_actors);
     opd_heap_init(&system->timers, filled.alloc, filled.timers_max);
     system->slots = opd_mem_get(filled.alloc, filled.actors_max * sizeof *system->slots);
     system->generations =
@@ -214,6 +225,7 @@ void opd_system_destroy(opd_system *system) {
     system->env->ops->timer_arm(system->env, UINT64_MAX);
     system->env->ops->attach(system->env, NULL, NULL);
     OPD_ASSERT(opd_list_empty(&system->actors));
+    opd__leaks_of_system(system);
     OPD_ASSERT(system->stats.messages_in_use == 0); /* a message was neither sent nor released */
     system_free(system);
 }

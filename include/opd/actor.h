@@ -91,7 +91,7 @@ void opd_system_stop(opd_system *system, opd_err reason);
 void opd_system_kill(opd_system *system, opd_err reason);
 
 /* Kills what is left, joins the lanes, frees everything. NULL is legal. Every message must
- * have come back to the pool: the contrary is an assertion. */
+ * have come back to the pool: the contrary is named in the log and is an assertion. */
 void opd_system_destroy(opd_system *system);
 
 /* ---- actors ---------------------------------------------------------------------------- */
@@ -142,6 +142,11 @@ void opd_exit(opd_ctx *ctx, opd_err reason);
 /* Asks another actor to stop, as the ordered stop does. A dead pid is fine. */
 void opd_stop(opd_system *system, opd_pid pid);
 
+/* The same with a limit, after which the actor is named in the log and ended by force (its jobs
+ * in flight are still waited for). timeout_ms 0: the system's stop_timeout_ms. Of several
+ * limits the earliest counts. */
+void opd_stop_within(opd_system *system, opd_pid pid, uint64_t timeout_ms);
+
 /* In the handler of STOP: do not exit yet, opd_exit will be called (within stop_timeout_ms). */
 void opd_stop_defer(opd_ctx *ctx);
 
@@ -187,8 +192,9 @@ typedef struct opd_attachment {
     uint32_t dims[2]; /* ndim 1: {n, 1}; product * element size == slice.size_bytes */
 } opd_attachment;
 
-/* A message from the pool; kind is the receiver's business. Errors: LIMIT (the pool is empty).
- * The caller owns it until it is sent, else opd_msg_release. */
+/* A message from the pool; kind is the receiver's business. Errors: LIMIT (the pool is empty;
+ * the text names the actor that has most of it). The caller owns it until it is sent, else
+ * opd_msg_release; the actor whose callback runs counts as its holder. */
 opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) OPD_MUST_CHECK;
 
 /* Gives a message back to the pool with its attachments and credits. A request that nobody
@@ -441,6 +447,7 @@ typedef struct opd_actor_stats {
     uint64_t bytes;            /* their payload now */
     uint32_t requests_waiting;
     uint64_t late_replies;
+    uint32_t held;             /* messages in its hands: made or taken, not sent or released */
 } opd_actor_stats;
 
 /* Errors: CLOSED. */
@@ -453,6 +460,7 @@ typedef struct opd_system_stats {
     uint64_t dead_letters;     /* messages whose receiver died before handling them */
     uint64_t late_replies;
     uint64_t turns;
+    uint64_t leaked;           /* messages that actors still held when they had ended */
 } opd_system_stats;
 
 opd_system_stats opd_system_stats_get(const opd_system *system);
