@@ -1,7 +1,7 @@
 /* tcp.h - byte streams and a timer from the env: all that HTTP needs from outside.
  *
- * Implemented over libuv by tcp_uv.c; nothing here names libuv, so a simulated network can
- * stand behind the same functions.
+ * The env says what stands behind these functions (tcp.c): libuv (tcp_uv.c, timer_uv.c) or a
+ * simulated network (tcp_sim.c).
  *
  * Life of a stream: (connect) OPENING -> OPEN -> ended -> closed. Events arrive in that order,
  * from the loop, never from inside opd_tcp_connect. After on_end only on_closed follows, and

@@ -14,11 +14,12 @@
 #include "core/base/check.h"
 #include "core/env/env.h"
 #include "opd/log.h"
-#include "transports/tcp.h"
+#include "transports/tcp_ops.h"
 
 enum { ADDRESSES_MAX = 8, INPUT_BYTES = 64 * 1024, BACKLOG = 512, ROUNDS_MAX = 16, HOST_MAX = 256 };
 
-struct opd_tcp {
+typedef struct tcp_uv {
+    opd_tcp base; /* first */
     uv_tcp_t handle;
     uv_connect_t connect;
     uv_write_t write;
@@ -38,11 +39,11 @@ struct opd_tcp {
     uint64_t progress_ns;
     opd_iobatch batch;
     uint8_t input[INPUT_BYTES];
-};
+} tcp_uv;
+
+static tcp_uv *self_of(opd_tcp *tcp) { return (tcp_uv *)(void *)tcp; }
 
 static uv_loop_t *loop_of(struct opd_env *env) { return opd_env_uv_loop(env); }
-
-uint64_t opd_tcp_now_ns(struct opd_env *env) { return opd_env_now_ns(env); }
 
 static void ignore_sigpipe(void) {
     struct sigaction old;
@@ -68,18 +69,18 @@ static opd_err err_of(int code) {
 
 /* ---- end of life ---- */
 
-static void maybe_release(opd_tcp *tcp) {
+static void maybe_release(tcp_uv *tcp) {
     if (!tcp->closing || tcp->live || tcp->resolving) return;
     opd_iobatch_clear(&tcp->batch);
     if (tcp->events != NULL) tcp->events->on_closed(tcp->arg);
     opd_mem_free(tcp->alloc, tcp);
 }
 
-static int attempt(opd_tcp *tcp);
-static void attempt_failed(opd_tcp *tcp, int code);
+static int attempt(tcp_uv *tcp);
+static void attempt_failed(tcp_uv *tcp, int code);
 
 static void on_handle_closed(uv_handle_t *handle) {
-    opd_tcp *tcp = handle->data;
+    tcp_uv *tcp = handle->data;
     tcp->live = false;
     if (tcp->closing) {
         maybe_release(tcp);
@@ -91,12 +92,12 @@ static void on_handle_closed(uv_handle_t *handle) {
     if (code != 0) attempt_failed(tcp, code);
 }
 
-static void handle_close(opd_tcp *tcp) {
+static void handle_close(tcp_uv *tcp) {
     if (tcp->live && !uv_is_closing((uv_handle_t *)&tcp->handle))
         uv_close((uv_handle_t *)&tcp->handle, on_handle_closed);
 }
 
-void opd_tcp_close(opd_tcp *tcp) {
+static void tcp_close(tcp_uv *tcp) {
     if (tcp->closing) return;
     tcp->closing = true;
     OPD_ASSERT(tcp->live || tcp->resolving); /* so that a callback will come */
@@ -104,7 +105,7 @@ void opd_tcp_close(opd_tcp *tcp) {
     handle_close(tcp);
 }
 
-static void end(opd_tcp *tcp, int code) {
+static void end(tcp_uv *tcp, int code) {
     if (tcp->ended || tcp->closing) return;
     tcp->ended = true;
     uv_read_stop((uv_stream_t *)&tcp->handle);
@@ -117,12 +118,12 @@ static void end(opd_tcp *tcp, int code) {
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out_buf) {
     (void)suggested;
-    opd_tcp *tcp = handle->data;
+    tcp_uv *tcp = handle->data;
     *out_buf = uv_buf_init((char *)tcp->input, INPUT_BYTES);
 }
 
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf) {
-    opd_tcp *tcp = stream->data;
+    tcp_uv *tcp = stream->data;
     if (tcp->closing) return;
     if (size < 0)
         end(tcp, (int)size);
@@ -141,10 +142,10 @@ static size_t bufs_of(opd_iobatch *batch, uv_buf_t *bufs) {
     return count;
 }
 
-static void pump(opd_tcp *tcp);
+static void pump(tcp_uv *tcp);
 
 static void on_written(uv_write_t *write, int status) {
-    opd_tcp *tcp = write->data;
+    tcp_uv *tcp = write->data;
     tcp->writing = false;
     if (tcp->closing) return;
     if (status < 0) {
@@ -158,7 +159,7 @@ static void on_written(uv_write_t *write, int status) {
 
 /* Writes what goes at once, queues the rest; whether the batch is empty again. `patient`: leave
  * it all to the loop, so that one busy peer does not hold up the others. */
-static bool write_batch(opd_tcp *tcp, bool patient) {
+static bool write_batch(tcp_uv *tcp, bool patient) {
     uv_buf_t bufs[OPD_IOBATCH_SEGMENTS_MAX];
     uv_stream_t *stream = (uv_stream_t *)&tcp->handle;
     size_t count = bufs_of(&tcp->batch, bufs);
@@ -177,7 +178,7 @@ static bool write_batch(opd_tcp *tcp, bool patient) {
 
 static void on_shutdown(uv_shutdown_t *shutdown, int status) { (void)shutdown, (void)status; }
 
-static void pump(opd_tcp *tcp) {
+static void pump(tcp_uv *tcp) {
     if (!tcp->open || tcp->pumping || tcp->writing || tcp->broken || tcp->ended || tcp->closing)
         return;
     tcp->pumping = true;
@@ -193,18 +194,20 @@ static void pump(opd_tcp *tcp) {
     uv_shutdown(&tcp->shutdown, (uv_stream_t *)&tcp->handle, on_shutdown);
 }
 
-void opd_tcp_flush(opd_tcp *tcp) { pump(tcp); }
+static void stream_flush(opd_tcp *base) { pump(self_of(base)); }
 
-void opd_tcp_finish(opd_tcp *tcp) {
+static void stream_finish(opd_tcp *base) {
+    tcp_uv *tcp = self_of(base);
     tcp->finish = true;
     pump(tcp);
 }
 
-uint64_t opd_tcp_stalled_ns(const opd_tcp *tcp) {
+static uint64_t stream_stalled_ns(const opd_tcp *base) {
+    const tcp_uv *tcp = (const tcp_uv *)(const void *)base;
     return tcp->writing ? opd_tcp_now_ns(tcp->env) - tcp->progress_ns : 0;
 }
 
-static void open_stream(opd_tcp *tcp) {
+static void open_stream(tcp_uv *tcp) {
     tcp->open = true;
     tcp->handle.data = tcp;
     uv_tcp_nodelay(&tcp->handle, 1);
@@ -213,13 +216,13 @@ static void open_stream(opd_tcp *tcp) {
 
 /* ---- connecting ---- */
 
-static opd_err fail_connect(const opd_tcp *tcp, int code) {
+static opd_err fail_connect(const tcp_uv *tcp, int code) {
     return opd_fail(err_of(code), "cannot connect to %s port %u: %s", tcp->host,
                     (unsigned)tcp->port, uv_strerror(code));
 }
 
 static void on_connect(uv_connect_t *connect, int status) {
-    opd_tcp *tcp = connect->data;
+    tcp_uv *tcp = connect->data;
     if (tcp->closing || tcp->retrying) return;
     if (status < 0) {
         attempt_failed(tcp, status);
@@ -230,7 +233,7 @@ static void on_connect(uv_connect_t *connect, int status) {
 }
 
 /* Tries the address at address_at; 0 or a libuv code (the handle is then live and unused). */
-static int attempt(opd_tcp *tcp) {
+static int attempt(tcp_uv *tcp) {
     int code = uv_tcp_init(loop_of(tcp->env), &tcp->handle);
     if (code != 0) return code;
     tcp->live = true;
@@ -240,7 +243,7 @@ static int attempt(opd_tcp *tcp) {
                           (const struct sockaddr *)&tcp->addresses[tcp->address_at], on_connect);
 }
 
-static void attempt_failed(opd_tcp *tcp, int code) {
+static void attempt_failed(tcp_uv *tcp, int code) {
     if (tcp->live && tcp->address_at + 1 < tcp->address_count) {
         tcp->address_at++;
         tcp->retrying = true;
@@ -251,7 +254,7 @@ static void attempt_failed(opd_tcp *tcp, int code) {
     tcp->events->on_open(tcp->arg, fail_connect(tcp, code));
 }
 
-static void addresses_take(opd_tcp *tcp, const struct addrinfo *info) {
+static void addresses_take(tcp_uv *tcp, const struct addrinfo *info) {
     for (; info != NULL && tcp->address_count < ADDRESSES_MAX; info = info->ai_next) {
         if (info->ai_addrlen > sizeof tcp->addresses[0]) continue;
         struct sockaddr_storage *to = &tcp->addresses[tcp->address_count++];
@@ -264,7 +267,7 @@ static void addresses_take(opd_tcp *tcp, const struct addrinfo *info) {
 }
 
 static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *info) {
-    opd_tcp *tcp = resolve->data;
+    tcp_uv *tcp = resolve->data;
     tcp->resolving = false;
     if (!tcp->closing && status == 0) addresses_take(tcp, info);
     uv_freeaddrinfo(info);
@@ -283,7 +286,7 @@ static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *
 }
 
 /* Starts with a numeric address at once, with a name by looking it up. */
-static int connect_start(opd_tcp *tcp) {
+static int connect_start(tcp_uv *tcp) {
     struct sockaddr_storage *to = &tcp->addresses[0];
     tcp->address_count = 1;
     if (uv_ip4_addr(tcp->host, tcp->port, (struct sockaddr_in *)to) == 0) return attempt(tcp);
@@ -296,9 +299,10 @@ static int connect_start(opd_tcp *tcp) {
     return code;
 }
 
-static opd_tcp *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
-    opd_tcp *tcp = opd_mem_get(alloc, sizeof *tcp);
+static tcp_uv *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
+    tcp_uv *tcp = opd_mem_get(alloc, sizeof *tcp);
     if (tcp == NULL) return NULL;
+    tcp->base.ops = &opd__tcp_uv_ops;
     tcp->env = env;
     tcp->alloc = alloc;
     opd_iobatch_init(&tcp->batch);
@@ -306,10 +310,10 @@ static opd_tcp *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
     return tcp;
 }
 
-opd_err opd_tcp_connect(struct opd_env *env, const opd_alloc *alloc, const char *host,
-                        uint16_t port, const opd_tcp_events *events, void *arg,
-                        opd_tcp **out_tcp) {
-    opd_tcp *tcp = tcp_create(env, alloc);
+static opd_err stream_connect(struct opd_env *env, const opd_alloc *alloc, const char *host,
+                              uint16_t port, const opd_tcp_events *events, void *arg,
+                              opd_tcp **out_tcp) {
+    tcp_uv *tcp = tcp_create(env, alloc);
     if (tcp == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a connection to %s", host);
     snprintf(tcp->host, sizeof tcp->host, "%s", host);
     tcp->port = port;
@@ -323,13 +327,14 @@ opd_err opd_tcp_connect(struct opd_env *env, const opd_alloc *alloc, const char 
     }
     tcp->events = events;
     tcp->arg = arg;
-    *out_tcp = tcp;
+    *out_tcp = &tcp->base;
     return OPD_OK;
 }
 
 /* ---- listening ---- */
 
-struct opd_tcp_listener {
+typedef struct listener_uv {
+    opd_tcp_listener base; /* first */
     uv_tcp_t handle;
     struct opd_env *env;
     const opd_alloc *alloc;
@@ -341,24 +346,24 @@ struct opd_tcp_listener {
      * is taken into this handle and closed. */
     uv_tcp_t reject;
     bool rejecting, reject_again, handle_closed;
-};
+} listener_uv;
 
-static void listener_release(opd_tcp_listener *listener) {
+static void listener_release(listener_uv *listener) {
     if (!listener->handle_closed || listener->rejecting) return;
     if (listener->closed != NULL) listener->closed(listener->closed_arg);
     opd_mem_free(listener->alloc, listener);
 }
 
-static void reject(opd_tcp_listener *listener);
+static void reject(listener_uv *listener);
 
 static void on_rejected(uv_handle_t *handle) {
-    opd_tcp_listener *listener = handle->data;
+    listener_uv *listener = handle->data;
     listener->rejecting = false;
     if (listener->reject_again && !uv_is_closing((uv_handle_t *)&listener->handle)) reject(listener);
     listener_release(listener);
 }
 
-static void reject(opd_tcp_listener *listener) {
+static void reject(listener_uv *listener) {
     listener->reject_again = listener->rejecting;
     if (listener->rejecting || uv_tcp_init(loop_of(listener->env), &listener->reject) != 0) return;
     listener->rejecting = true;
@@ -368,8 +373,8 @@ static void reject(opd_tcp_listener *listener) {
 }
 
 static void on_connection(uv_stream_t *stream, int status) {
-    opd_tcp_listener *listener = stream->data;
-    opd_tcp *tcp = status == 0 ? tcp_create(listener->env, listener->alloc) : NULL;
+    listener_uv *listener = stream->data;
+    tcp_uv *tcp = status == 0 ? tcp_create(listener->env, listener->alloc) : NULL;
     if (tcp == NULL || uv_tcp_init(loop_of(listener->env), &tcp->handle) != 0) {
         OPD_LOG_WARN("port %u: a connection was not accepted: %s", (unsigned)listener->port,
                      status < 0 ? uv_strerror(status) : "out of memory");
@@ -380,30 +385,32 @@ static void on_connection(uv_stream_t *stream, int status) {
     tcp->live = true;
     tcp->handle.data = tcp;
     if (uv_accept(stream, (uv_stream_t *)&tcp->handle) != 0)
-        opd_tcp_close(tcp);
+        tcp_close(tcp);
     else
-        listener->accepted(listener->arg, tcp);
+        listener->accepted(listener->arg, &tcp->base);
 }
 
-void opd_tcp_start(opd_tcp *tcp, const opd_tcp_events *events, void *arg) {
+static void stream_start(opd_tcp *base, const opd_tcp_events *events, void *arg) {
+    tcp_uv *tcp = self_of(base);
     tcp->events = events;
     tcp->arg = arg;
     open_stream(tcp);
 }
 
 static void on_listener_closed(uv_handle_t *handle) {
-    opd_tcp_listener *listener = handle->data;
+    listener_uv *listener = handle->data;
     listener->handle_closed = true;
     listener_release(listener);
 }
 
-void opd_tcp_listener_close(opd_tcp_listener *listener, void (*closed)(void *arg), void *arg) {
+static void listener_close(opd_tcp_listener *base, void (*closed)(void *arg), void *arg) {
+    listener_uv *listener = (listener_uv *)(void *)base;
     listener->closed = closed;
     listener->closed_arg = arg;
     uv_close((uv_handle_t *)&listener->handle, on_listener_closed);
 }
 
-static int listener_open(opd_tcp_listener *listener, const struct sockaddr *address) {
+static int listener_open(listener_uv *listener, const struct sockaddr *address) {
     int code = uv_tcp_bind(&listener->handle, address, 0);
     if (code == 0) code = uv_listen((uv_stream_t *)&listener->handle, BACKLOG, on_connection);
     struct sockaddr_storage bound;
@@ -424,18 +431,18 @@ static opd_err fail_listen(int code, const char *host, uint16_t port) {
                     uv_strerror(code));
 }
 
-opd_err opd_tcp_listen(struct opd_env *env, const opd_alloc *alloc, const char *host,
-                       uint16_t port, void (*accepted)(void *arg, opd_tcp *tcp), void *arg,
-                       opd_tcp_listener **out_listener) {
+static opd_err listener_listen(struct opd_env *env, const opd_alloc *alloc, const char *host,
+                               uint16_t port, void (*accepted)(void *arg, opd_tcp *tcp),
+                               void *arg, opd_tcp_listener **out_listener) {
     struct sockaddr_storage address;
     if (uv_ip4_addr(host, port, (struct sockaddr_in *)&address) != 0 &&
         uv_ip6_addr(host, port, (struct sockaddr_in6 *)&address) != 0)
         return opd_fail(OPD_ERR_INVALID, "cannot bind to \"%s\": give a numeric address such as "
                         "127.0.0.1 or ::1", host);
-    opd_tcp_listener *listener = opd_mem_get(alloc, sizeof *listener);
+    listener_uv *listener = opd_mem_get(alloc, sizeof *listener);
     if (listener == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory to listen on %s", host);
-    *listener = (opd_tcp_listener){
-        .env = env, .alloc = alloc, .port = port, .accepted = accepted, .arg = arg};
+    *listener = (listener_uv){
+        .base.ops = &opd__tcp_uv_ops, .env = env, .alloc = alloc, .port = port, .accepted = accepted, .arg = arg};
     ignore_sigpipe();
     int code = uv_tcp_init(loop_of(env), &listener->handle);
     if (code != 0) {
@@ -445,11 +452,30 @@ opd_err opd_tcp_listen(struct opd_env *env, const opd_alloc *alloc, const char *
     listener->handle.data = listener;
     code = listener_open(listener, (const struct sockaddr *)&address);
     if (code != 0) {
-        opd_tcp_listener_close(listener, NULL, NULL);
+        listener_close(&listener->base, NULL, NULL);
         return fail_listen(code, host, port);
     }
-    *out_listener = listener;
+    *out_listener = &listener->base;
     return OPD_OK;
 }
 
-uint16_t opd_tcp_listener_port(const opd_tcp_listener *listener) { return listener->port; }
+static uint16_t listener_port(const opd_tcp_listener *base) {
+    return ((const listener_uv *)(const void *)base)->port;
+}
+
+static void stream_close(opd_tcp *base) { tcp_close(self_of(base)); }
+
+const opd_tcp_ops opd__tcp_uv_ops = {
+    .connect = stream_connect,
+    .flush = stream_flush,
+    .stalled_ns = stream_stalled_ns,
+    .close = stream_close,
+    .finish = stream_finish,
+    .start = stream_start,
+    .listen = listener_listen,
+    .listener_port = listener_port,
+    .listener_close = listener_close,
+    .timer_create = opd__timer_uv_create,
+    .timer_set = opd__timer_uv_set,
+    .timer_close = opd__timer_uv_close,
+};

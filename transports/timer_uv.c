@@ -6,9 +6,10 @@
 #include <uv.h>
 
 #include "core/env/env.h"
-#include "transports/tcp.h"
+#include "transports/tcp_ops.h"
 
-struct opd_tcp_timer {
+typedef struct timer_uv {
+    opd_tcp_timer base; /* first */
     uv_timer_t handle;
     struct opd_env *env;
     const opd_alloc *alloc;
@@ -16,22 +17,25 @@ struct opd_tcp_timer {
     void (*fired)(void *arg);
     void (*closed)(void *arg);
     void *arg, *closed_arg;
-};
+} timer_uv;
+
+static timer_uv *self_of(opd_tcp_timer *timer) { return (timer_uv *)(void *)timer; }
 
 static void on_timer(uv_timer_t *handle) {
-    opd_tcp_timer *timer = handle->data;
+    timer_uv *timer = handle->data;
     if (opd_tcp_now_ns(timer->env) < timer->at_ns) {
-        opd_tcp_timer_set(timer, timer->at_ns);
+        opd__timer_uv_set(&timer->base, timer->at_ns);
         return;
     }
     timer->at_ns = UINT64_MAX;
     timer->fired(timer->arg);
 }
 
-opd_err opd_tcp_timer_create(struct opd_env *env, const opd_alloc *alloc, void (*fired)(void *arg),
+opd_err opd__timer_uv_create(struct opd_env *env, const opd_alloc *alloc, void (*fired)(void *arg),
                              void *arg, opd_tcp_timer **out_timer) {
-    opd_tcp_timer *timer = opd_mem_get(alloc, sizeof *timer);
+    timer_uv *timer = opd_mem_get(alloc, sizeof *timer);
     if (timer == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a timer");
+    timer->base.ops = &opd__tcp_uv_ops;
     timer->env = env;
     timer->alloc = alloc;
     timer->at_ns = UINT64_MAX;
@@ -39,11 +43,12 @@ opd_err opd_tcp_timer_create(struct opd_env *env, const opd_alloc *alloc, void (
     timer->arg = arg;
     uv_timer_init(opd_env_uv_loop(env), &timer->handle); /* cannot fail */
     timer->handle.data = timer;
-    *out_timer = timer;
+    *out_timer = &timer->base;
     return OPD_OK;
 }
 
-void opd_tcp_timer_set(opd_tcp_timer *timer, uint64_t at_ns) {
+void opd__timer_uv_set(opd_tcp_timer *base, uint64_t at_ns) {
+    timer_uv *timer = self_of(base);
     timer->at_ns = at_ns;
     if (at_ns == UINT64_MAX) {
         uv_timer_stop(&timer->handle);
@@ -55,12 +60,13 @@ void opd_tcp_timer_set(opd_tcp_timer *timer, uint64_t at_ns) {
 }
 
 static void on_closed(uv_handle_t *handle) {
-    opd_tcp_timer *timer = handle->data;
+    timer_uv *timer = handle->data;
     if (timer->closed != NULL) timer->closed(timer->closed_arg);
     opd_mem_free(timer->alloc, timer);
 }
 
-void opd_tcp_timer_close(opd_tcp_timer *timer, void (*closed)(void *arg), void *arg) {
+void opd__timer_uv_close(opd_tcp_timer *base, void (*closed)(void *arg), void *arg) {
+    timer_uv *timer = self_of(base);
     timer->closed = closed;
     timer->closed_arg = arg;
     uv_close((uv_handle_t *)&timer->handle, on_closed);

@@ -186,7 +186,9 @@ static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     ctx->current = msg;
     ctx->deadline_ns = msg->deadline_ns;
     ctx->stats.messages++;
-    if (msg->flags & OPD__MSG_REPLY)
+    if (opd__fault(ctx->system, OPD_FAULT_ACTOR_CRASH, ctx))
+        err = OPD_ERR_REMOTE;
+    else if (msg->flags & OPD__MSG_REPLY)
         err = opd__reply_dispatch(ctx, msg);
     else if (msg->deadline_ns <= ctx->system->now_ns)
         opd__request_answer(msg, OPD_ERR_TIMEOUT, "it expired in the mailbox");
@@ -204,7 +206,7 @@ unsigned opd__actor_turn(opd_ctx *ctx) {
     unsigned done = 0;
     system->now_ns = began_ns;
     system->current = ctx;
-    while (!ctx->exiting && done < OPD__TURN_MSGS && clock_ns - began_ns < OPD__TURN_NS) {
+    while (!ctx->exiting && done < system->turn_msgs_max && clock_ns - began_ns < OPD__TURN_NS) {
         opd_list *first = opd_list_first(&ctx->events);
         if (first != NULL) {
             run_event(ctx, OPD_CONTAINER_OF(first, opd_event, node), &clock_ns);

@@ -150,6 +150,7 @@ struct opd_system {
     opd_system_options options;
     uint64_t now_ns;
     uint64_t armed_ns; /* what the env's timer is set to */
+    unsigned turn_msgs_max; /* callbacks of one actor's turn */
     opd_list ready;    /* actors with work */
     opd_list events;   /* to nobody: delivered by the loop */
     opd_heap timers;
@@ -175,6 +176,13 @@ struct opd_system {
     uint64_t dead_letter_next; /* log at doubling counts */
     opd_system_stats stats;
 };
+
+/* Whether a simulated env makes this site fail now; then this thread's context says why. */
+static inline bool opd__fault(const opd_system *system, opd_fault site, const opd_ctx *ctx) {
+    opd_env *env = system->env;
+    if (env->ops->fault == NULL) return false;
+    return env->ops->fault(env, site, ctx == NULL ? "" : ctx->name);
+}
 
 /* actor.c */
 opd_ctx *opd__actor_find(const opd_system *system, opd_pid pid);

@@ -32,8 +32,12 @@ static void run_job(opd_env_task *task) {
     opd_env *env = job->lane->system->env;
     uint64_t began_ns = env->ops->now_ns(env);
     opd_err_clear();
-    job->err = opd_job_cancelled(job) ? opd_fail(OPD_ERR_CANCELLED, "cancelled before it began")
-                                      : job->run(job);
+    if (opd_job_cancelled(job))
+        job->err = opd_fail(OPD_ERR_CANCELLED, "cancelled before it began");
+    else if (opd__fault(job->lane->system, OPD_FAULT_JOB, job->ctx))
+        job->err = OPD_ERR_REMOTE;
+    else
+        job->err = job->run(job);
     job->run_ns = env->ops->now_ns(env) - began_ns;
     if (job->err != OPD_OK) opd__text_copy(job->text, sizeof job->text, opd_err_context());
 }

@@ -91,6 +91,10 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
         link->refused_bytes = msg->payload_bytes;
         return OPD_ERR_AGAIN;
     }
+    if (opd__fault(ctx->system, OPD_FAULT_LINK_AGAIN, ctx)) {
+        opd_event_post(ctx->system, &link->credit);
+        return OPD_ERR_AGAIN;
+    }
     opd__msg_sent(ctx, msg);
     msg->link = link;
     link->msgs_used++;

@@ -10,6 +10,7 @@
 
 opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     opd_msg *msg = system->pool_free;
+    if (opd__fault(system, OPD_FAULT_MSG_CREATE, NULL)) return OPD_ERR_LIMIT;
     if (msg != NULL) {
         system->pool_free = msg->next;
     } else {
@@ -222,6 +223,7 @@ static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *m
 }
 
 opd_err opd_send(opd_ctx *ctx, opd_pid to, opd_msg *msg) {
+    if (opd__fault(ctx->system, OPD_FAULT_SEND_AGAIN, ctx)) return OPD_ERR_AGAIN;
     return deliver(ctx->system, ctx, to, msg);
 }
 

@@ -107,6 +107,7 @@ static opd_err launch(opd_ctx *ctx, opd_ctx *target, opd_msg *msg, opd__pending 
 opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns,
                     opd_reply_fn reply_fn, void *arg, uint64_t *out_id) {
     opd__pending *entry = NULL;
+    if (opd__fault(ctx->system, OPD_FAULT_REQUEST_AGAIN, ctx)) return OPD_ERR_AGAIN;
     OPD_TRY(acquire(ctx, &entry));
     entry->reply_fn = reply_fn;
     entry->arg = arg;

@@ -62,6 +62,22 @@ static void deliver_loop_events(opd_system *system) {
         opd__event_deliver(NULL, OPD_CONTAINER_OF(n, opd_event, node), NULL);
 }
 
+/* The ready actor whose turn it is: the first, or the one that a simulated env chooses. */
+static opd_ctx *ready_take(opd_system *system) {
+    const opd_env_ops *ops = system->env->ops;
+    opd_list *n = opd_list_first(&system->ready);
+    if (n == NULL) return NULL;
+    if (ops->choose != NULL) {
+        uint32_t count = 0;
+        for (opd_list *at = n; at != &system->ready; at = at->next) count++;
+        for (uint32_t skip = ops->choose(system->env, count); skip > 0; skip--) n = n->next;
+    }
+    opd_list_remove(n);
+    opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, ready);
+    if (ops->turned != NULL) ops->turned(system->env, ctx->pid, ctx->name);
+    return ctx;
+}
+
 static bool turn(void *arg) {
     opd_system *system = arg;
     uint64_t began_ns = system->env->ops->now_ns(system->env);
@@ -72,10 +88,11 @@ static bool turn(void *arg) {
     opd__timers_expire(system);
     check_stop_deadlines(system);
     deliver_loop_events(system);
-    while (done < OPD__SLICE_MSGS && system->now_ns - began_ns < OPD__SLICE_NS) {
-        opd_list *first = opd_list_pop_front(&system->ready);
-        if (first == NULL) break;
-        done += opd__actor_turn(OPD_CONTAINER_OF(first, opd_ctx, ready));
+    unsigned slice = system->turn_msgs_max == 1 ? 1 : OPD__SLICE_MSGS;
+    while (done < slice && system->now_ns - began_ns < OPD__SLICE_NS) {
+        opd_ctx *ctx = ready_take(system);
+        if (ctx == NULL) break;
+        done += opd__actor_turn(ctx);
     }
     if (system->armed_ns <= began_ns) system->armed_ns = UINT64_MAX; /* it went off */
     arm_timer(system);
@@ -130,16 +147,27 @@ void opd_system_kill(opd_system *system, opd_err reason) {
     system->env->ops->wake(system->env);
 }
 
-opd_err opd_system_run(opd_system *system) {
+void opd_system_begin(opd_system *system) {
     OPD_ASSERT(!system->running);
-    if (!opd_list_empty(&system->actors)) {
-        system->running = true;
-        opd_err err = system->env->ops->run(system->env);
-        system->running = false;
-        OPD_TRY(err);
-    }
+    system->running = true;
+    if (opd_list_empty(&system->actors)) opd_env_stop(system->env);
+}
+
+opd_err opd_system_end(opd_system *system) {
+    OPD_ASSERT(system->running);
+    system->running = false;
     if (system->reason == OPD_OK) return OPD_OK;
     return opd_fail(system->reason, "%s", system->reason_text);
+}
+
+opd_err opd_system_run(opd_system *system) {
+    OPD_ASSERT(!system->running);
+    opd_err err = OPD_OK;
+    system->running = true;
+    if (!opd_list_empty(&system->actors)) err = system->env->ops->run(system->env);
+    if (err == OPD_OK) return opd_system_end(system);
+    system->running = false;
+    return err;
 }
 
 /* ---- creation and end ------------------------------------------------------------------ */
@@ -173,6 +201,7 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
     system->env = env;
     system->options = filled;
     system->armed_ns = UINT64_MAX;
+    system->turn_msgs_max = env->ops->choose == NULL ? OPD__TURN_MSGS : 1;
     system->dead_letter_next = 1;
     system->now_ns = env->ops->now_ns(env);
     opd_list_init(&system->ready);

@@ -81,6 +81,12 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
  * actor exited. Returns the reason given to the first opd_system_stop, else OPD_OK. */
 opd_err opd_system_run(opd_system *system) OPD_MUST_CHECK;
 
+/* opd_system_run in two halves, for several systems in one simulated world (opd/sim.h): begin,
+ * then let the world run, then end. opd_system_end returns what opd_system_run would; a system
+ * that has not stopped by then is not running any more and may be destroyed. */
+void opd_system_begin(opd_system *system);
+opd_err opd_system_end(opd_system *system) OPD_MUST_CHECK;
+
 /* Begins the ordered stop: in reverse order of start each actor gets STOP and, when it has
  * exited, the next. An actor later than stop_timeout_ms is named in the log and ended.
  * The reason (and this thread's error context) becomes opd_system_run's result; later calls

@@ -35,6 +35,23 @@ typedef struct opd_env_task {
 
 enum { OPD_ENV_LANE_NAME_SIZE = 16 };
 
+/* Places where a simulated env may make something fail (opd/sim.h). Each is an error that the
+ * call may return in earnest, so code that is right in the simulation is right outside. */
+typedef enum opd_fault {
+    OPD_FAULT_SEND_AGAIN,    /* opd_send: AGAIN */
+    OPD_FAULT_LINK_AGAIN,    /* opd_link_send: AGAIN; the CREDIT that is due then follows */
+    OPD_FAULT_REQUEST_AGAIN, /* opd_request: AGAIN */
+    OPD_FAULT_MSG_CREATE,    /* opd_msg_create: LIMIT, the pool is empty */
+    OPD_FAULT_ACTOR_CRASH,   /* an actor fails (REMOTE) before it handles a message */
+    OPD_FAULT_JOB,           /* a job ends with REMOTE and is not run */
+    OPD_FAULT_ALLOC,         /* an allocation through opd_sim_alloc fails */
+    OPD_FAULT_NET_REFUSE,    /* a connection is refused */
+    OPD_FAULT_NET_RESET,     /* a connection is lost at some byte */
+    OPD_FAULT_NET_SLOW,      /* a peer stops reading for a while */
+    OPD_FAULT_NET_PARTITION, /* two hosts do not hear each other for a while */
+    OPD_FAULT_COUNT
+} opd_fault;
+
 typedef struct opd_env_ops {
     /* Monotonic and wall clock in nanoseconds. Any thread. */
     uint64_t (*now_ns)(opd_env *env);
@@ -61,14 +78,26 @@ typedef struct opd_env_ops {
     void (*lane_submit)(opd_env_lane *lane, opd_env_task *task);
     void (*lane_close)(opd_env_lane *lane);
 
+    /* The simulation's part; all three NULL in a real env.
+     * choose: which of count >= 1 ready actors is next, as an index; an actor's turn is then a
+     * single callback, so that everything can happen between any two. NULL: first come, first
+     * served. turned: that actor's turn begins. fault: whether the site fails this time, for
+     * the actor or thing of that name; if so, this thread's error context says why. */
+    uint32_t (*choose)(opd_env *env, uint32_t count);
+    void (*turned)(opd_env *env, uint64_t pid, const char *name);
+    bool (*fault)(opd_env *env, opd_fault site, const char *name);
+
     /* Releases everything; anything still open on the loop is the owner's mistake and an
      * error (INTERNAL). */
     opd_err (*destroy)(opd_env *env);
 } opd_env_ops;
 
-/* Every env begins with its table. */
+struct opd_tcp_ops; /* transports/tcp.h */
+
+/* Every env begins with its tables. tcp NULL: sockets of the operating system. */
 struct opd_env {
     const opd_env_ops *ops;
+    const struct opd_tcp_ops *tcp;
 };
 
 /* The real env: a libuv loop with its own eventfd for wake-ups. Errors: NOMEM, IO.
