@@ -26,13 +26,14 @@
 #include "core/env/env.h"
 #include "opd/log.h"
 
-typedef struct pipeline {
-    const opd_pipeline_options *o;
+struct opd_pipeline {
+    opd_pipeline_options o;
     const opd_assets *a;
     const opd_config_stage *c;
     const opd_config_teacher *teacher; /* NULL without OPD */
     opd_trainer_outcome *outcome;
     opd_env *env;
+    bool env_own; /* made here, not given */
     opd_system *system;
     opd_slot *weights;
     opd_signals *signals;
@@ -40,7 +41,9 @@ typedef struct pipeline {
     opd_roles roles;
     char teacher_dir[OPD_PATH_SIZE]; /* what the launched teacher serves */
     bool policy;
-} pipeline;
+};
+
+typedef struct opd_pipeline pipeline;
 
 /* ---- the roles ---- */
 
@@ -50,15 +53,15 @@ static opd_err spawn_monitor(pipeline *p) {
         .invalid_tokens = p->a->resumed.invalid_tokens,
         .policy = p->policy, .teacher = p->teacher != NULL,
         .metrics_interval = (uint64_t)p->c->run.metrics_interval,
-        .metrics_fd = p->o->metrics_fd, .samples_fd = p->o->samples_fd,
-        .screen_fd = p->o->screen_fd, .screen = p->o->screen, .tokenizer = p->a->tokenizer,
+        .metrics_fd = p->o.metrics_fd, .samples_fd = p->o.samples_fd,
+        .screen_fd = p->o.screen_fd, .screen = p->o.screen, .tokenizer = p->a->tokenizer,
         .disk = p->disk_lane, .alloc = p->a->alloc};
     return opd_spawn(p->system, &opd_monitor_class, NULL, &config, &p->roles.monitor);
 }
 
 static opd_err spawn_checkpoint(pipeline *p) {
     opd_checkpoint_config config = {
-        .dir = p->o->checkpoint_dir, .model = p->a->model, .tokenizer = p->a->tokenizer,
+        .dir = p->o.checkpoint_dir, .model = p->a->model, .tokenizer = p->a->tokenizer,
         .seed = (uint64_t)p->c->run.seed, .keep = (uint32_t)p->c->train.keep,
         .disk = p->disk_lane, .alloc = p->a->alloc};
     return opd_spawn(p->system, &opd_checkpoint_class, NULL, &config, &p->roles.checkpoint);
@@ -135,7 +138,7 @@ static opd_err spawn_http_teacher(pipeline *p) {
     if (p->teacher->url[0] != '\0') return OPD_OK;
     OPD_TRY(opd_teacher_dir(p->teacher, p->teacher_dir, sizeof p->teacher_dir));
     opd_teacher_host_config host = {
-        .roles = &p->roles, .env = p->env, .program = p->o->program, .name = p->teacher->name,
+        .roles = &p->roles, .env = p->env, .program = p->o.program, .name = p->teacher->name,
         .model = p->teacher_dir, .threads = (uint32_t)p->c->device.teacher_threads};
     return opd_spawn(p->system, &opd_teacher_host_class, NULL, &host, &p->roles.teacher_host);
 }
@@ -229,7 +232,9 @@ static void on_stop_signal(void *arg, int signal_number, bool forced) {
 }
 
 static opd_err build(pipeline *p) {
-    OPD_TRY(opd_env_uv_create(p->a->alloc, &p->env));
+    p->env_own = p->o.env == NULL;
+    p->env = p->o.env;
+    if (p->env_own) OPD_TRY(opd_env_uv_create(p->a->alloc, &p->env));
     opd_system_options options = {.alloc = p->a->alloc,
                                   .messages_max = p->a->sizes.messages_max,
                                   .stop_timeout_ms = 10000, .handler_warn_ms = 50};
@@ -237,28 +242,45 @@ static opd_err build(pipeline *p) {
     OPD_TRY(opd_slot_create(p->system, &p->weights));
     OPD_TRY(open_lanes(p));
     OPD_TRY(spawn_roles(p));
-    if (!p->o->handle_signals) return OPD_OK;
+    if (!p->o.handle_signals) return OPD_OK;
     return opd_signals_open(p->env, p->a->alloc, on_stop_signal, p, &p->signals);
 }
 
-/* Takes everything down and keeps the first error with its context. */
-static opd_err take_down(pipeline *p, opd_err err) {
+opd_err opd_pipeline_close(opd_pipeline *p, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(p->signals);
     opd_slot_destroy(p->weights);
     opd_system_destroy(p->system);
-    opd_err closed = opd_env_destroy(p->env);
+    opd_err closed = p->env_own ? opd_env_destroy(p->env) : OPD_OK;
+    opd_mem_free(p->a->alloc, p);
     if (err == OPD_OK) return closed;
     return opd_fail(err, "%s", context);
 }
 
-opd_err opd_pipeline_run(const opd_pipeline_options *options, opd_trainer_outcome *out_outcome) {
+opd_err opd_pipeline_open(const opd_pipeline_options *options, opd_trainer_outcome *out_outcome,
+                          opd_pipeline **out_pipeline) {
     const opd_config_stage *config = options->assets->config;
-    pipeline p = {.o = options, .a = options->assets, .c = config,
-                  .teacher = opd_stage_teacher(config), .outcome = out_outcome,
-                  .policy = config->kind == OPD_CONFIG_KIND_RL};
-    opd_err err = build(&p);
-    if (err == OPD_OK) err = opd_system_run(p.system);
-    return take_down(&p, err);
+    pipeline *p = opd_mem_get(options->assets->alloc, sizeof *p);
+    if (p == NULL) return opd_fail(OPD_ERR_NOMEM, "stage %s: no memory", config->name);
+    *p = (pipeline){.o = *options, .a = options->assets, .c = config,
+                    .teacher = opd_stage_teacher(config), .outcome = out_outcome,
+                    .policy = config->kind == OPD_CONFIG_KIND_RL};
+    opd_err err = build(p);
+    if (err != OPD_OK) return opd_pipeline_close(p, err);
+    *out_pipeline = p;
+    return OPD_OK;
+}
+
+opd_err opd_pipeline_run(opd_pipeline *p) { return opd_system_run(p->system); }
+
+opd_system *opd_pipeline_system(opd_pipeline *p) { return p->system; }
+
+const opd_roles *opd_pipeline_roles(const opd_pipeline *p) { return &p->roles; }
+
+opd_err opd_pipeline_execute(const opd_pipeline_options *options,
+                             opd_trainer_outcome *out_outcome) {
+    pipeline *p;
+    OPD_TRY(opd_pipeline_open(options, out_outcome, &p));
+    return opd_pipeline_close(p, opd_pipeline_run(p));
 }

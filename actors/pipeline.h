@@ -13,6 +13,7 @@
 #include "actors/run/assets.h"
 #include "actors/trainer/trainer_actor.h"
 
+/* Copied by open; what it points to lives until close. */
 typedef struct opd_pipeline_options {
     opd_assets *assets;
     const char *checkpoint_dir;
@@ -20,11 +21,32 @@ typedef struct opd_pipeline_options {
     int metrics_fd, samples_fd, screen_fd; /* -1: none */
     opd_screen screen;
     bool handle_signals;
+    opd_env *env;                    /* to run on, borrowed; NULL: a real one, made for it */
 } opd_pipeline_options;
 
-/* Runs the stage. out_outcome tells what happened, also after an error. Errors: the reason
- * the system stopped with. */
-OPD_MUST_CHECK opd_err opd_pipeline_run(const opd_pipeline_options *options,
-                                        opd_trainer_outcome *out_outcome);
+/* A stage whose actors live. */
+typedef struct opd_pipeline opd_pipeline;
+
+/* Spawns every role on the env; nothing moves before the env runs. out_outcome is written until
+ * close, also when the stage fails. Errors: those of the roles' starts, NOMEM; nothing is left
+ * open then. Ended by opd_pipeline_close. */
+OPD_MUST_CHECK opd_err opd_pipeline_open(const opd_pipeline_options *options,
+                                         opd_trainer_outcome *out_outcome,
+                                         opd_pipeline **out_pipeline);
+
+/* Runs the loop until the stage has ended; once. Errors: the reason the system stopped with. */
+OPD_MUST_CHECK opd_err opd_pipeline_run(opd_pipeline *pipeline);
+
+/* Takes everything down in reverse and hands on `err` (the result of run) with its context; a
+ * failure of closing counts where err is OPD_OK. */
+OPD_MUST_CHECK opd_err opd_pipeline_close(opd_pipeline *pipeline, opd_err err);
+
+/* The running parts, for those who watch or disturb them. Owned by the pipeline. */
+opd_system *opd_pipeline_system(opd_pipeline *pipeline);
+const opd_roles *opd_pipeline_roles(const opd_pipeline *pipeline);
+
+/* The three in one: open, run, close. */
+OPD_MUST_CHECK opd_err opd_pipeline_execute(const opd_pipeline_options *options,
+                                            opd_trainer_outcome *out_outcome);
 
 #endif

@@ -133,7 +133,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
         .metrics_fd = r->folder.metrics_fd, .samples_fd = r->folder.samples_fd,
         .screen_fd = r->screen_fd, .screen = r->screen,
         .handle_signals = r->o->handle_signals};
-    opd_err err = opd_pipeline_run(&options, &outcome);
+    opd_err err = opd_pipeline_execute(&options, &outcome);
     opd_assets_close(&assets);
     name_teacher(stage, result);
     if (err == OPD_OK) fill_result(result, &outcome, checkpoints);
