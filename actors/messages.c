@@ -51,7 +51,10 @@ static const message_type *type_of(opd_message_kind kind) {
     return &TYPES[kind];
 }
 
-const char *opd_message_name(opd_message_kind kind) { return type_of(kind)->name; }
+const char *opd_message_name(opd_message_kind kind) {
+    bool known = kind > OPD_MESSAGE_NONE && kind < OPD_MESSAGE_COUNT;
+    return known ? TYPES[kind].name : "none";
+}
 
 static opd_dtype dtype_of(field_kind kind) {
     switch (kind) {

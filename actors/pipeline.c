@@ -231,13 +231,18 @@ static void on_stop_signal(void *arg, int signal_number, bool forced) {
     opd_system_stop(p->system, reason);
 }
 
+static const char *message_kind_name(uint16_t kind) {
+    return opd_message_name((opd_message_kind)kind);
+}
+
 static opd_err build(pipeline *p) {
     p->env_own = p->o.env == NULL;
     p->env = p->o.env;
     if (p->env_own) OPD_TRY(opd_env_uv_create(p->a->alloc, &p->env));
     opd_system_options options = {.alloc = p->a->alloc,
                                   .messages_max = p->a->sizes.messages_max,
-                                  .stop_timeout_ms = 10000, .handler_warn_ms = 50};
+                                  .stop_timeout_ms = 10000, .handler_warn_ms = 50,
+                                  .kind_name = message_kind_name};
     OPD_TRY(opd_system_create(&options, p->env, &p->system));
     OPD_TRY(opd_slot_create(p->system, &p->weights));
     OPD_TRY(open_lanes(p));

@@ -77,10 +77,12 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
                   const void *config, opd_pid *out_pid) {
     if (system->stopping) return opd_fail(OPD_ERR_CLOSED, "the system is stopping");
     opd_ctx *ctx = NULL;
-    if (!system->running) system->now_ns = system->env->ops->now_ns(system->env);
+    if (!system->running) system->now_ns = system->clock_ns = system->env->ops->now_ns(system->env);
     OPD_TRY(actor_create(system, actor_class, name, &ctx));
     opd_err err = OPD_OK;
     opd_ctx *spawner = system->current;
+    OPD__TAP(system, .kind = OPD_TAP_SPAWNED, .to = ctx->pid, .name = ctx->name,
+             .from = spawner == NULL ? OPD_PID_NOBODY : spawner->pid);
     system->current = ctx;
     if (actor_class->on_start != NULL) err = actor_class->on_start(ctx, ctx->state, config);
     system->current = spawner;
@@ -133,6 +135,8 @@ void opd__actor_end(opd_ctx *ctx) {
     opd_ctx *outer = system->current;
     system->current = ctx;
     ctx->phase = PHASE_ENDING;
+    OPD__TAP(ctx->system, .kind = OPD_TAP_ENDED, .to = ctx->pid, .name = ctx->name,
+             .err = ctx->reason);
     log_end(ctx);
     opd_list_remove(&ctx->ready);
     for (opd_list *n = ctx->jobs.next; n != &ctx->jobs; n = n->next)
@@ -162,30 +166,39 @@ static void measure(opd_ctx *ctx, const char *what, uint16_t kind, uint64_t *beg
     opd_system *system = ctx->system;
     uint64_t now = system->env->ops->now_ns(system->env), took = now - *began_ns;
     *began_ns = now;
+    system->clock_ns = now;
     ctx->stats.busy_ns += took;
     if (took <= ctx->stats.slowest_ns) return;
     ctx->stats.slowest_ns = took;
     ctx->stats.slowest_kind = kind;
+    char room[8];
     if (took > system->options.handler_warn_ms * 1000000)
-        OPD_LOG_INFO("%s held the loop for %llu ms (%s of kind %u)", ctx->name,
-                     (unsigned long long)(took / 1000000), what, kind);
+        OPD_LOG_INFO("%s held the loop for %llu ms (%s of kind %s)", ctx->name,
+                     (unsigned long long)(took / 1000000), what,
+                     opd_kind_name(system, kind, room, sizeof room));
 }
 
 static void run_event(opd_ctx *ctx, opd_event *event, uint64_t *clock_ns) {
     opd_err err = OPD_OK;
     ctx->deadline_ns = OPD_NO_DEADLINE;
+    ctx->trace = 0;
     ctx->stats.events++;
+    OPD__TAP(ctx->system, .kind = OPD_TAP_EVENT, .to = ctx->pid);
     opd__event_deliver(ctx, event, &err);
     measure(ctx, "event", 0, clock_ns);
+    OPD__TAP(ctx->system, .kind = OPD_TAP_RETURNED, .to = ctx->pid, .err = err);
     if (err != OPD_OK) opd__actor_set_reason(ctx, err, opd_err_context());
 }
 
 static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     opd_err err = OPD_OK;
     uint16_t kind = msg->kind;
+    uint64_t serial = msg->serial;
     ctx->current = msg;
     ctx->deadline_ns = msg->deadline_ns;
+    ctx->trace = msg->trace;
     ctx->stats.messages++;
+    OPD__TAP_MSG(msg, OPD_TAP_HANDLED, msg->from, ctx->pid, OPD_OK);
     if (opd__fault(ctx->system, OPD_FAULT_ACTOR_CRASH, ctx))
         err = OPD_ERR_REMOTE;
     else if (msg->flags & OPD__MSG_REPLY)
@@ -195,6 +208,8 @@ static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     else if (ctx->actor_class->on_message != NULL)
         err = ctx->actor_class->on_message(ctx, ctx->state, msg);
     measure(ctx, "message", kind, clock_ns);
+    OPD__TAP(ctx->system, .kind = OPD_TAP_RETURNED, .to = ctx->pid, .serial = serial,
+             .message_kind = kind, .err = err);
     if (err != OPD_OK) opd__actor_set_reason(ctx, err, opd_err_context());
     opd_msg_release(ctx->current);
     ctx->current = NULL;
@@ -204,7 +219,7 @@ unsigned opd__actor_turn(opd_ctx *ctx) {
     opd_system *system = ctx->system;
     uint64_t began_ns = system->env->ops->now_ns(system->env), clock_ns = began_ns;
     unsigned done = 0;
-    system->now_ns = began_ns;
+    system->now_ns = system->clock_ns = began_ns;
     system->current = ctx;
     while (!ctx->exiting && done < system->turn_msgs_max && clock_ns - began_ns < OPD__TURN_NS) {
         opd_list *first = opd_list_first(&ctx->events);
@@ -287,6 +302,8 @@ opd_system *opd_self_system(const opd_ctx *ctx) { return ctx->system; }
 bool opd_alive(const opd_system *system, opd_pid pid) {
     return opd__actor_find(system, pid) != NULL;
 }
+
+void opd_trace_set(opd_ctx *ctx, uint64_t trace) { ctx->trace = trace; }
 
 uint64_t opd_now_ns(const opd_ctx *ctx) { return ctx->system->now_ns; }
 

@@ -124,6 +124,8 @@ static opd_err deliver_down(opd_ctx *ctx, void *state, opd_event *event) {
     opd_monitor *monitor = OPD_CONTAINER_OF(event, opd_monitor, event);
     opd_list_remove(&monitor->owned);
     monitor->ctx = NULL;
+    OPD__TAP(ctx->system, .kind = OPD_TAP_DOWN, .from = monitor->pid, .to = ctx->pid,
+             .err = monitor->reason);
     if (ctx->actor_class->on_signal == NULL) return OPD_OK;
     opd_signal signal = {.kind = OPD_SIGNAL_DOWN, .pid = monitor->pid, .reason = monitor->reason,
                          .text = monitor->text, .monitor = monitor};

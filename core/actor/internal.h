@@ -29,6 +29,7 @@
 #include "core/base/list.h"
 #include "core/base/rng.h"
 #include "opd/actor.h"
+#include "opd/tap.h"
 
 enum {
     OPD__NAME_SIZE = 32,
@@ -54,7 +55,10 @@ struct opd_msg {
     opd_msg *next; /* in the pool or in a mailbox */
     opd_system *system; /* NULL in the pool */
     opd_ctx *holder;    /* counted in its stats.held; NULL: a mailbox, the pool, or nobody */
-    opd_pid from;
+    opd_pid from, to;   /* to: nobody until it is sent */
+    uint64_t serial;    /* of this use of the envelope */
+    uint64_t trace;
+    uint64_t sent_ns; /* when it came into the mailbox */
     uint64_t deadline_ns;
     uint64_t correlation; /* the asker's pending entry */
     opd_link *link;       /* whose credits it holds */
@@ -89,6 +93,10 @@ typedef struct opd__pending {
     opd_reply_fn reply_fn;
     void *arg;
     uint64_t inherited_ns; /* deadline in force when the request was made */
+    uint64_t asked_ns;     /* when, whom, what, for which work */
+    opd_pid to;
+    uint64_t trace;
+    uint16_t kind;
     uint32_t generation;
     uint32_t next_free; /* index + 1 */
     opd__pending_state state;
@@ -107,6 +115,7 @@ struct opd_ctx {
     opd_msg *mail_first, *mail_last;
     opd_msg *current;      /* the message being handled, if not taken */
     uint64_t deadline_ns;  /* inherited by what the handler asks for */
+    uint64_t trace;        /* of the callback at work */
     uint64_t quota_bytes;
     uint32_t quota_msgs;
     opd__phase phase;
@@ -136,6 +145,7 @@ struct opd_lane {
     opd_list node;
     opd_env_lane *env_lane;
     uint32_t queue_max, in_flight;
+    char name[OPD_ENV_LANE_NAME_SIZE];
 };
 
 struct opd_slot {
@@ -149,6 +159,9 @@ struct opd_system {
     opd_env *env;
     opd_system_options options;
     uint64_t now_ns;
+    uint64_t clock_ns; /* the latest reading of the clock: begin or end of a callback */
+    opd_tap *taps;
+    uint64_t serial; /* of the newest message */
     uint64_t armed_ns; /* what the env's timer is set to */
     unsigned turn_msgs_max; /* callbacks of one actor's turn */
     opd_list ready;    /* actors with work */
@@ -192,6 +205,24 @@ unsigned opd__actor_turn(opd_ctx *ctx);   /* returns callbacks made */
 void opd__actor_end(opd_ctx *ctx);        /* ctx may be gone afterwards */
 void opd__actor_job_ended(opd_ctx *ctx);  /* ctx may be gone afterwards */
 void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text);
+
+/* Tells what happened, if anyone listens: OPD__TAP(system, .kind = ..., ...). */
+#define OPD__TAP(system_, ...)                                            \
+    do {                                                                  \
+        if (__builtin_expect((system_)->taps != NULL, 0))                 \
+            opd__tap((system_), (opd_tap_record){__VA_ARGS__});           \
+    } while (0)
+
+/* The same for a record about a message. */
+#define OPD__TAP_MSG(msg, kind, from, to, err)                            \
+    do {                                                                  \
+        if (__builtin_expect((msg)->system->taps != NULL, 0))             \
+            opd__tap_msg((msg), (kind), (from), (to), (err));             \
+    } while (0)
+
+/* tap.c */
+void opd__tap(opd_system *system, opd_tap_record record);
+void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err);
 
 /* system.c */
 void opd__system_actor_gone(opd_system *system);

@@ -17,6 +17,7 @@ opd_err opd_lane_open(opd_system *system, const char *name, uint32_t queue_max,
     opd_lane *lane = opd_mem_get(system->options.alloc, sizeof *lane);
     if (lane == NULL) return opd_fail(OPD_ERR_NOMEM, "lane %s", name);
     *lane = (opd_lane){.system = system, .queue_max = queue_max};
+    opd__text_copy(lane->name, sizeof lane->name, name);
     opd_err err = system->env->ops->lane_open(system->env, name, &lane->env_lane);
     if (err != OPD_OK) {
         opd_mem_free(system->options.alloc, lane);
@@ -30,7 +31,7 @@ opd_err opd_lane_open(opd_system *system, const char *name, uint32_t queue_max,
 static void run_job(opd_env_task *task) {
     opd_job *job = OPD_CONTAINER_OF(task, opd_job, task);
     opd_env *env = job->lane->system->env;
-    uint64_t began_ns = env->ops->now_ns(env);
+    job->began_ns = env->ops->now_ns(env);
     opd_err_clear();
     if (opd_job_cancelled(job))
         job->err = opd_fail(OPD_ERR_CANCELLED, "cancelled before it began");
@@ -38,7 +39,7 @@ static void run_job(opd_env_task *task) {
         job->err = OPD_ERR_REMOTE;
     else
         job->err = job->run(job);
-    job->run_ns = env->ops->now_ns(env) - began_ns;
+    job->run_ns = env->ops->now_ns(env) - job->began_ns;
     if (job->err != OPD_OK) opd__text_copy(job->text, sizeof job->text, opd_err_context());
 }
 
@@ -50,6 +51,11 @@ static void complete_job(opd_env_task *task) {
 /* The job is its owner's again. */
 static void take_back(opd_job *job) {
     OPD_ASSERT(job->submitted && job->lane->in_flight > 0);
+    opd_lane *lane = job->lane;
+    OPD__TAP(lane->system, .kind = OPD_TAP_JOB_BEGIN, .time_ns = job->began_ns,
+             .to = job->ctx->pid, .trace = job->trace, .name = lane->name);
+    OPD__TAP(lane->system, .kind = OPD_TAP_JOB_END, .time_ns = job->began_ns + job->run_ns,
+             .to = job->ctx->pid, .trace = job->trace, .name = lane->name, .err = job->err);
     job->submitted = false;
     job->lane->in_flight--;
     job->ctx->jobs_in_flight--;
@@ -59,6 +65,7 @@ static void take_back(opd_job *job) {
 static opd_err deliver_job(opd_ctx *ctx, void *state, opd_event *event) {
     opd_job *job = OPD_CONTAINER_OF(event, opd_job, event);
     take_back(job);
+    ctx->trace = job->trace;
     return job->done(ctx, state, job);
 }
 
@@ -75,6 +82,7 @@ opd_err opd_job_submit(opd_ctx *ctx, opd_lane *lane, opd_job *job) {
     job->submitted = true;
     job->ctx = ctx;
     job->lane = lane;
+    job->trace = ctx->trace;
     job->err = OPD_OK;
     job->text[0] = '\0';
     __atomic_store_n(&job->cancel, 0, __ATOMIC_RELAXED);

@@ -17,6 +17,7 @@
 
 static opd_err deliver_credit(opd_ctx *ctx, void *state, opd_event *event) {
     opd_link *link = OPD_CONTAINER_OF(event, opd_link, credit);
+    OPD__TAP(ctx->system, .kind = OPD_TAP_CREDIT, .from = link->to, .to = ctx->pid, .link = link);
     if (ctx->actor_class->on_signal == NULL) return OPD_OK;
     opd_signal signal = {.kind = OPD_SIGNAL_CREDIT, .pid = link->to, .link = link};
     return ctx->actor_class->on_signal(ctx, state, &signal);
@@ -89,10 +90,12 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
         msg->payload_bytes > link->bytes_max - link->bytes_used) {
         link->blocked = true;
         link->refused_bytes = msg->payload_bytes;
+        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, link->to, OPD_ERR_AGAIN);
         return OPD_ERR_AGAIN;
     }
     if (opd__fault(ctx->system, OPD_FAULT_LINK_AGAIN, ctx)) {
         opd_event_post(ctx->system, &link->credit);
+        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, link->to, OPD_ERR_AGAIN);
         return OPD_ERR_AGAIN;
     }
     opd__msg_sent(ctx, msg);

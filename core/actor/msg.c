@@ -23,6 +23,8 @@ opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     msg->deadline_ns = OPD_NO_DEADLINE;
     msg->body = msg->inline_body;
     msg->body_capacity = OPD_MSG_BODY_INLINE;
+    msg->serial = ++system->serial;
+    if (system->current != NULL) msg->trace = system->current->trace;
     system->stats.messages_in_use++;
     opd__msg_hold(system->current, msg);
     *out_msg = msg;
@@ -36,6 +38,7 @@ void opd_msg_release(opd_msg *msg) {
     opd__msg_hold(NULL, msg);
     if ((msg->flags & (OPD__MSG_REQUEST | OPD__MSG_ANSWERED)) == OPD__MSG_REQUEST)
         opd__request_answer(msg, OPD_ERR_CLOSED, "the request was let go without an answer");
+    OPD__TAP_MSG(msg, OPD_TAP_RELEASED, msg->from, msg->to, OPD_OK);
     if (msg->link != NULL) opd__link_credit_return(msg);
     if (msg->body != msg->inline_body) opd_mem_free(system->options.alloc, msg->body);
     for (unsigned i = 0; i < msg->attachment_count; i++)
@@ -63,6 +66,10 @@ bool opd_msg_is_request(const opd_msg *msg) {
 }
 
 uint64_t opd_msg_deadline_ns(const opd_msg *msg) { return msg->deadline_ns; }
+
+uint64_t opd_msg_trace(const opd_msg *msg) { return msg->trace; }
+
+void opd_msg_trace_set(opd_msg *msg, uint64_t trace) { msg->trace = trace; }
 
 /* ---- contents -------------------------------------------------------------------------- */
 
@@ -172,6 +179,9 @@ opd_err opd__mail_admit(opd_ctx *to, opd_msg *msg) {
 
 void opd__mail_append(opd_ctx *to, opd_msg *msg) {
     msg->next = NULL;
+    msg->to = to->pid;
+    msg->sent_ns = to->system->clock_ns;
+    OPD__TAP_MSG(msg, OPD_TAP_SENT, msg->from, to->pid, OPD_OK);
     if (to->mail_last == NULL)
         to->mail_first = msg;
     else
@@ -204,18 +214,24 @@ opd_msg *opd__mail_take(opd_ctx *ctx) {
 void opd__mail_drop(opd_ctx *ctx) {
     opd_system *system = ctx->system;
     for (opd_msg *msg; (msg = opd__mail_take(ctx)) != NULL; opd_msg_release(msg)) {
+        OPD__TAP_MSG(msg, OPD_TAP_DEAD, msg->from, ctx->pid, OPD_ERR_CLOSED);
         if (msg->flags & (OPD__MSG_REQUEST | OPD__MSG_REPLY)) continue; /* answered, or late */
         if (++system->stats.dead_letters < system->dead_letter_next) continue;
         system->dead_letter_next *= 2;
-        OPD_LOG_WARN("%s ended with a message of kind %u unread (%llu dead letters so far)",
-                     ctx->name, msg->kind, (unsigned long long)system->stats.dead_letters);
+        char room[8];
+        OPD_LOG_WARN("%s ended with a message of kind %s unread (%llu dead letters so far)",
+                     ctx->name, opd_kind_name(system, msg->kind, room, sizeof room),
+                     (unsigned long long)system->stats.dead_letters);
     }
 }
 
 static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *msg) {
     opd_ctx *target = opd__actor_find(system, to);
-    if (target == NULL) return OPD_ERR_CLOSED;
-    OPD_TRY(opd__mail_admit(target, msg));
+    opd_err err = target == NULL ? OPD_ERR_CLOSED : opd__mail_admit(target, msg);
+    if (err != OPD_OK) {
+        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, from == NULL ? OPD_PID_NOBODY : from->pid, to, err);
+        return err;
+    }
     opd__msg_sent(from, msg);
     msg->flags = OPD__MSG_QUOTA;
     opd__mail_append(target, msg);

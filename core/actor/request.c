@@ -42,6 +42,14 @@ static void release(opd_ctx *ctx, opd__pending *entry) {
     ctx->stats.requests_waiting--;
 }
 
+/* The request is over: its reply_fn comes next, with the trace it was made with. */
+static void completed(opd_ctx *ctx, const opd__pending *entry, opd_err err) {
+    ctx->trace = entry->trace;
+    OPD__TAP(ctx->system, .kind = OPD_TAP_COMPLETED, .from = entry->to, .to = ctx->pid,
+             .correlation = id_of(ctx, entry), .trace = entry->trace, .err = err,
+             .message_kind = entry->kind);
+}
+
 /* Delivers TIMEOUT (the timer expired while WAITING) or the failure that was stored. */
 static opd_err deliver_failure(opd_ctx *ctx, void *state, opd_timer *timer) {
     opd__pending *entry = OPD_CONTAINER_OF(timer, opd__pending, timer);
@@ -54,6 +62,7 @@ static opd_err deliver_failure(opd_ctx *ctx, void *state, opd_timer *timer) {
     opd_reply_fn reply_fn = entry->reply_fn;
     void *arg = entry->arg;
     ctx->deadline_ns = entry->inherited_ns;
+    completed(ctx, entry, err);
     release(ctx, entry);
     return reply_fn(ctx, state, arg, opd_fail(err, "%s", text), NULL);
 }
@@ -99,6 +108,7 @@ static opd_err launch(opd_ctx *ctx, opd_ctx *target, opd_msg *msg, opd__pending 
         OPD_TRY(opd_timer_start(&entry->timer, msg->deadline_ns));
     opd__msg_sent(ctx, msg);
     msg->correlation = id_of(ctx, entry);
+    OPD__TAP_MSG(msg, OPD_TAP_REQUESTED, ctx->pid, target->pid, OPD_OK);
     msg->flags = OPD__MSG_REQUEST | OPD__MSG_QUOTA;
     opd__mail_append(target, msg);
     return OPD_OK;
@@ -107,21 +117,32 @@ static opd_err launch(opd_ctx *ctx, opd_ctx *target, opd_msg *msg, opd__pending 
 opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns,
                     opd_reply_fn reply_fn, void *arg, uint64_t *out_id) {
     opd__pending *entry = NULL;
-    if (opd__fault(ctx->system, OPD_FAULT_REQUEST_AGAIN, ctx)) return OPD_ERR_AGAIN;
-    OPD_TRY(acquire(ctx, &entry));
+    bool fault = opd__fault(ctx->system, OPD_FAULT_REQUEST_AGAIN, ctx);
+    opd_err acquired = fault ? OPD_ERR_AGAIN : acquire(ctx, &entry);
+    if (acquired != OPD_OK) {
+        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, to, acquired);
+        return acquired;
+    }
     entry->reply_fn = reply_fn;
     entry->arg = arg;
+    entry->to = to;
+    entry->kind = msg->kind;
+    entry->trace = msg->trace;
+    entry->asked_ns = ctx->system->clock_ns;
     uint64_t before_ns = msg->deadline_ns;
     msg->deadline_ns = deadline_ns < ctx->deadline_ns ? deadline_ns : ctx->deadline_ns;
     opd_ctx *target = opd__actor_find(ctx->system, to);
     if (target == NULL) {
         opd__msg_sent(ctx, msg);
+        msg->correlation = id_of(ctx, entry);
+        OPD__TAP_MSG(msg, OPD_TAP_REQUESTED, ctx->pid, to, OPD_OK);
         opd_msg_release(msg);
         fail_entry(ctx, entry, OPD_ERR_CLOSED, "the actor asked is gone");
     } else {
         opd_err err = launch(ctx, target, msg, entry);
         if (err != OPD_OK) {
             msg->deadline_ns = before_ns;
+            OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, to, err);
             release(ctx, entry);
             return err;
         }
@@ -165,6 +186,7 @@ void opd_reply(opd_ctx *ctx, opd_msg *request, opd_msg *reply) {
     entry->state = PENDING_REPLIED;
     reply->flags = OPD__MSG_REPLY;
     reply->correlation = request->correlation;
+    OPD__TAP_MSG(reply, OPD_TAP_REPLIED, reply->from, asker->pid, OPD_OK);
     opd__mail_append(asker, reply);
 }
 
@@ -173,6 +195,8 @@ void opd__request_answer(opd_msg *request, opd_err err, const char *text) {
     request->flags |= OPD__MSG_ANSWERED;
     opd_ctx *asker = NULL;
     opd__pending *entry = waiting_entry(request, &asker);
+    OPD__TAP(request->system, .kind = OPD_TAP_REPLIED, .from = request->to, .to = request->from,
+             .correlation = request->correlation, .trace = request->trace, .err = err);
     if (entry != NULL) fail_entry(asker, entry, err, text);
 }
 
@@ -188,6 +212,7 @@ opd_err opd__reply_dispatch(opd_ctx *ctx, opd_msg *reply) {
     opd_reply_fn reply_fn = entry->reply_fn;
     void *arg = entry->arg;
     ctx->deadline_ns = entry->inherited_ns;
+    completed(ctx, entry, OPD_OK);
     release(ctx, entry);
     return reply_fn(ctx, ctx->state, arg, OPD_OK, reply);
 }

@@ -82,7 +82,7 @@ static bool turn(void *arg) {
     opd_system *system = arg;
     uint64_t began_ns = system->env->ops->now_ns(system->env);
     unsigned done = 0;
-    system->now_ns = began_ns;
+    system->now_ns = system->clock_ns = began_ns;
     system->stats.turns++;
     opd__inbox_drain(system);
     opd__timers_expire(system);
@@ -203,7 +203,7 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
     system->armed_ns = UINT64_MAX;
     system->turn_msgs_max = env->ops->choose == NULL ? OPD__TURN_MSGS : 1;
     system->dead_letter_next = 1;
-    system->now_ns = env->ops->now_ns(env);
+    system->now_ns = system->clock_ns = env->ops->now_ns(env);
     opd_list_init(&system->ready);
     opd_list_init(&system->events);
     opd_list_init(&system->actors);

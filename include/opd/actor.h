@@ -70,6 +70,7 @@ typedef struct opd_system_options {
     uint32_t timers_max;         /* running timers and request deadlines; 16,384 */
     uint64_t stop_timeout_ms;    /* for each actor in an ordered stop; 5,000 */
     uint64_t handler_warn_ms;    /* a slower handler is logged by name; 10 */
+    const char *(*kind_name)(uint16_t kind); /* for logs and dumps; NULL: kinds are numbers */
 } opd_system_options;
 
 /* Attaches a system to env, which must outlive it. Errors: NOMEM, INVALID.
@@ -215,6 +216,15 @@ uint16_t opd_msg_kind(const opd_msg *msg);
 opd_pid opd_msg_from(const opd_msg *msg);
 bool opd_msg_is_request(const opd_msg *msg);   /* waits for an answer */
 uint64_t opd_msg_deadline_ns(const opd_msg *msg); /* OPD_NO_DEADLINE if none */
+
+/* Which work a message belongs to (0: none), for those who watch: in opd, a sample. A message
+ * begins with its creator's trace; a callback's trace is that of the message it handles, of the
+ * request whose reply it gets, of the callback that submitted the job; else 0. */
+uint64_t opd_msg_trace(const opd_msg *msg);
+void opd_msg_trace_set(opd_msg *msg, uint64_t trace);
+
+/* Messages, requests and jobs made in the rest of this callback belong to `trace`. */
+void opd_trace_set(opd_ctx *ctx, uint64_t trace);
 
 /* The body: msgpack [version, field...], written and read with core/actor/body.h, or with
  * msgpack-c by those outside. set copies; reserve gives room for size_bytes to be filled in
@@ -390,6 +400,8 @@ struct opd_job {
     opd_err err;
     char text[OPD_ERROR_TEXT_SIZE];
     uint64_t run_ns; /* time on the lane's thread */
+    uint64_t began_ns; /* when it began there, by the env's clock */
+    uint64_t trace;    /* of the callback that submitted it */
 
     /* the runtime's */
     opd_env_task task;

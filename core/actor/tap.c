@@ -1,0 +1,57 @@
+/* tap.c - the list of taps, and records made of messages (opd/tap.h).
+ *
+ * Points that can be told are marked by OPD__TAP (internal.h); what costs anything happens here,
+ * when there is a tap. Thread: the loop's. Taps are their owners'.
+ */
+#include <stdio.h>
+
+#include "core/actor/internal.h"
+
+void opd_tap_add(opd_system *system, opd_tap *tap) {
+    opd_tap **place = &system->taps;
+    while (*place != NULL) place = &(*place)->next;
+    tap->next = NULL;
+    *place = tap;
+}
+
+void opd_tap_remove(opd_system *system, opd_tap *tap) {
+    for (opd_tap **place = &system->taps; *place != NULL; place = &(*place)->next) {
+        if (*place != tap) continue;
+        *place = tap->next;
+        tap->next = NULL;
+        return;
+    }
+}
+
+void opd__tap(opd_system *system, opd_tap_record record) {
+    if (record.time_ns == 0) record.time_ns = system->clock_ns;
+    for (const opd_tap *tap = system->taps; tap != NULL; tap = tap->next)
+        tap->record(tap->arg, &record);
+}
+
+void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err) {
+    opd__tap(msg->system, (opd_tap_record){.kind = kind, .err = err, .from = from, .to = to,
+                                           .serial = msg->serial, .correlation = msg->correlation,
+                                           .trace = msg->trace, .bytes = msg->payload_bytes,
+                                           .link = msg->link, .message_kind = msg->kind});
+}
+
+const char *opd_tap_kind_name(opd_tap_kind kind) {
+    static const char *const names[OPD_TAP_KIND_COUNT] = {
+        [OPD_TAP_SPAWNED] = "spawned",     [OPD_TAP_ENDED] = "ended",
+        [OPD_TAP_SENT] = "sent",           [OPD_TAP_REFUSED] = "refused",
+        [OPD_TAP_HANDLED] = "handled",     [OPD_TAP_EVENT] = "event",
+        [OPD_TAP_RETURNED] = "returned",   [OPD_TAP_RELEASED] = "released",
+        [OPD_TAP_DEAD] = "dead",           [OPD_TAP_REQUESTED] = "requested",
+        [OPD_TAP_REPLIED] = "replied",     [OPD_TAP_COMPLETED] = "completed",
+        [OPD_TAP_CREDIT] = "credit",       [OPD_TAP_DOWN] = "down",
+        [OPD_TAP_JOB_BEGIN] = "job begin", [OPD_TAP_JOB_END] = "job end",
+    };
+    return (unsigned)kind < OPD_TAP_KIND_COUNT ? names[kind] : "unknown";
+}
+
+const char *opd_kind_name(const opd_system *system, uint16_t kind, char *room, size_t room_size) {
+    if (system->options.kind_name != NULL) return system->options.kind_name(kind);
+    (void)snprintf(room, room_size, "%u", kind);
+    return room;
+}
