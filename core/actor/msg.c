@@ -10,7 +10,7 @@
 
 opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     opd_msg *msg = system->pool_free;
-    if (opd__fault(system, OPD_FAULT_MSG_CREATE, NULL)) return OPD_ERR_LIMIT;
+    if (opd__fault(system, OPD_FAULT_MSG_CREATE, system->current)) return OPD_ERR_LIMIT;
     if (msg != NULL) {
         system->pool_free = msg->next;
     } else {
