@@ -11,9 +11,9 @@
  *              opd_spawn, opd_system_run, opd_system_destroy, opd_env_destroy, opd_sim_destroy.
  * Many nodes:  opd_system_begin for each system, opd_sim_run for all, opd_system_end for each.
  *
- * Two runs that never end are errors with a text: a world where nothing can happen any more
- * (INTERNAL), and one that is busy for busy_steps_max steps without ever being idle
- * (LIMIT); the texts name the most active actors.
+ * A run that would never end is an error whose text names the most active actors: a world where
+ * nothing can happen any more (INTERNAL), one that is busy for busy_steps_max steps without
+ * ever being idle (LIMIT), one that takes longer than time_max_ns (TIMEOUT).
  *
  * Thread: one for the whole world. Implemented by core/env.
  */
@@ -43,12 +43,12 @@ typedef struct opd_sim_options {
     uint64_t job_min_ns;           /* a job takes job_min .. job_max; 20,000 */
     uint64_t job_max_ns;           /* 5,000,000 */
     uint64_t busy_steps_max;       /* steps in a row without an idle moment; 1,000,000 */
-    uint64_t time_max_ns;          /* virtual time of the whole run; no limit */
+    uint64_t time_max_ns;          /* virtual time since the beginning; no limit */
 
     /* Faults. None fires unless `faults` names it, outside of opd_sim_run and opd_system_run,
      * or at and after faults_until_ns: the tail without faults shows that everything recovers. */
     uint32_t faults;               /* a bit 1 << opd_fault for each site that may fail; none */
-    uint64_t faults_until_ns;      /* virtual time; forever */
+    uint64_t faults_until_ns;      /* virtual time since the beginning; forever */
     uint32_t fault_one_in;         /* an armed site fails once in so many times; 50 */
     bool faults_all_armed;         /* default: a run arms each site with probability 1/4 */
     /* Whether a fault may strike the actor (or node, for the network) of that name. NULL: any. */
@@ -70,9 +70,9 @@ void opd_sim_destroy(opd_sim *sim);
 opd_err opd_sim_env(opd_sim *sim, const char *name, opd_env **out_env) OPD_MUST_CHECK;
 
 /* Runs the world until `done(arg)` is true (asked between steps; may be NULL), every system
- * that began has stopped, or the clock reaches until_ns (OPD_SIM_FOREVER: no such time).
- * Errors: INTERNAL (nothing can ever happen again), LIMIT (busy_steps_max), TIMEOUT
- * (time_max_ns). Not from inside of a callback. */
+ * has stopped (there being at least one), or the clock reaches until_ns (OPD_SIM_FOREVER: no
+ * such time). Systems that only exist, without opd_system_begin, take part as well.
+ * Errors: INTERNAL, LIMIT, TIMEOUT as above. Not from inside of a callback. */
 opd_err opd_sim_run(opd_sim *sim, uint64_t until_ns, bool (*done)(void *arg),
                     void *arg) OPD_MUST_CHECK;
 
