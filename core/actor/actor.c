@@ -204,7 +204,7 @@ static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     else if (msg->flags & OPD__MSG_REPLY)
         err = opd__reply_dispatch(ctx, msg);
     else if (msg->deadline_ns <= ctx->system->now_ns)
-        opd__request_answer(msg, OPD_ERR_TIMEOUT, "it expired in the mailbox");
+        opd__request_expired(ctx, msg);
     else if (ctx->actor_class->on_message != NULL)
         err = ctx->actor_class->on_message(ctx, ctx->state, msg);
     measure(ctx, "message", kind, clock_ns);

@@ -50,15 +50,16 @@ static void count_kind(kind_counts *c, uint16_t kind) {
 }
 
 /* "2 of kind 3, 1 of kind 7, 4 of others" */
-static void name_kinds(const kind_counts *c, char out[TEXT_SIZE]) {
+static void name_kinds(const opd_system *system, const kind_counts *c, char out[TEXT_SIZE]) {
+    char room[8];
     size_t at = 0;
     out[0] = '\0';
     for (uint32_t i = 0; i <= c->used && at < TEXT_SIZE; i++) {
         int wrote = 0;
         const char *comma = i == 0 ? "" : ", ";
         if (i < c->used)
-            wrote = snprintf(out + at, TEXT_SIZE - at, "%s%u of kind %u", comma, c->counts[i],
-                             c->kinds[i]);
+            wrote = snprintf(out + at, TEXT_SIZE - at, "%s%u of kind %s", comma, c->counts[i],
+                             opd_kind_name(system, c->kinds[i], room, sizeof room));
         else if (c->others > 0)
             wrote = snprintf(out + at, TEXT_SIZE - at, "%s%u of others", comma, c->others);
         if (wrote > 0) at += (size_t)wrote;
@@ -79,7 +80,7 @@ void opd__leaks_of_actor(opd_ctx *ctx) {
             opd__request_answer(msg, OPD_ERR_CLOSED, "the actor asked ended without an answer");
     }
     char text[TEXT_SIZE];
-    name_kinds(&found, text);
+    name_kinds(system, &found, text);
     system->stats.leaked += count;
     OPD_LOG_ERROR("%s ended with %u messages in its hands (%s): leaked", ctx->name, count, text);
 }
@@ -90,7 +91,7 @@ void opd__leaks_of_system(opd_system *system) {
     for (uint32_t i = 0; i < system->pool_fresh; i++)
         if (system->pool[i].system != NULL) count_kind(&found, system->pool[i].kind);
     char text[TEXT_SIZE];
-    name_kinds(&found, text);
+    name_kinds(system, &found, text);
     OPD_LOG_ERROR("%u messages were neither sent nor released (%s); %llu of them leaked by actors",
                   system->stats.messages_in_use, text, (unsigned long long)system->stats.leaked);
 }

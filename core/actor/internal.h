@@ -29,6 +29,7 @@
 #include "core/base/list.h"
 #include "core/base/rng.h"
 #include "opd/actor.h"
+#include "opd/dead.h"
 #include "opd/tap.h"
 
 enum {
@@ -155,6 +156,14 @@ struct opd_slot {
     opd_list watches;
 };
 
+/* Dead letters: rows by (reason, kind, target) and a ring of the last headers. */
+typedef struct opd__dead {
+    opd_dead_count rows[OPD_DEAD_ROWS];
+    uint32_t row_count;
+    uint64_t written; /* headers since the start */
+    opd_dead_letter ring[OPD_DEAD_LETTERS_KEPT];
+} opd__dead;
+
 struct opd_system {
     opd_env *env;
     opd_system_options options;
@@ -186,7 +195,7 @@ struct opd_system {
     opd_list stopping_actors;  /* those told to stop within a time */
     opd_err reason;
     char reason_text[OPD_ERROR_TEXT_SIZE];
-    uint64_t dead_letter_next; /* log at doubling counts */
+    opd__dead dead;
     opd_system_stats stats;
 };
 
@@ -240,7 +249,7 @@ void opd__resources_release(opd_ctx *ctx); /* timers, monitors, watches, cleanup
 void opd__mail_append(opd_ctx *to, opd_msg *msg);
 opd_msg *opd__mail_take(opd_ctx *ctx);
 void opd__mail_drop(opd_ctx *ctx);
-opd_err opd__mail_admit(opd_ctx *to, opd_msg *msg);
+opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg); /* AGAIN is counted as refused */
 void opd__msg_sent(opd_ctx *from, opd_msg *msg); /* on its way: leaves the handler, old credit */
 
 /* holder.c */
@@ -254,6 +263,9 @@ opd_err opd__pool_empty(const opd_system *system);
 void opd__leaks_of_actor(opd_ctx *ctx);
 void opd__leaks_of_system(opd_system *system);
 
+/* dead.c */
+void opd__dead_letter(opd_dead_reason reason, const opd_msg *msg, const opd_ctx *target);
+
 /* link.c */
 void opd__link_credit_return(opd_msg *msg);
 void opd__links_close(opd_ctx *ctx);
@@ -261,6 +273,7 @@ void opd__links_close(opd_ctx *ctx);
 /* request.c */
 opd_err opd__reply_dispatch(opd_ctx *ctx, opd_msg *reply);
 void opd__request_answer(opd_msg *request, opd_err err, const char *text);
+void opd__request_expired(opd_ctx *ctx, opd_msg *request); /* answered TIMEOUT, unhandled */
 void opd__requests_release(opd_ctx *ctx);
 
 #endif

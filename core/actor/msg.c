@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "core/actor/internal.h"
-#include "opd/log.h"
 
 opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     opd_msg *msg = system->pool_free;
@@ -164,12 +163,23 @@ void opd__msg_sent(opd_ctx *from, opd_msg *msg) {
     msg->flags = 0;
 }
 
-opd_err opd__mail_admit(opd_ctx *to, opd_msg *msg) {
-    const opd_actor_class *c = to->actor_class;
-    uint32_t msgs_max = c->mailbox_msgs_max == 0 ? OPD__MAILBOX_MSGS : c->mailbox_msgs_max;
-    uint64_t bytes_max = c->mailbox_bytes_max == 0 ? OPD__MAILBOX_BYTES : c->mailbox_bytes_max;
+static uint32_t msgs_max_of(const opd_ctx *ctx) {
+    uint32_t declared = ctx->actor_class->mailbox_msgs_max;
+    return declared == 0 ? OPD__MAILBOX_MSGS : declared;
+}
+
+static uint64_t bytes_max_of(const opd_ctx *ctx) {
+    uint32_t declared = ctx->actor_class->mailbox_bytes_max;
+    return declared == 0 ? OPD__MAILBOX_BYTES : declared;
+}
+
+opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg) {
+    uint64_t bytes_max = bytes_max_of(to);
     bool fits = to->quota_bytes + msg->payload_bytes <= bytes_max;
-    if (to->quota_msgs >= msgs_max || (!fits && to->quota_msgs > 0)) return OPD_ERR_AGAIN;
+    if (to->quota_msgs >= msgs_max_of(to) || (!fits && to->quota_msgs > 0)) {
+        to->stats.refused++;
+        return OPD_ERR_AGAIN;
+    }
     if (!fits)
         return opd_fail(OPD_ERR_LIMIT, "%s: a message of %llu bytes exceeds its mailbox of %llu",
                         to->name, (unsigned long long)msg->payload_bytes,
@@ -196,40 +206,77 @@ void opd__mail_append(opd_ctx *to, opd_msg *msg) {
     opd__actor_ready(to);
 }
 
-opd_msg *opd__mail_take(opd_ctx *ctx) {
-    opd_msg *msg = ctx->mail_first;
-    if (msg == NULL) return NULL;
-    ctx->mail_first = msg->next;
-    if (ctx->mail_first == NULL) ctx->mail_last = NULL;
+/* before: the message in front of msg, NULL if msg is the first. */
+static void mail_unlink(opd_ctx *ctx, opd_msg *before, const opd_msg *msg) {
+    if (before == NULL)
+        ctx->mail_first = msg->next;
+    else
+        before->next = msg->next;
+    if (msg->next == NULL) ctx->mail_last = before;
     ctx->stats.depth--;
     ctx->stats.bytes -= msg->payload_bytes;
-    opd__msg_hold(ctx, msg);
     if (msg->flags & OPD__MSG_QUOTA) {
         ctx->quota_msgs--;
         ctx->quota_bytes -= msg->payload_bytes;
     }
+}
+
+opd_msg *opd__mail_take(opd_ctx *ctx) {
+    opd_msg *msg = ctx->mail_first;
+    if (msg == NULL) return NULL;
+    mail_unlink(ctx, NULL, msg);
+    opd__msg_hold(ctx, msg);
     return msg;
 }
 
 void opd__mail_drop(opd_ctx *ctx) {
-    opd_system *system = ctx->system;
-    for (opd_msg *msg; (msg = opd__mail_take(ctx)) != NULL; opd_msg_release(msg)) {
-        OPD__TAP_MSG(msg, OPD_TAP_DEAD, msg->from, ctx->pid, OPD_ERR_CLOSED);
-        if (msg->flags & (OPD__MSG_REQUEST | OPD__MSG_REPLY)) continue; /* answered, or late */
-        if (++system->stats.dead_letters < system->dead_letter_next) continue;
-        system->dead_letter_next *= 2;
-        char room[8];
-        OPD_LOG_WARN("%s ended with a message of kind %s unread (%llu dead letters so far)",
-                     ctx->name, opd_kind_name(system, msg->kind, room, sizeof room),
-                     (unsigned long long)system->stats.dead_letters);
-    }
+    for (opd_msg *msg; (msg = opd__mail_take(ctx)) != NULL; opd_msg_release(msg))
+        opd__dead_letter(OPD_DEAD_UNREAD, msg, ctx);
+}
+
+/* ---- overflow -------------------------------------------------------------------------- */
+
+static opd_overflow policy_of(const opd_actor_class *c, uint16_t kind) {
+    for (uint32_t i = 0; i < c->policy_count; i++)
+        if (c->policies[i].kind == kind) return c->policies[i].overflow;
+    return OPD_OVERFLOW_REJECT;
+}
+
+/* Takes the unread message of that sender and kind out of the mailbox, if there is one and
+ * msg fits once it is gone. */
+static void replace_older(opd_ctx *to, opd_pid from, const opd_msg *msg) {
+    opd_msg *before = NULL, *old = to->mail_first;
+    for (; old != NULL; before = old, old = old->next)
+        if (old->kind == msg->kind && old->from == from && old->flags == OPD__MSG_QUOTA) break;
+    if (old == NULL) return;
+    bool fits = to->quota_bytes - old->payload_bytes + msg->payload_bytes <= bytes_max_of(to);
+    if (!fits) return;
+    mail_unlink(to, before, old);
+    to->stats.replaced++;
+    opd__dead_letter(OPD_DEAD_REPLACED, old, to);
+    opd_msg_release(old);
+}
+
+/* Counted and gone; to the sender it is sent. */
+static opd_err drop(opd_ctx *from, opd_ctx *target, opd_msg *msg) {
+    opd__msg_sent(from, msg);
+    target->stats.refused--;
+    target->stats.dropped++;
+    opd__dead_letter(OPD_DEAD_DROPPED, msg, target);
+    opd_msg_release(msg);
+    return OPD_OK;
 }
 
 static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *msg) {
     opd_ctx *target = opd__actor_find(system, to);
+    opd_pid from_pid = from == NULL ? OPD_PID_NOBODY : from->pid;
+    opd_overflow overflow = target == NULL ? OPD_OVERFLOW_REJECT
+                                           : policy_of(target->actor_class, msg->kind);
+    if (overflow == OPD_OVERFLOW_KEEP_LATEST) replace_older(target, from_pid, msg);
     opd_err err = target == NULL ? OPD_ERR_CLOSED : opd__mail_admit(target, msg);
+    if (err == OPD_ERR_AGAIN && overflow == OPD_OVERFLOW_DROP) return drop(from, target, msg);
     if (err != OPD_OK) {
-        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, from == NULL ? OPD_PID_NOBODY : from->pid, to, err);
+        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, from_pid, to, err);
         return err;
     }
     opd__msg_sent(from, msg);

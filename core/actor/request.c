@@ -166,6 +166,11 @@ static opd__pending *waiting_entry(const opd_msg *request, opd_ctx **out_asker) 
     return waits ? entry : NULL;
 }
 
+bool opd_msg_wanted(const opd_msg *msg) {
+    opd_ctx *asker = NULL;
+    return opd_msg_is_request(msg) && waiting_entry(msg, &asker) != NULL;
+}
+
 static void count_late(const opd_msg *request, opd_ctx *asker) {
     request->system->stats.late_replies++;
     if (asker != NULL) asker->stats.late_replies++;
@@ -179,6 +184,9 @@ void opd_reply(opd_ctx *ctx, opd_msg *request, opd_msg *reply) {
     opd__msg_sent(ctx, reply);
     if (entry == NULL) {
         count_late(request, asker);
+        reply->flags = OPD__MSG_REPLY;
+        reply->correlation = request->correlation;
+        opd__dead_letter(OPD_DEAD_LATE, reply, asker);
         opd_msg_release(reply);
         return;
     }
@@ -200,9 +208,16 @@ void opd__request_answer(opd_msg *request, opd_err err, const char *text) {
     if (entry != NULL) fail_entry(asker, entry, err, text);
 }
 
+void opd__request_expired(opd_ctx *ctx, opd_msg *request) {
+    opd__dead_letter(OPD_DEAD_EXPIRED, request, ctx);
+    opd__request_answer(request, OPD_ERR_TIMEOUT, "it expired in the mailbox");
+}
+
 void opd_reply_error(opd_ctx *ctx, opd_msg *request, opd_err err) {
     (void)ctx;
     OPD_ASSERT(err != OPD_OK);
+    opd_ctx *asker = NULL;
+    if (waiting_entry(request, &asker) == NULL) count_late(request, asker);
     opd__request_answer(request, err, opd_err_context());
 }
 

@@ -202,7 +202,6 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
     system->options = filled;
     system->armed_ns = UINT64_MAX;
     system->turn_msgs_max = env->ops->choose == NULL ? OPD__TURN_MSGS : 1;
-    system->dead_letter_next = 1;
     system->now_ns = system->clock_ns = env->ops->now_ns(env);
     opd_list_init(&system->ready);
     opd_list_init(&system->events);

@@ -118,6 +118,20 @@ typedef struct opd_signal {
     opd_link *link;
 } opd_signal;
 
+/* What becomes of a message when the mailbox of its receiver is full. Only for kinds sent by
+ * opd_send and opd_post: requests and link traffic are never replaced or dropped. */
+typedef enum opd_overflow {
+    OPD_OVERFLOW_REJECT,      /* the sender gets AGAIN and keeps it */
+    OPD_OVERFLOW_KEEP_LATEST, /* at most one of each sender waits: the newer one takes the unread
+                                 older one's share of the mailbox, at the end of the queue */
+    OPD_OVERFLOW_DROP         /* the sender gets OK, the message is counted and gone */
+} opd_overflow;
+
+typedef struct opd_kind_policy {
+    uint16_t kind;
+    opd_overflow overflow;
+} opd_kind_policy;
+
 /* A kind of actor; static and const. State is one zeroed block the runtime allocates.
  * A callback that returns an error fails the actor: the error and this thread's context text
  * are its reason, sent to those who monitor it. NULL callbacks are legal. */
@@ -127,6 +141,8 @@ typedef struct opd_actor_class {
     uint32_t mailbox_msgs_max;  /* messages that came by no link; 0: 64 */
     uint32_t mailbox_bytes_max; /* bodies and attachments of those; 0: 256 KiB */
     uint32_t requests_max;      /* requests waiting for their reply; 0: 256 */
+    const opd_kind_policy *policies; /* for kinds that are not rejected; may be NULL */
+    uint32_t policy_count;
     opd_err (*on_start)(opd_ctx *ctx, void *state, const void *config);
     opd_err (*on_message)(opd_ctx *ctx, void *state, opd_msg *msg);
     opd_err (*on_signal)(opd_ctx *ctx, void *state, const opd_signal *signal);
@@ -245,8 +261,8 @@ unsigned opd_msg_attachment_count(const opd_msg *msg);
  * slice.buf (the link's credits then return without it: keep msg for backpressure). */
 const opd_attachment *opd_msg_attachment(const opd_msg *msg, unsigned index);
 
-/* Puts msg into the mailbox of `to`. Takes msg on OK only. Never blocks, never drops.
- * Errors: AGAIN (mailbox full: try on a timer, or use a link), CLOSED (dead pid),
+/* Puts msg into the mailbox of `to`. Takes msg on OK only. Never blocks, and drops only kinds
+ * that the receiver's class declares so (opd_kind_policy). Errors: AGAIN (mailbox full: try on a timer, or use a link), CLOSED (dead pid),
  * LIMIT (larger than the whole mailbox). */
 opd_err opd_send(opd_ctx *ctx, opd_pid to, opd_msg *msg) OPD_MUST_CHECK;
 
@@ -296,6 +312,11 @@ void opd_request_cancel(opd_ctx *ctx, uint64_t id);
 /* Answers a request message, once; takes reply, always. If the asker is gone or no longer
  * waits, the reply is counted as late and released. `request` stays its holder's. */
 void opd_reply(opd_ctx *ctx, opd_msg *request, opd_msg *reply);
+
+/* Whether somebody still waits for the answer to this request: false once it timed out, was
+ * cancelled or answered, or its asker ended, and for messages that are no requests. A holder
+ * that works long asks now and then, and gives up early. */
+bool opd_msg_wanted(const opd_msg *msg);
 
 /* Answers with an error and this thread's context text. Cannot fail, needs no message. */
 void opd_reply_error(opd_ctx *ctx, opd_msg *request, opd_err err);
@@ -465,6 +486,7 @@ typedef struct opd_actor_stats {
     uint64_t bytes;            /* their payload now */
     uint32_t requests_waiting;
     uint64_t late_replies;
+    uint64_t refused, replaced, dropped; /* messages its full mailbox met, by policy */
     uint32_t held;             /* messages in its hands: made or taken, not sent or released */
 } opd_actor_stats;
 
@@ -475,8 +497,8 @@ opd_err opd_actor_stats_get(const opd_system *system, opd_pid pid,
 typedef struct opd_system_stats {
     uint32_t actors;           /* alive or ending */
     uint32_t messages_in_use;  /* out of the pool */
-    uint64_t dead_letters;     /* messages whose receiver died before handling them */
-    uint64_t late_replies;
+    uint64_t dead_letters;     /* messages that nobody handled: opd/dead.h says which */
+    uint64_t late_replies;     /* answers, messages and errors, to those who no longer waited */
     uint64_t turns;
     uint64_t leaked;           /* messages that actors still held when they had ended */
 } opd_system_stats;
