@@ -139,6 +139,7 @@ struct opd_ctx {
     opd_err reason;
     char text[OPD_ERROR_TEXT_SIZE];
     char name[OPD__NAME_SIZE];
+    char registered[OPD__NAME_SIZE]; /* name in the registry; "": none */
 };
 
 struct opd_lane {
@@ -232,6 +233,9 @@ void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text);
 /* tap.c */
 void opd__tap(opd_system *system, opd_tap_record record);
 void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err);
+
+/* registry.c */
+opd_err opd__register(opd_ctx *ctx, const char *name) OPD_MUST_CHECK;
 
 /* system.c */
 void opd__system_actor_gone(opd_system *system);

@@ -173,6 +173,18 @@ void opd_stop_within(opd_system *system, opd_pid pid, uint64_t timeout_ms);
 /* In the handler of STOP: do not exit yet, opd_exit will be called (within stop_timeout_ms). */
 void opd_stop_defer(opd_ctx *ctx);
 
+/* Names: an actor may be found by one name. The name is free again when the actor begins to end; a
+ * supervised child has its id unless it chose another in its on_start. There are as many names
+ * as actors at most, so finding one is a walk over the actors: look it up at a start or after
+ * a DOWN, and keep the pid.
+ *
+ * Gives the calling actor its name, in place of an earlier one. name: copied, 1..31 bytes.
+ * Errors: EXISTS (a living actor has it), INVALID (its length), CLOSED (the actor is ending). */
+opd_err opd_register(opd_ctx *ctx, const char *name) OPD_MUST_CHECK;
+
+/* The living actor of that name, or OPD_PID_NOBODY. */
+opd_pid opd_whereis(const opd_system *system, const char *name);
+
 /* ctx is valid from on_start to on_stop, so C callbacks (transports) may hold it. */
 opd_pid opd_self(const opd_ctx *ctx);
 const char *opd_self_name(const opd_ctx *ctx);
