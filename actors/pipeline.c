@@ -113,7 +113,7 @@ static opd_err spawn_reward(pipeline *p) {
 
 static opd_err spawn_local_teacher(pipeline *p) {
     const opd_sizes *s = &p->a->sizes;
-    opd_scorer_config scorer = {.model = p->a->teacher, .lane = p->scorer_lane,
+    opd_scorer_config scorer = {.model = p->a->teacher, .lm = p->a->lm, .lane = p->scorer_lane,
                                 .kernels = p->a->scorer_kernels,
                                 .max_tokens = (uint32_t)s->micro_tokens, .alloc = p->a->alloc};
     OPD_TRY(opd_spawn(p->system, &opd_scorer_class, NULL, &scorer, &p->roles.scorer));
@@ -152,7 +152,7 @@ static opd_err spawn_rollout(pipeline *p) {
     const opd_config_rollout *r = &p->c->rollout;
     const opd_sizes *s = &p->a->sizes;
     opd_rollout_config config = {
-        .model = &p->a->model->config, .kernels = p->a->rollout_kernels,
+        .model = &p->a->model->config, .lm = p->a->lm, .kernels = p->a->rollout_kernels,
         .lane = p->rollout_lane, .weights = p->weights, .roles = &p->roles, .slots = s->slots,
         .max_len = s->max_len, .prompts_max = s->window_groups, .requests_max = s->slots,
         .samples_per_prompt = p->policy ? s->samples : 0,

@@ -16,9 +16,10 @@
 
 enum { BLOCK_ROWS = 48 }; /* most rows of a block: 8 tiles of the matrix product */
 
-struct opd_decoder {
+typedef struct decoder {
+    opd_decoder base;
     opd_kernels *kernels;
-    opd_graph *graph; /* prefill; its weights are the decoder's weights */
+    opd__graph *graph; /* prefill; its weights are the decoder's weights */
     const opd__dims *dims;
     size_t slots, max_len, capacity; /* capacity: max_len rounded up to whole vectors */
     size_t plane;    /* floats of one layer's keys (or values) of one slot */
@@ -31,14 +32,14 @@ struct opd_decoder {
     opd_kv_view *views;
     const opd_sampling **sampling;
     const struct opd_alloc *alloc;
-};
+} decoder;
 
-static opd_kv_view view_of(const opd_decoder *d, size_t slot, size_t layer) {
+static opd_kv_view view_of(const decoder *d, size_t slot, size_t layer) {
     float *keys = d->cache + (slot * d->dims->layers + layer) * 2 * d->plane;
     return (opd_kv_view){.keys = keys, .values = keys + d->plane};
 }
 
-static opd_err fill_rows(opd_decoder *d) {
+static opd_err fill_rows(decoder *d) {
     const opd__dims *m = d->dims;
     size_t n = d->slots, per_row = 2 * m->hidden + m->qkv + m->q + 3 * m->inner + m->vocab + 2;
     if (n > SIZE_MAX / sizeof(float) / per_row) return opd_fail(OPD_ERR_NOMEM, "decoder rows");
@@ -61,8 +62,10 @@ static opd_err fill_rows(opd_decoder *d) {
     return OPD_OK;
 }
 
-static opd_err fill(opd_decoder *d, const opd_model_config *config, size_t prefill_max) {
-    OPD_TRY(opd_graph_create(d->kernels, config, OPD_GRAPH_SCORE, prefill_max, d->alloc, &d->graph));
+static opd_err fill(decoder *d, const opd_model_config *config, size_t prefill_max) {
+    opd_graph *graph;
+    OPD_TRY(opd_graph_create(d->kernels, config, OPD_GRAPH_SCORE, prefill_max, d->alloc, &graph));
+    d->graph = (opd__graph *)graph;
     d->dims = &d->graph->weights.dims;
     const opd_attention_shape *shape = &d->dims->attention;
     OPD_TRY(d->kernels->ops->reserve(d->kernels, d->max_len, shape, d->dims->vocab));
@@ -80,54 +83,28 @@ static opd_err fill(opd_decoder *d, const opd_model_config *config, size_t prefi
     return fill_rows(d);
 }
 
-opd_err opd_decoder_create(opd_kernels *kernels, const opd_model_config *config,
-                           const opd_decoder_options *options, const opd_alloc *alloc,
-                           opd_decoder **out_decoder) {
-    *out_decoder = NULL;
-    OPD_TRY(opd_model_config_check(config));
-    if (options->slots == 0 || options->slots > INT32_MAX)
-        return opd_fail(OPD_ERR_INVALID, "decoder: %zu slots", options->slots);
-    if (options->max_len == 0 || options->max_len > (size_t)config->max_position)
-        return opd_fail(OPD_ERR_INVALID, "decoder: max_len %zu is not in 1..%d (max_position)",
-                        options->max_len, (int)config->max_position);
-    opd_decoder *d = opd_mem_get(alloc, sizeof *d);
-    if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "decoder");
-    d->kernels = kernels;
-    d->slots = options->slots;
-    d->max_len = options->max_len;
-    d->alloc = alloc;
-    opd_err err = fill(d, config, options->prefill_max_tokens == 0 ? options->max_len
-                                                                   : options->prefill_max_tokens);
-    if (err != OPD_OK) {
-        opd_decoder_destroy(d);
-        return err;
-    }
-    *out_decoder = d;
-    return OPD_OK;
+static void decoder_destroy(opd_decoder *base) {
+    decoder *d = (decoder *)base;
+    const opd_alloc *alloc = d->alloc;
+    if (d->graph != NULL) opd_graph_destroy(&d->graph->base);
+    opd_floats_destroy(alloc, d->cache);
+    opd_floats_destroy(alloc, d->arena);
+    opd_mem_free(alloc, d->lengths);
+    opd_mem_free(alloc, d->taken);
+    opd_mem_free(alloc, d->ids);
+    opd_mem_free(alloc, d->views);
+    opd_mem_free(alloc, d->sampling);
+    opd_mem_free(alloc, d);
 }
 
-void opd_decoder_destroy(opd_decoder *decoder) {
-    if (decoder == NULL) return;
-    const opd_alloc *alloc = decoder->alloc;
-    opd_graph_destroy(decoder->graph);
-    opd_floats_destroy(alloc, decoder->cache);
-    opd_floats_destroy(alloc, decoder->arena);
-    opd_mem_free(alloc, decoder->lengths);
-    opd_mem_free(alloc, decoder->taken);
-    opd_mem_free(alloc, decoder->ids);
-    opd_mem_free(alloc, decoder->views);
-    opd_mem_free(alloc, decoder->sampling);
-    opd_mem_free(alloc, decoder);
-}
-
-void opd_decoder_set_weights(opd_decoder *decoder, const float *params) {
-    opd_graph_set_weights(decoder->graph, params);
+static void decoder_set_weights(opd_decoder *base, const float *params) {
+    opd_graph_set_weights(&((decoder *)base)->graph->base, params);
 }
 
 /* ------------------------------------------------------------------ prefill ---------- */
 
 typedef struct prefill_job {
-    opd_decoder *decoder;
+    decoder *decoder;
     const size_t *slots;
     const opd_packed *packed;
     const float *qkv;
@@ -136,7 +113,7 @@ typedef struct prefill_job {
 
 static void fill_item(void *arg, opd_kernels *k, size_t s) {
     const prefill_job *job = arg;
-    const opd_decoder *d = job->decoder;
+    const decoder *d = job->decoder;
     const size_t *start = job->packed->seq_start;
     opd_kv_view view = view_of(d, job->slots[s], job->layer);
     k->ops->cache_fill(k, &view, job->qkv + start[s] * d->dims->qkv, start[s + 1] - start[s],
@@ -151,24 +128,25 @@ static void on_layer(void *arg, size_t layer, const float *qkv) {
     k->ops->for_each(k, job->packed->seq_count, fill_item, job);
 }
 
-opd_err opd_decoder_prefill(opd_decoder *decoder, const size_t *slots, const opd_packed *packed) {
+static opd_err decoder_prefill(opd_decoder *base, const size_t *slots, const opd_packed *packed) {
+    decoder *d = (decoder *)base;
     for (size_t s = 0; s < packed->seq_count; s++) {
-        if (slots[s] >= decoder->slots)
-            return opd_fail(OPD_ERR_INVALID, "prefill: slot %zu of %zu", slots[s], decoder->slots);
-        if (packed->seq_start[s + 1] - packed->seq_start[s] > decoder->max_len)
+        if (slots[s] >= d->slots)
+            return opd_fail(OPD_ERR_INVALID, "prefill: slot %zu of %zu", slots[s], d->slots);
+        if (packed->seq_start[s + 1] - packed->seq_start[s] > d->max_len)
             return opd_fail(OPD_ERR_LIMIT, "prefill: %zu tokens, a slot takes %zu",
-                            packed->seq_start[s + 1] - packed->seq_start[s], decoder->max_len);
+                            packed->seq_start[s + 1] - packed->seq_start[s], d->max_len);
     }
-    prefill_job job = {.decoder = decoder, .slots = slots, .packed = packed};
-    OPD_TRY(opd__graph_forward(decoder->graph, packed, on_layer, &job));
+    prefill_job job = {.decoder = d, .slots = slots, .packed = packed};
+    OPD_TRY(opd__graph_forward(d->graph, packed, on_layer, &job));
     for (size_t s = 0; s < packed->seq_count; s++)
-        decoder->lengths[slots[s]] = packed->seq_start[s + 1] - packed->seq_start[s];
+        d->lengths[slots[s]] = packed->seq_start[s + 1] - packed->seq_start[s];
     return OPD_OK;
 }
 
 /* Copies the filled positions of one slot: a transposed key row is one run per channel, the
  * values of a head are one run. */
-static void copy_slot(opd_decoder *d, size_t from, size_t to) {
+static void copy_slot(decoder *d, size_t from, size_t to) {
     const opd_attention_shape *s = &d->dims->attention;
     size_t length = d->lengths[from], channels = s->kv_heads * s->head_dim;
     for (size_t layer = 0; layer < d->dims->layers; layer++) {
@@ -182,19 +160,20 @@ static void copy_slot(opd_decoder *d, size_t from, size_t to) {
     d->lengths[to] = length;
 }
 
-opd_err opd_decoder_copy(opd_decoder *decoder, size_t from, const size_t *to, size_t n) {
+static opd_err decoder_copy(opd_decoder *base, size_t from, const size_t *to, size_t n) {
+    decoder *d = (decoder *)base;
     for (size_t i = 0; i < n; i++)
-        if (from >= decoder->slots || to[i] >= decoder->slots)
+        if (from >= d->slots || to[i] >= d->slots)
             return opd_fail(OPD_ERR_INVALID, "copy: slot %zu to %zu of %zu", from, to[i],
-                            decoder->slots);
+                            d->slots);
     for (size_t i = 0; i < n; i++)
-        if (to[i] != from) copy_slot(decoder, from, to[i]);
+        if (to[i] != from) copy_slot(d, from, to[i]);
     return OPD_OK;
 }
 
 /* ------------------------------------------------------------------ step ------------- */
 
-static opd_err check_row(const opd_decoder *d, const opd_decode_row *row) {
+static opd_err check_row(const decoder *d, const opd_decode_row *row) {
     const opd_sampling *s = row->sampling;
     if (row->slot >= d->slots)
         return opd_fail(OPD_ERR_INVALID, "decode: slot %zu of %zu", row->slot, d->slots);
@@ -215,7 +194,7 @@ static opd_err check_row(const opd_decoder *d, const opd_decode_row *row) {
     return OPD_OK;
 }
 
-static opd_err check_rows(opd_decoder *d, const opd_decode_row *rows, size_t n) {
+static opd_err check_rows(decoder *d, const opd_decode_row *rows, size_t n) {
     opd_err err = OPD_OK;
     size_t i = 0;
     for (; i < n && err == OPD_OK; i++) {
@@ -228,14 +207,14 @@ static opd_err check_rows(opd_decoder *d, const opd_decode_row *rows, size_t n) 
 }
 
 typedef struct step_job {
-    opd_decoder *decoder;
+    decoder *decoder;
     const opd_decode_row *rows;
     size_t n, block;
 } step_job;
 
 /* One layer of rows [first, first + n); x in place. */
 static void step_layer(const step_job *job, opd_kernels *k, size_t layer, size_t first, size_t n) {
-    opd_decoder *d = job->decoder;
+    decoder *d = job->decoder;
     const opd_kernel_table *ops = k->ops;
     const opd__dims *m = d->dims;
     const opd__weights *weights = &d->graph->weights;
@@ -261,7 +240,7 @@ static void step_layer(const step_job *job, opd_kernels *k, size_t layer, size_t
 
 static void step_block(void *arg, opd_kernels *k, size_t block) {
     const step_job *job = arg;
-    opd_decoder *d = job->decoder;
+    decoder *d = job->decoder;
     const opd__dims *m = d->dims;
     const opd__weights *weights = &d->graph->weights;
     size_t first = block * job->block, n = opd__least(job->n - first, job->block);
@@ -281,28 +260,63 @@ static void step_block(void *arg, opd_kernels *k, size_t block) {
                    d->uniforms + first, d->sampling + first, n, m->vocab);
 }
 
-opd_err opd_decoder_step(opd_decoder *decoder, const opd_decode_row *rows, size_t n,
-                         opd_decode_out *out) {
-    opd_kernels *k = decoder->kernels;
-    OPD_TRY(check_rows(decoder, rows, n));
+static opd_err decoder_step(opd_decoder *base, const opd_decode_row *rows, size_t n,
+                            opd_decode_out *out) {
+    decoder *d = (decoder *)base;
+    opd_kernels *k = d->kernels;
+    OPD_TRY(check_rows(d, rows, n));
     size_t threads = k->ops->threads(k);
-    step_job job = {.decoder = decoder, .rows = rows, .n = n,
+    step_job job = {.decoder = d, .rows = rows, .n = n,
                     .block = opd__least((n + threads - 1) / threads, BLOCK_ROWS)};
     if (n == 0) return OPD_OK;
     k->ops->for_each(k, (n + job.block - 1) / job.block, step_block, &job);
     for (size_t i = 0; i < n; i++) {
-        out[i] = (opd_decode_out){.token = decoder->ids[i], .logp = decoder->logp[i]};
-        decoder->lengths[rows[i].slot]++;
+        out[i] = (opd_decode_out){.token = d->ids[i], .logp = d->logp[i]};
+        d->lengths[rows[i].slot]++;
     }
     return OPD_OK;
 }
 
-size_t opd_decoder_length(const opd_decoder *decoder, size_t slot) {
-    OPD_ASSERT(slot < decoder->slots);
-    return decoder->lengths[slot];
+static size_t decoder_length(const opd_decoder *base, size_t slot) {
+    const decoder *d = (const decoder *)base;
+    OPD_ASSERT(slot < d->slots);
+    return d->lengths[slot];
 }
 
-void opd_decoder_truncate(opd_decoder *decoder, size_t slot, size_t length) {
-    OPD_ASSERT(slot < decoder->slots && length <= decoder->lengths[slot]);
-    decoder->lengths[slot] = length;
+static void decoder_truncate(opd_decoder *base, size_t slot, size_t length) {
+    decoder *d = (decoder *)base;
+    OPD_ASSERT(slot < d->slots && length <= d->lengths[slot]);
+    d->lengths[slot] = length;
+}
+
+static const opd_decoder_ops decoder_ops = {
+    .destroy = decoder_destroy, .set_weights = decoder_set_weights, .prefill = decoder_prefill,
+    .copy = decoder_copy, .step = decoder_step, .length = decoder_length,
+    .truncate = decoder_truncate};
+
+opd_err opd_decoder_create(opd_kernels *kernels, const opd_model_config *config,
+                           const opd_decoder_options *options, const opd_alloc *alloc,
+                           opd_decoder **out_decoder) {
+    *out_decoder = NULL;
+    OPD_TRY(opd_model_config_check(config));
+    if (options->slots == 0 || options->slots > INT32_MAX)
+        return opd_fail(OPD_ERR_INVALID, "decoder: %zu slots", options->slots);
+    if (options->max_len == 0 || options->max_len > (size_t)config->max_position)
+        return opd_fail(OPD_ERR_INVALID, "decoder: max_len %zu is not in 1..%d (max_position)",
+                        options->max_len, (int)config->max_position);
+    decoder *d = opd_mem_get(alloc, sizeof *d);
+    if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "decoder");
+    d->base.ops = &decoder_ops;
+    d->kernels = kernels;
+    d->slots = options->slots;
+    d->max_len = options->max_len;
+    d->alloc = alloc;
+    opd_err err = fill(d, config, options->prefill_max_tokens == 0 ? options->max_len
+                                                                   : options->prefill_max_tokens);
+    if (err != OPD_OK) {
+        opd_decoder_destroy(&d->base);
+        return err;
+    }
+    *out_decoder = &d->base;
+    return OPD_OK;
 }

@@ -13,13 +13,13 @@
 enum { LOGITS_AT_ONCE = 262144, CHUNK_MIN = 16, CHUNK_MAX = 1024, ALIGN_FLOATS = 16 };
 
 /* Takes `count` floats of the arena, or only counts them while there is none. */
-static float *carve(const opd_graph *g, size_t *at, size_t count) {
+static float *carve(const opd__graph *g, size_t *at, size_t count) {
     float *start = g->arena == NULL ? NULL : g->arena + *at;
     *at += (count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
     return start;
 }
 
-static void carve_layer(opd_graph *g, size_t *at, opd__activations *a) {
+static void carve_layer(opd__graph *g, size_t *at, opd__activations *a) {
     const opd__dims *d = &g->weights.dims;
     size_t t = g->max_tokens;
     a->x = carve(g, at, t * d->hidden);
@@ -32,7 +32,7 @@ static void carve_layer(opd_graph *g, size_t *at, opd__activations *a) {
 }
 
 /* Lays out every float array; returns the floats needed. */
-static size_t carve_all(opd_graph *g) {
+static size_t carve_all(opd__graph *g) {
     const opd__dims *d = &g->weights.dims;
     size_t t = g->max_tokens, at = 0;
     bool train = g->mode == OPD_GRAPH_TRAIN;
@@ -60,7 +60,7 @@ static size_t carve_all(opd_graph *g) {
     return at;
 }
 
-static opd_err fill(opd_graph *g) {
+static opd_err fill(opd__graph *g) {
     opd_kernels *k = g->kernels;
     OPD_TRY(opd__weights_init(&g->weights, k, &g->config, g->mode == OPD_GRAPH_TRAIN, g->alloc));
     const opd__dims *d = &g->weights.dims;
@@ -86,45 +86,8 @@ static opd_err fill(opd_graph *g) {
     return OPD_OK;
 }
 
-opd_err opd_graph_create(opd_kernels *kernels, const opd_model_config *config, opd_graph_mode mode,
-                         size_t max_tokens, const opd_alloc *alloc, opd_graph **out_graph) {
-    *out_graph = NULL;
-    OPD_TRY(opd_model_config_check(config));
-    if (max_tokens == 0 || max_tokens > INT32_MAX)
-        return opd_fail(OPD_ERR_INVALID, "graph: max_tokens %zu is out of range", max_tokens);
-    opd_graph *g = opd_mem_get(alloc, sizeof *g);
-    if (g == NULL) return opd_fail(OPD_ERR_NOMEM, "graph");
-    g->kernels = kernels;
-    g->config = *config;
-    g->mode = mode;
-    g->max_tokens = max_tokens;
-    g->alloc = alloc;
-    opd_err err = fill(g);
-    if (err != OPD_OK) {
-        opd_graph_destroy(g);
-        return err;
-    }
-    *out_graph = g;
-    return OPD_OK;
-}
-
-void opd_graph_destroy(opd_graph *graph) {
-    if (graph == NULL) return;
-    opd__weights_fini(&graph->weights);
-    opd_floats_destroy(graph->alloc, graph->arena);
-    opd_mem_free(graph->alloc, graph->ints);
-    opd_mem_free(graph->alloc, graph->seq_start);
-    opd_mem_free(graph->alloc, graph->layers);
-    opd_mem_free(graph->alloc, graph);
-}
-
-void opd_graph_set_weights(opd_graph *graph, const float *params) {
-    opd__weights_set(&graph->weights, graph->kernels, params);
-    graph->ready = false;
-}
-
 /* Copies one sequence of the batch. */
-static opd_err take_sequence(opd_graph *g, const opd_packed *packed, size_t s) {
+static opd_err take_sequence(opd__graph *g, const opd_packed *packed, size_t s) {
     size_t first = packed->seq_start[s], last = packed->seq_start[s + 1];
     if (last < first || (s == 0 && first != 0))
         return opd_fail(OPD_ERR_INVALID, "batch: sequence %zu starts at %zu and ends at %zu", s,
@@ -148,7 +111,7 @@ static opd_err take_sequence(opd_graph *g, const opd_packed *packed, size_t s) {
     return OPD_OK;
 }
 
-static void layer_forward(opd_graph *g, size_t i, float *next, opd__layer_fn fn, void *arg) {
+static void layer_forward(opd__graph *g, size_t i, float *next, opd__layer_fn fn, void *arg) {
     opd_kernels *k = g->kernels;
     const opd_kernel_table *ops = k->ops;
     const opd__dims *d = &g->weights.dims;
@@ -170,7 +133,7 @@ static void layer_forward(opd_graph *g, size_t i, float *next, opd__layer_fn fn,
     ops->linear(k, next, g->inner, w->down, t, d->hidden, d->inner, true);
 }
 
-opd_err opd__graph_forward(opd_graph *g, const opd_packed *packed, opd__layer_fn fn, void *arg) {
+opd_err opd__graph_forward(opd__graph *g, const opd_packed *packed, opd__layer_fn fn, void *arg) {
     const opd__dims *d = &g->weights.dims;
     g->ready = false;
     g->tokens = g->seq_count = 0;
@@ -183,11 +146,7 @@ opd_err opd__graph_forward(opd_graph *g, const opd_packed *packed, opd__layer_fn
     return OPD_OK;
 }
 
-opd_err opd_graph_forward(opd_graph *graph, const opd_packed *packed) {
-    return opd__graph_forward(graph, packed, NULL, NULL);
-}
-
-opd_err opd__graph_check_rows(const opd_graph *g, const opd_score_row *rows, size_t n,
+opd_err opd__graph_check_rows(const opd__graph *g, const opd_score_row *rows, size_t n,
                               bool ascending, bool targets) {
     if (!g->ready) return opd_fail(OPD_ERR_INVALID, "score: no forward since the weights changed");
     for (size_t i = 0; i < n; i++) {
@@ -208,7 +167,7 @@ opd_err opd__graph_check_rows(const opd_graph *g, const opd_score_row *rows, siz
     return OPD_OK;
 }
 
-void opd__graph_head(opd_graph *g, const opd_score_row *rows, size_t count) {
+void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count) {
     opd_kernels *k = g->kernels;
     const opd__dims *d = &g->weights.dims;
     for (size_t i = 0; i < count; i++) {
@@ -222,8 +181,9 @@ void opd__graph_head(opd_graph *g, const opd_score_row *rows, size_t count) {
     k->ops->linear(k, g->logits, g->head_normed, g->weights.head, count, d->vocab, d->hidden, false);
 }
 
-opd_err opd_graph_score(opd_graph *graph, const opd_score_row *rows, size_t n,
-                        const opd_scores *out_scores) {
+static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
+                           const opd_scores *out_scores) {
+    opd__graph *graph = (opd__graph *)base;
     opd_kernels *k = graph->kernels;
     const opd_scores *out = out_scores;
     OPD_TRY(opd__graph_check_rows(graph, rows, n, false, true));
@@ -241,5 +201,53 @@ opd_err opd_graph_score(opd_graph *graph, const opd_score_row *rows, size_t n,
                         top == 0 ? NULL : out->top_logp + i * top, top, graph->logits,
                         graph->targets, graph->inv_t, count, graph->weights.dims.vocab);
     }
+    return OPD_OK;
+}
+
+static void graph_destroy(opd_graph *base) {
+    opd__graph *graph = (opd__graph *)base;
+    opd__weights_fini(&graph->weights);
+    opd_floats_destroy(graph->alloc, graph->arena);
+    opd_mem_free(graph->alloc, graph->ints);
+    opd_mem_free(graph->alloc, graph->seq_start);
+    opd_mem_free(graph->alloc, graph->layers);
+    opd_mem_free(graph->alloc, graph);
+}
+
+static void graph_set_weights(opd_graph *base, const float *params) {
+    opd__graph *graph = (opd__graph *)base;
+    opd__weights_set(&graph->weights, graph->kernels, params);
+    graph->ready = false;
+}
+
+static opd_err graph_forward(opd_graph *base, const opd_packed *packed) {
+    return opd__graph_forward((opd__graph *)base, packed, NULL, NULL);
+}
+
+static const opd_graph_ops graph_ops = {
+    .destroy = graph_destroy, .set_weights = graph_set_weights, .forward = graph_forward,
+    .score = graph_score, .backward = opd__graph_backward,
+    .backward_logits = opd__graph_backward_logits};
+
+opd_err opd_graph_create(opd_kernels *kernels, const opd_model_config *config, opd_graph_mode mode,
+                         size_t max_tokens, const opd_alloc *alloc, opd_graph **out_graph) {
+    *out_graph = NULL;
+    OPD_TRY(opd_model_config_check(config));
+    if (max_tokens == 0 || max_tokens > INT32_MAX)
+        return opd_fail(OPD_ERR_INVALID, "graph: max_tokens %zu is out of range", max_tokens);
+    opd__graph *g = opd_mem_get(alloc, sizeof *g);
+    if (g == NULL) return opd_fail(OPD_ERR_NOMEM, "graph");
+    g->base.ops = &graph_ops;
+    g->kernels = kernels;
+    g->config = *config;
+    g->mode = mode;
+    g->max_tokens = max_tokens;
+    g->alloc = alloc;
+    opd_err err = fill(g);
+    if (err != OPD_OK) {
+        opd_graph_destroy(&g->base);
+        return err;
+    }
+    *out_graph = &g->base;
     return OPD_OK;
 }

@@ -12,7 +12,7 @@
 #include "models/graph_inside.h"
 
 /* The head's rows: gradient of the loss into g->dx, final norm, head. */
-static void head_backward(opd_graph *g, const opd_score_row *rows, size_t n,
+static void head_backward(opd__graph *g, const opd_score_row *rows, size_t n,
                           opd_logits_grad_fn grad_fn, void *arg, float *grads) {
     opd_kernels *k = g->kernels;
     const opd__dims *d = &g->weights.dims;
@@ -35,7 +35,7 @@ static void head_backward(opd_graph *g, const opd_score_row *rows, size_t n,
     }
 }
 
-static void mlp_backward(opd_graph *g, size_t i, float *grads) {
+static void mlp_backward(opd__graph *g, size_t i, float *grads) {
     opd_kernels *k = g->kernels;
     const opd_kernel_table *ops = k->ops;
     const opd__dims *d = &g->weights.dims;
@@ -54,7 +54,7 @@ static void mlp_backward(opd_graph *g, size_t i, float *grads) {
                       a->inv_mlp, t, d->hidden);
 }
 
-static void attention_backward(opd_graph *g, size_t i, float *grads) {
+static void attention_backward(opd__graph *g, size_t i, float *grads) {
     opd_kernels *k = g->kernels;
     const opd_kernel_table *ops = k->ops;
     const opd__dims *d = &g->weights.dims;
@@ -75,8 +75,9 @@ static void attention_backward(opd_graph *g, size_t i, float *grads) {
                       a->inv_attn, t, d->hidden);
 }
 
-opd_err opd_graph_backward_logits(opd_graph *graph, const opd_score_row *rows, size_t n,
-                                  opd_logits_grad_fn grad_fn, void *arg, float *grads) {
+opd_err opd__graph_backward_logits(opd_graph *base, const opd_score_row *rows, size_t n,
+                                   opd_logits_grad_fn grad_fn, void *arg, float *grads) {
+    opd__graph *graph = (opd__graph *)base;
     if (graph->mode != OPD_GRAPH_TRAIN)
         return opd_fail(OPD_ERR_INVALID, "backward: the graph was made for scoring only");
     OPD_TRY(opd__graph_check_rows(graph, rows, n, true, false));
@@ -94,22 +95,23 @@ opd_err opd_graph_backward_logits(opd_graph *graph, const opd_score_row *rows, s
 }
 
 typedef struct logp_grads {
-    opd_graph *graph;
+    opd__graph *graph;
     const float *dlogp, *dentropy;
 } logp_grads;
 
 static void logp_grad_fn(void *arg, size_t first, size_t count, float *logits) {
     const logp_grads *l = arg;
-    opd_graph *g = l->graph;
+    opd__graph *g = l->graph;
     g->kernels->ops->logprob_grad(g->kernels, logits, g->targets, g->inv_t,
                                   l->dlogp == NULL ? NULL : l->dlogp + first,
                                   l->dentropy == NULL ? NULL : l->dentropy + first, count,
                                   g->weights.dims.vocab);
 }
 
-opd_err opd_graph_backward(opd_graph *graph, const opd_score_row *rows, size_t n,
-                           const float *dlogp, const float *dentropy, float *grads) {
+opd_err opd__graph_backward(opd_graph *base, const opd_score_row *rows, size_t n,
+                            const float *dlogp, const float *dentropy, float *grads) {
+    opd__graph *graph = (opd__graph *)base;
     OPD_TRY(opd__graph_check_rows(graph, rows, n, true, true));
     logp_grads l = {graph, dlogp, dentropy};
-    return opd_graph_backward_logits(graph, rows, n, logp_grad_fn, &l, grads);
+    return opd__graph_backward_logits(base, rows, n, logp_grad_fn, &l, grads);
 }

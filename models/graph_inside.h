@@ -6,7 +6,7 @@
 #ifndef OPD_MODELS_GRAPH_INSIDE_H
 #define OPD_MODELS_GRAPH_INSIDE_H
 
-#include "models/graph.h"
+#include "models/lm.h"
 #include "models/weights.h"
 
 /* Activations of one layer. In SCORE mode all layers share one set. */
@@ -23,7 +23,9 @@ typedef struct opd__activations {
 /* Called after each layer's keys and values exist. */
 typedef void (*opd__layer_fn)(void *arg, size_t layer, const float *qkv);
 
-struct opd_graph {
+/* The transformer's graph; base first, so that an opd_graph is one. */
+typedef struct opd__graph {
+    opd_graph base;
     opd_kernels *kernels;
     opd_model_config config;
     opd_graph_mode mode;
@@ -49,18 +51,26 @@ struct opd_graph {
     const struct opd_alloc *alloc;
     float *arena;  /* every float array above */
     int32_t *ints; /* ids, positions, targets */
-};
+} opd__graph;
+
+/* backward and backward_logits of the table (graph_backward.c). */
+OPD_MUST_CHECK opd_err opd__graph_backward(opd_graph *graph, const opd_score_row *rows, size_t n,
+                                           const float *dlogp, const float *dentropy,
+                                           float *grads);
+OPD_MUST_CHECK opd_err opd__graph_backward_logits(opd_graph *graph, const opd_score_row *rows,
+                                                  size_t n, opd_logits_grad_fn grad_fn, void *arg,
+                                                  float *grads);
 
 /* Forward that shows each layer's qkv to `fn` (NULL: none). */
-OPD_MUST_CHECK opd_err opd__graph_forward(opd_graph *g, const opd_packed *packed,
+OPD_MUST_CHECK opd_err opd__graph_forward(opd__graph *g, const opd_packed *packed,
                                           opd__layer_fn fn, void *arg);
 
 /* Checks rows: in range; when `ascending`, strictly ascending; when `targets`, target ids and
  * temperatures too. */
-OPD_MUST_CHECK opd_err opd__graph_check_rows(const opd_graph *g, const opd_score_row *rows,
+OPD_MUST_CHECK opd_err opd__graph_check_rows(const opd__graph *g, const opd_score_row *rows,
                                              size_t n, bool ascending, bool targets);
 
 /* Computes the logits of rows [first, first + count), count <= chunk, into g->logits. */
-void opd__graph_head(opd_graph *g, const opd_score_row *rows, size_t count);
+void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count);
 
 #endif

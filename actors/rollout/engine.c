@@ -108,7 +108,8 @@ opd_err opd_engine_create(const opd_engine_options *options, opd_engine **out) {
     OPD_TRY_GOTO(engine_alloc(e), fail);
     opd_decoder_options decoder = {.slots = options->slots, .max_len = options->max_len,
                                    .prefill_max_tokens = e->prefill_max};
-    OPD_TRY_GOTO(opd_decoder_create(options->kernels, &e->model, &decoder, e->alloc,
+    const opd_lm_ops *lm = opd_lm_or_default(options->lm);
+    OPD_TRY_GOTO(lm->decoder_create(options->kernels, &e->model, &decoder, e->alloc,
                                     &e->decoder), fail);
     for (uint32_t i = 0; i < e->slots_max; i++)
         e->free_slots[e->free_count++] = e->slots_max - 1 - i;

@@ -18,7 +18,7 @@
 #ifndef OPD_ACTORS_ROLLOUT_ENGINE_H
 #define OPD_ACTORS_ROLLOUT_ENGINE_H
 
-#include "models/decoder.h"
+#include "models/lm.h"
 #include "opd/alloc.h"
 #include "opd/buf.h"
 
@@ -60,6 +60,7 @@ typedef void (*opd_engine_finish_fn)(void *arg, const opd_engine_sample *sample)
 
 typedef struct opd_engine_options {
     const opd_model_config *model;
+    const opd_lm_ops *lm;   /* what makes the decoder; NULL: the transformer       */
     opd_kernels *kernels;   /* borrowed: the lane's                                */
     uint32_t slots;         /* sequences at once                                   */
     uint32_t max_len;       /* tokens of a sequence at most                        */

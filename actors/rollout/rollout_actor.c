@@ -293,7 +293,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     r->waiting = opd_mem_get(r->c.alloc, REQUESTS_WAITING_MAX * sizeof *r->waiting);
     if (r->works == NULL || r->outbox == NULL || r->waiting == NULL)
         return opd_fail(OPD_ERR_NOMEM, "rollout: no memory for %u prompts", places(r));
-    opd_engine_options engine = {.model = r->c.model, .kernels = r->c.kernels,
+    opd_engine_options engine = {.model = r->c.model, .lm = r->c.lm, .kernels = r->c.kernels,
                                  .slots = r->c.slots, .max_len = r->c.max_len,
                                  .prompts_max = places(r), .alloc = r->c.alloc};
     OPD_TRY(opd_engine_create(&engine, &r->engine));

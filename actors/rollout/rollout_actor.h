@@ -20,6 +20,7 @@ extern const opd_actor_class opd_rollout_class;
 /* Borrowed until the actor has stopped. */
 typedef struct opd_rollout_config {
     const opd_model_config *model;
+    const opd_lm_ops *lm;    /* NULL: the transformer                                   */
     opd_kernels *kernels;    /* the lane's                                              */
     opd_lane *lane;
     opd_slot *weights;       /* float32 params [param_count]; its version is the sample's */

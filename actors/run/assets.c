@@ -261,7 +261,7 @@ static opd_err create_learner(opd_assets *a) {
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
     uint64_t shares = policy ? (uint64_t)t->optimizer_steps_per_batch : 1;
     opd_learner_options options = {
-        .kernels = a->trainer_kernels, .model = a->model,
+        .lm = a->lm, .kernels = a->trainer_kernels, .model = a->model,
         .objective = policy ? OPD_OBJECTIVE_POLICY : OPD_OBJECTIVE_SFT,
         .micro_batch_tokens = a->sizes.micro_tokens,
         .samples_max = (size_t)a->sizes.batch_prompts * a->sizes.samples,
@@ -322,8 +322,9 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
 }
 
 opd_err opd_assets_open(opd_assets *assets, const opd_config_stage *config,
-                        const char *checkpoint_dir, bool resume, const opd_alloc *alloc) {
-    *assets = (opd_assets){.config = config, .alloc = alloc};
+                        const char *checkpoint_dir, bool resume, const opd_lm_ops *lm,
+                        const opd_alloc *alloc) {
+    *assets = (opd_assets){.config = config, .lm = lm, .alloc = alloc};
     opd_err err = assets_fill(assets, checkpoint_dir, resume);
     if (err != OPD_OK) opd_assets_close(assets);
     return err;

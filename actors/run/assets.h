@@ -29,6 +29,7 @@ typedef struct opd_sizes {
 
 typedef struct opd_assets {
     const opd_config_stage *config;
+    const opd_lm_ops *lm;      /* what the models are made of; NULL: the transformer */
     const opd_alloc *alloc;
     opd_tokenizer *tokenizer;
     char tokenizer_hash[17];   /* 16 hex digits */
@@ -43,11 +44,11 @@ typedef struct opd_assets {
 } opd_assets;
 
 /* Loads and checks everything for a stage. checkpoint_dir: where its checkpoints are; with
- * resume the newest one, if any, is continued. Errors: those of models, data and
- * configuration, each with its place. */
+ * resume the newest one, if any, is continued. lm (models/lm.h): NULL is the transformer.
+ * Errors: those of models, data and configuration, each with its place. */
 OPD_MUST_CHECK opd_err opd_assets_open(opd_assets *assets, const opd_config_stage *config,
                                        const char *checkpoint_dir, bool resume,
-                                       const opd_alloc *alloc);
+                                       const opd_lm_ops *lm, const opd_alloc *alloc);
 void opd_assets_close(opd_assets *assets);
 
 /* The directory of a configured teacher: its path, or path/step-NNNNNN. */

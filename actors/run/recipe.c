@@ -121,7 +121,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
     char checkpoints[OPD_PATH_SIZE];
     opd_run_folder_checkpoints(&r->folder, r->config, stage->name, checkpoints);
     opd_assets assets;
-    OPD_TRY(opd_assets_open(&assets, stage, checkpoints, r->o->resume, NULL));
+    OPD_TRY(opd_assets_open(&assets, stage, checkpoints, r->o->resume, NULL, NULL));
     const opd_checkpoint_state *before = &assets.resumed;
     opd_trainer_outcome outcome = {
         .samples = before->samples, .response_tokens = before->response_tokens,

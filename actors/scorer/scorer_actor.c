@@ -16,7 +16,6 @@
 
 #include "actors/messages.h"
 #include "core/base/check.h"
-#include "models/graph.h"
 #include "opd/log.h"
 
 /* One request of the batch; scored holds the buffers of its reply. */
@@ -48,7 +47,8 @@ typedef struct scorer {
 static opd_err run_prepare(opd_job *job) {
     scorer *self = job->arg;
     const opd_scorer_config *c = &self->config;
-    OPD_TRY(opd_graph_create(c->kernels, &c->model->config, OPD_GRAPH_SCORE, c->max_tokens,
+    const opd_lm_ops *lm = opd_lm_or_default(c->lm);
+    OPD_TRY(lm->graph_create(c->kernels, &c->model->config, OPD_GRAPH_SCORE, c->max_tokens,
                              c->alloc, &self->graph));
     opd_graph_set_weights(self->graph, c->model->params);
     return OPD_OK;

@@ -15,7 +15,7 @@
 #define OPD_ACTORS_SCORER_SCORER_ACTOR_H
 
 #include "kernels/kernels.h"
-#include "models/model.h"
+#include "models/lm.h"
 #include "opd/actor.h"
 
 enum { OPD_SCORER_QUEUE_MAX = 1024 }; /* requests waiting; more are answered AGAIN */
@@ -23,6 +23,7 @@ enum { OPD_SCORER_QUEUE_MAX = 1024 }; /* requests waiting; more are answered AGA
 /* What it is spawned with. model, lane and kernels are borrowed and outlive the actor. */
 typedef struct opd_scorer_config {
     const opd_model *model;
+    const opd_lm_ops *lm; /* NULL: the transformer                                       */
     opd_lane *lane;
     opd_kernels *kernels; /* the lane's: nobody else may use them                       */
     uint32_t max_tokens;  /* of one job, and so of one request; 0: the model's positions */

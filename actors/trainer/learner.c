@@ -80,7 +80,8 @@ opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out
     l->unscored = options->unscored;
     opd_err err;
     OPD_TRY_GOTO(learner_alloc(l), fail);
-    OPD_TRY_GOTO(opd_graph_create(options->kernels, &options->model->config, OPD_GRAPH_TRAIN,
+    const opd_lm_ops *lm = opd_lm_or_default(options->lm);
+    OPD_TRY_GOTO(lm->graph_create(options->kernels, &options->model->config, OPD_GRAPH_TRAIN,
                                   options->micro_batch_tokens, options->alloc, &l->graph), fail);
     OPD_TRY_GOTO(opd_optimizer_create(&options->optimizer, options->model->param_count,
                                       options->alloc, &l->optimizer), fail);

@@ -23,12 +23,13 @@
 #include "actors/trainer/advantage.h"
 #include "actors/trainer/batch.h"
 #include "actors/trainer/policy_loss.h"
-#include "models/graph.h"
+#include "models/lm.h"
 #include "models/optimizer.h"
 
 typedef enum opd_objective { OPD_OBJECTIVE_SFT, OPD_OBJECTIVE_POLICY } opd_objective;
 
 typedef struct opd_learner_options {
+    const opd_lm_ops *lm;             /* what makes the graph; NULL: the transformer     */
     opd_kernels *kernels;             /* the lane's; borrowed                           */
     opd_model *model;                 /* trained in place; borrowed                     */
     opd_objective objective;
