@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Runs the benchmarks and checks their floors: one JSON line per case on stdout, a report on stderr.
+
+Usage: run.py FOLDER [--quick] [--no-wait] [--skip-kernels] [CASE...]
+FOLDER holds the programs (opd_bench_actor, opd_bench_kernels; caf_pingpong and caf_counting where
+libcaf was found). Cases that have a peer alternate with it, one process each, RUNS times.
+
+The idle guard: before each measurement the machine must be idle for a second (/proc/stat); else we
+wait, say so, and after WAIT_S give up (status 3). A measurement during which other processes used
+the processor is thrown away and made again. --no-wait measures anyway and says that it did.
+
+Exit status: 0, 1 a floor was missed, 2 a program failed, 3 the machine was not idle.
+"""
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+RUNS = 5
+WAIT_S = 120        # for an idle machine, before we give up
+BUSY_MAX = 0.08     # share of one second, over all processors, that others may use
+RETRIES = 5         # of a disturbed measurement
+CAF = {"ping_pong": ("caf_pingpong", 3.0), "counting": ("caf_counting", 2.0)}  # floor: opd / CAF
+AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3}
+AT_MOST = {"idle_100_actors_10_s": 5.0}
+
+
+class Busy(Exception):
+    """Others use the processor."""
+
+
+def ticks():
+    """(busy, all) jiffies of all processors since boot; waiting for the disk is not busy."""
+    with open("/proc/stat", encoding="ascii") as f:
+        values = [int(v) for v in f.readline().split()[1:9]]
+    return sum(values) - values[3] - values[4], sum(values)
+
+
+def own_ticks():
+    """Jiffies used by this process and its children that have ended."""
+    used = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        used += usage.ru_utime + usage.ru_stime
+    return used * os.sysconf("SC_CLK_TCK")
+
+
+class Watch:
+    """How much of the machine others have used since this was made."""
+
+    def __init__(self):
+        self.busy, self.all = ticks()
+        self.own = own_ticks()
+
+    def foreign(self):
+        busy, everything = ticks()
+        foreign = busy - self.busy - (own_ticks() - self.own)
+        return max(0.0, foreign / max(1, everything - self.all))
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+class Guard:
+    """Lets a measurement begin on an idle machine only, and repeats one that was disturbed."""
+
+    def __init__(self, wait):
+        self.wait = wait
+        self.disturbed = 0
+
+    def until_idle(self):
+        end, said = time.monotonic() + WAIT_S, False
+        while True:
+            watch = Watch()
+            time.sleep(1)
+            busy = watch.foreign()
+            if busy <= BUSY_MAX or not self.wait:
+                return
+            if time.monotonic() > end:
+                raise Busy(f"the machine is busy ({100 * busy:.0f} % used by others, load "
+                           f"{os.getloadavg()[0]:.2f}): nothing was measured in {WAIT_S} s of waiting")
+            if not said:
+                say(f"waiting: {100 * busy:.0f} % of the machine is used by others")
+            said = True
+
+    def measure(self, command):
+        """The JSON lines of a command that ran undisturbed."""
+        for _ in range(RETRIES):
+            self.until_idle()
+            watch = Watch()
+            result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            foreign = watch.foreign()
+            if foreign <= BUSY_MAX or not self.wait:
+                self.disturbed += foreign > BUSY_MAX
+                return [json.loads(line) for line in result.stdout.splitlines()]
+            say(f"disturbed: others used {100 * foreign:.0f} % of the machine, again")
+        raise Busy(f"{RETRIES} measurements in a row were disturbed: {' '.join(map(str, command))}")
+
+
+def summary(case, lines, extra=None):
+    """One line for several runs of one process each."""
+    values = [line["value"] for line in lines]
+    out = dict(lines[0])
+    out.update(case=case, value=statistics.median(values), median=statistics.median(values),
+               min=min(values), max=max(values), runs=len(values), load=os.getloadavg()[0])
+    out.update(extra or {})
+    return out
+
+
+def alternate(guard, folder, case, peer, runs):
+    """(opd's line, the peer's line), each a median of alternating runs."""
+    ours, theirs = [], []
+    for _ in range(runs):
+        ours += guard.measure([folder / "opd_bench_actor", "--runs", "1", case])
+        theirs += guard.measure([folder / peer])
+    return summary(case, ours), summary(f"{case}_caf", theirs, {"versions": {"caf": theirs[0]["caf"]}})
+
+
+def emit(line):
+    print(json.dumps(line), flush=True)
+    say(f"  {line['case']:24} {line['value']:>14,.6g} {line['unit']}"
+        f"   ({line['min']:,.4g} .. {line['max']:,.4g}, load {line['load']:.2f})")
+
+
+def check(missed, what, value, floor, good):
+    say(f"    {'floor held' if good else 'FLOOR MISSED'}: {what} {value:.3g}, wanted {floor:g}")
+    if not good:
+        missed.append(what)
+
+
+def actor_cases(guard, folder, wanted, runs):
+    """Measures the runtime's cases; returns the floors that were missed."""
+    missed = []
+    listed = subprocess.run([folder / "opd_bench_actor", "--list"], stdout=subprocess.PIPE, text=True,
+                            check=True).stdout.split()
+    for case in [c for c in listed if not wanted or c in wanted]:
+        peer, ratio_min = CAF.get(case, (None, None))
+        if peer and (folder / peer).exists():
+            ours, theirs = alternate(guard, folder, case, peer, runs)
+            emit(ours)
+            emit(theirs)
+            ratio = ours["value"] / theirs["value"]
+            print(json.dumps({"case": f"{case}_vs_caf", "value": round(ratio, 3), "unit": "ratio",
+                              "floor": ratio_min}), flush=True)
+            check(missed, f"{case} opd/CAF", ratio, ratio_min, ratio >= ratio_min)
+            continue
+        if peer:
+            say(f"{case}: {peer} was not built (apt install libcaf-dev g++, then make again): no ratio")
+        line = guard.measure([folder / "opd_bench_actor", "--runs", str(runs), case])[0]
+        emit(line)
+        if case in AT_LEAST:
+            check(missed, case, line["value"], AT_LEAST[case], line["value"] >= AT_LEAST[case])
+        if case in AT_MOST:
+            check(missed, case, line["value"], AT_MOST[case], line["value"] <= AT_MOST[case])
+    return missed
+
+
+def kernel_cases(guard, folder):
+    for threads in ("1", "2"):
+        for line in guard.measure([folder / "opd_bench_kernels", threads]):
+            print(json.dumps(line), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--quick", action="store_true", help="one run of each")
+    parser.add_argument("--no-wait", action="store_true", help="measure on a busy machine too")
+    parser.add_argument("--skip-kernels", action="store_true")
+    parser.add_argument("cases", nargs="*")
+    options = parser.parse_args()
+    guard = Guard(not options.no_wait)
+    folder = options.folder.resolve()
+    try:
+        missed = actor_cases(guard, folder, options.cases, 1 if options.quick else RUNS)
+        if not options.skip_kernels and not options.cases:
+            kernel_cases(guard, folder)
+    except Busy as busy:
+        say(f"refused: {busy}")
+        return 3
+    except (subprocess.CalledProcessError, json.JSONDecodeError) as error:
+        say(f"a benchmark failed: {error}")
+        return 2
+    if guard.disturbed:
+        say(f"{guard.disturbed} measurements were made on a busy machine: do not quote them")
+    say("floors missed: " + ", ".join(missed) if missed else "every floor held")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
