@@ -1,6 +1,6 @@
 # make demo   the main job on this machine: a student distilled from its teacher
 # make test   every test, under AddressSanitizer and UndefinedBehaviorSanitizer
-# make bench  speed, as ratios within one run
+# make bench  speed of the runtime and the kernels, with floors; wants an idle machine
 # make        the release build: build/release/cli/opd
 # Each target installs the Debian packages it needs (root), or prints the line to run.
 SHELL      := /bin/bash
