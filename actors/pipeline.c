@@ -215,13 +215,12 @@ static opd_err open_lanes(pipeline *p) {
 }
 
 /* The first signal stops after the present step and saves; the second one stops at once. */
-static void on_stop_signal(void *arg, int signal_number, bool forced) {
-    pipeline *p = arg;
+void opd_pipeline_interrupt(opd_pipeline *p, int signal_number, bool now) {
     opd_err reason = opd_fail(OPD_ERR_INTERRUPTED, "stopped at once by signal %d; nothing was "
                               "saved since the last checkpoint", signal_number);
     opd_interrupt_fields f = {.reason = (uint32_t)signal_number};
     opd_msg *msg;
-    if (forced || opd_message_create(p->system, OPD_MESSAGE_INTERRUPT, &f, &msg) != OPD_OK) {
+    if (now || opd_message_create(p->system, OPD_MESSAGE_INTERRUPT, &f, &msg) != OPD_OK) {
         opd_system_kill(p->system, reason);
         return;
     }
@@ -235,6 +234,10 @@ static const char *message_kind_name(uint16_t kind) {
     return opd_message_name((opd_message_kind)kind);
 }
 
+static void on_stop_signal(void *arg, int signal_number, bool forced) {
+    opd_pipeline_interrupt(arg, signal_number, forced);
+}
+
 static opd_err build(pipeline *p) {
     p->env_own = p->o.env == NULL;
     p->env = p->o.env;
@@ -244,6 +247,7 @@ static opd_err build(pipeline *p) {
                                   .stop_timeout_ms = 10000, .handler_warn_ms = 50,
                                   .kind_name = message_kind_name};
     OPD_TRY(opd_system_create(&options, p->env, &p->system));
+    if (p->o.watch != NULL) p->o.watch(p->o.watch_arg, p->system);
     OPD_TRY(opd_slot_create(p->system, &p->weights));
     OPD_TRY(open_lanes(p));
     OPD_TRY(spawn_roles(p));

@@ -22,6 +22,9 @@ typedef struct opd_pipeline_options {
     opd_screen screen;
     bool handle_signals;
     opd_env *env;                    /* to run on, borrowed; NULL: a real one, made for it */
+    void (*watch)(void *arg, opd_system *system); /* called before the first actor is spawned,
+                                                     to add taps (opd/tap.h); may be NULL */
+    void *watch_arg;
 } opd_pipeline_options;
 
 /* A stage whose actors live. */
@@ -36,6 +39,10 @@ OPD_MUST_CHECK opd_err opd_pipeline_open(const opd_pipeline_options *options,
 
 /* Runs the loop until the stage has ended; once. Errors: the reason the system stopped with. */
 OPD_MUST_CHECK opd_err opd_pipeline_run(opd_pipeline *pipeline);
+
+/* What a signal does: the run stops in order after its present step and saves; with `now` it ends
+ * at once and nothing is saved. On the loop's thread, while it runs. */
+void opd_pipeline_interrupt(opd_pipeline *pipeline, int signal_number, bool now);
 
 /* Takes everything down in reverse and hands on `err` (the result of run) with its context; a
  * failure of closing counts where err is OPD_OK. */
