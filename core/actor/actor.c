@@ -148,6 +148,7 @@ void opd__actor_end(opd_ctx *ctx) {
     opd__mail_drop(ctx);
     opd__requests_release(ctx);
     opd__links_close(ctx);
+    opd__links_wake(ctx);
     opd__monitors_notify(ctx);
     ctx->phase = PHASE_ENDED;
     system->current = outer;

@@ -86,6 +86,9 @@ void opd__leaks_of_actor(opd_ctx *ctx) {
 }
 
 void opd__leaks_of_system(opd_system *system) {
+    if (system->views_live > 0)
+        OPD_LOG_ERROR("%u attachments received over links are still referenced",
+                      system->views_live);
     if (system->stats.messages_in_use == 0) return;
     kind_counts found = {.used = 0};
     for (uint32_t i = 0; i < system->pool_fresh; i++)

@@ -24,6 +24,7 @@
 #ifndef OPD_CORE_ACTOR_INTERNAL_H
 #define OPD_CORE_ACTOR_INTERNAL_H
 
+#include "core/base/buf.h"
 #include "core/base/check.h"
 #include "core/base/heap.h"
 #include "core/base/list.h"
@@ -62,7 +63,8 @@ struct opd_msg {
     uint64_t sent_ns; /* when it came into the mailbox */
     uint64_t deadline_ns;
     uint64_t correlation; /* the asker's pending entry */
-    opd_link *link;       /* whose credits it holds */
+    opd_link *link;       /* whose credits it holds: one message and link_bytes */
+    uint64_t link_bytes;  /* its body when it was sent; attachments are charged by their views */
     uint64_t payload_bytes;
     uint8_t *body; /* inline_body or a block of our own */
     uint32_t body_size, body_capacity;
@@ -81,9 +83,22 @@ struct opd_link {
     uint64_t bytes_max, bytes_used;
     uint64_t refused_bytes; /* payload of the message that was refused last */
     uint32_t msgs_max, msgs_used;
+    uint32_t views; /* of attachments, not yet home */
     bool blocked; /* a send was refused since the last CREDIT */
     opd_event credit;
 };
+
+/* An attachment under way on a link (view.c). */
+typedef struct opd__view {
+    opd_buf buf;      /* what the receiver sees */
+    opd_buf *parent;  /* one reference to what the sender attached */
+    opd_link *link;   /* gets `bytes` back */
+    uint64_t bytes;
+    opd_event event;  /* brings them home from another thread */
+    struct opd__view *next_free;
+} opd__view;
+
+typedef struct opd__view_block opd__view_block;
 
 typedef enum opd__pending_state { PENDING_FREE, PENDING_WAITING, PENDING_REPLIED, PENDING_FAILED }
     opd__pending_state;
@@ -188,6 +203,11 @@ struct opd_system {
     opd_msg *pool_free;
     uint32_t pool_fresh; /* envelopes never used yet begin here */
 
+    const void *thread_mark; /* the loop's thread, opd__thread_mark */
+    opd__view *views_free;
+    opd__view_block *view_blocks;
+    uint32_t views_made, views_live;
+
     opd_list lanes;
     uint64_t visit_stamp;
     bool running, stopping;
@@ -272,7 +292,15 @@ void opd__dead_letter(opd_dead_reason reason, const opd_msg *msg, const opd_ctx 
 
 /* link.c */
 void opd__link_credit_return(opd_msg *msg);
+void opd__link_view_gone(opd_link *link, uint64_t bytes);
 void opd__links_close(opd_ctx *ctx);
+void opd__links_wake(opd_ctx *dead); /* those blocked on links to it find it CLOSED */
+
+/* view.c */
+opd_err opd__views_put(opd_link *link, opd_msg *msg); /* nothing is changed on an error */
+uint32_t opd__views_max(const opd_system_options *filled);
+void opd__views_free(opd_system *system);
+const void *opd__thread_mark(void);
 
 /* request.c */
 opd_err opd__reply_dispatch(opd_ctx *ctx, opd_msg *reply);

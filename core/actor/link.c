@@ -1,13 +1,14 @@
 /* link.c - credit windows between two actors (opd/actor.h).
  *
  * Invariants:
- *  1. msgs_used and bytes_used are the sums over messages sent on the link and not yet released;
- *     both stay within their maxima.
+ *  1. msgs_used counts messages sent on the link and not yet released; bytes_used is their bodies
+ *     plus the attachments whose last reference is not yet released (view.c), even if
+ *     their message is. Both stay within their maxima.
  *  2. While `blocked`, something is in use; the release that makes room for the refused message
  *     posts one CREDIT. (No wait for half the window: a receiver may keep messages until it
  *     sees the next one. Batches form anyway, since a turn releases many messages.)
  *  3. Links form no cycle: checked when one is opened, counting links to living actors.
- *  4. A closed link lives until its last message is released.
+ *  4. A closed link lives until its last message and its last view are released.
  * Thread: the loop's. The sender owns the link; its end closes it.
  */
 #include <stdio.h>
@@ -98,8 +99,10 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
         OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, link->to, OPD_ERR_AGAIN);
         return OPD_ERR_AGAIN;
     }
+    OPD_TRY(opd__views_put(link, msg));
     opd__msg_sent(ctx, msg);
     msg->link = link;
+    msg->link_bytes = msg->body_size;
     link->msgs_used++;
     link->bytes_used += msg->payload_bytes;
     opd__mail_append(target, msg);
@@ -107,22 +110,37 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
 }
 
 static void free_if_over(opd_link *link) {
-    if (link->sender == NULL && link->msgs_used == 0)
+    if (link->sender == NULL && link->msgs_used == 0 && link->views == 0)
         opd_mem_free(link->system->options.alloc, link);
+}
+
+static void wake_sender(opd_link *link) {
+    if (!link->blocked || link->sender == NULL) return;
+    link->blocked = false;
+    opd_event_post(link->system, &link->credit);
+}
+
+/* The link may be gone afterwards. */
+static void credit_returned(opd_link *link) {
+    bool fits = link->refused_bytes <= link->bytes_max - link->bytes_used;
+    if (fits && link->msgs_used < link->msgs_max) wake_sender(link);
+    free_if_over(link);
 }
 
 void opd__link_credit_return(opd_msg *msg) {
     opd_link *link = msg->link;
-    OPD_ASSERT(link->msgs_used > 0 && link->bytes_used >= msg->payload_bytes);
+    OPD_ASSERT(link->msgs_used > 0 && link->bytes_used >= msg->link_bytes);
     msg->link = NULL;
     link->msgs_used--;
-    link->bytes_used -= msg->payload_bytes;
-    bool fits = link->refused_bytes <= link->bytes_max - link->bytes_used;
-    if (link->blocked && fits && link->sender != NULL) {
-        link->blocked = false;
-        opd_event_post(link->system, &link->credit);
-    }
-    free_if_over(link);
+    link->bytes_used -= msg->link_bytes;
+    credit_returned(link);
+}
+
+void opd__link_view_gone(opd_link *link, uint64_t bytes) {
+    OPD_ASSERT(link->views > 0 && link->bytes_used >= bytes);
+    link->views--;
+    link->bytes_used -= bytes;
+    credit_returned(link);
 }
 
 void opd_link_close(opd_link *link) {
@@ -137,6 +155,17 @@ void opd_link_close(opd_link *link) {
 void opd__links_close(opd_ctx *ctx) {
     while (!opd_list_empty(&ctx->links))
         opd_link_close(OPD_CONTAINER_OF(ctx->links.next, opd_link, owned));
+}
+
+void opd__links_wake(opd_ctx *dead) {
+    const opd_list *actors = &dead->system->actors;
+    for (opd_list *a = actors->next; a != actors; a = a->next) {
+        opd_ctx *ctx = OPD_CONTAINER_OF(a, opd_ctx, spawned);
+        for (opd_list *n = ctx->links.next; n != &ctx->links; n = n->next) {
+            opd_link *link = OPD_CONTAINER_OF(n, opd_link, owned);
+            if (link->to == dead->pid) wake_sender(link);
+        }
+    }
 }
 
 uint32_t opd_link_msgs_used(const opd_link *link) { return link->msgs_used; }

@@ -186,6 +186,7 @@ static void system_free(opd_system *system) {
     opd_mem_free(alloc, system->slots);
     opd_mem_free(alloc, system->generations);
     opd_mem_free(alloc, system->pool);
+    opd__views_free(system);
     opd_mem_free(alloc, system);
 }
 
@@ -200,6 +201,7 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
     if (system == NULL) return opd_fail(OPD_ERR_NOMEM, "actor system");
     system->env = env;
     system->options = filled;
+    system->thread_mark = opd__thread_mark();
     system->armed_ns = UINT64_MAX;
     system->turn_msgs_max = env->ops->choose == NULL ? OPD__TURN_MSGS : 1;
     system->now_ns = system->clock_ns = env->ops->now_ns(env);
@@ -255,6 +257,7 @@ void opd_system_destroy(opd_system *system) {
     OPD_ASSERT(opd_list_empty(&system->actors));
     opd__leaks_of_system(system);
     OPD_ASSERT(system->stats.messages_in_use == 0); /* a message was neither sent nor released */
+    OPD_ASSERT(system->views_live == 0); /* bytes received over a link are still referenced */
     system_free(system);
 }
 

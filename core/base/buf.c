@@ -1,25 +1,14 @@
 /* buf.c - reference-counted buffers (opd/buf.h).
  *
- * Invariants: refs >= 1 while anyone can name the buffer; header and bytes share one block
- * for created buffers, the header alone is ours for wrapped ones.
+ * Invariants (buf.h): header and bytes share one block for created buffers, the header alone is
+ * ours for wrapped ones, nothing is for views.
  * Memory order: retain is relaxed (the caller already owns a reference); release is
  * acquire-release so that the thread that frees sees every earlier use.
  * Thread: any. The last release frees.
  */
-#include "opd/buf.h"
-
-#include <stdatomic.h>
+#include "core/base/buf.h"
 
 #include "core/base/check.h"
-
-struct opd_buf {
-    atomic_uint refs;
-    size_t size_bytes;
-    unsigned char *data;
-    const opd_alloc *alloc;
-    void (*release)(void *arg, void *data); /* wrapped buffers only */
-    void *arg;
-};
 
 opd_err opd_buf_create(const opd_alloc *alloc, size_t size_bytes, opd_buf **out_buf) {
     size_t extra = sizeof(opd_buf) + OPD_BUF_ALIGN_BYTES;
@@ -46,6 +35,11 @@ opd_err opd_buf_wrap(const opd_alloc *alloc, void *data, size_t size_bytes,
     return OPD_OK;
 }
 
+void opd__buf_view(opd_buf *view, const opd_buf *of, void (*gone)(opd_buf *view)) {
+    *view = (opd_buf){.size_bytes = of->size_bytes, .data = of->data, .gone = gone};
+    atomic_init(&view->refs, 1);
+}
+
 opd_buf *opd_buf_retain(opd_buf *buf) {
     unsigned before = atomic_fetch_add_explicit(&buf->refs, 1, memory_order_relaxed);
     OPD_ASSERT(before >= 1 && before < UINT32_MAX);
@@ -57,6 +51,10 @@ void opd_buf_release(opd_buf *buf) {
     unsigned before = atomic_fetch_sub_explicit(&buf->refs, 1, memory_order_acq_rel);
     OPD_ASSERT(before >= 1);
     if (before > 1) return;
+    if (buf->gone != NULL) {
+        buf->gone(buf);
+        return;
+    }
     if (buf->release != NULL) buf->release(buf->arg, buf->data);
     opd_mem_free(buf->alloc, buf);
 }

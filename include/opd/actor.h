@@ -73,8 +73,8 @@ typedef struct opd_system_options {
     const char *(*kind_name)(uint16_t kind); /* for logs and dumps; NULL: kinds are numbers */
 } opd_system_options;
 
-/* Attaches a system to env, which must outlive it. Errors: NOMEM, INVALID.
- * Freed by opd_system_destroy. */
+/* Attaches a system to env, which must outlive it; the calling thread is the loop's from now on.
+ * Errors: NOMEM, INVALID. Freed by opd_system_destroy. */
 opd_err opd_system_create(const opd_system_options *options, opd_env *env,
                           opd_system **out_system) OPD_MUST_CHECK;
 
@@ -269,8 +269,9 @@ opd_err opd_msg_attach(opd_msg *msg, opd_slice slice, opd_dtype dtype, uint8_t n
                        const uint32_t *dims, uint8_t *out_index) OPD_MUST_CHECK;
 unsigned opd_msg_attachment_count(const opd_msg *msg);
 
-/* Attachment number index, or NULL. Valid as long as msg; to keep only the bytes, retain
- * slice.buf (the link's credits then return without it: keep msg for backpressure). */
+/* Attachment number index, or NULL. Valid as long as msg. To keep the bytes longer, retain
+ * slice.buf: their link's byte credit returns with its last release, from any thread, but before
+ * the system is destroyed. */
 const opd_attachment *opd_msg_attachment(const opd_msg *msg, unsigned index);
 
 /* Puts msg into the mailbox of `to`. Takes msg on OK only. Never blocks, and drops only kinds
@@ -284,14 +285,16 @@ opd_err opd_post(opd_system *system, opd_pid to, opd_msg *msg) OPD_MUST_CHECK;
 /* ---- links: bulk traffic with credits -------------------------------------------------- */
 
 /* A window of messages and bytes from ctx to `to`, beyond its mailbox bounds. A message takes
- * one message credit and its payload's bytes when sent and gives them back when released.
- * Ends with opd_link_close or with the sender. Errors: CLOSED, NOMEM, INVALID (a maximum
+ * one message credit and its payload's bytes when sent. The message credit and the body's bytes
+ * return when it is released; an attachment's bytes when its last reference beyond the link is
+ * (the sender's own do not count), so a receiver that hoards slices stalls its producer. Ends with opd_link_close or with the sender. Errors: CLOSED, NOMEM, INVALID (a maximum
  * of 0, or the link would close a cycle of links: the text names it). */
 opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t bytes_max,
                       opd_link **out_link) OPD_MUST_CHECK;
 
 /* Takes msg on OK only. Errors: AGAIN (no credit: a CREDIT signal comes when this message would
- * fit), CLOSED (the receiver is gone), LIMIT (larger than the whole window). */
+ * fit, or the receiver is gone), CLOSED (the receiver is gone), LIMIT (larger than the whole
+ * window; or all views of attachments are in use), NOMEM. */
 opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) OPD_MUST_CHECK;
 
 /* Ends the link; messages in flight still arrive. NULL is legal. */
