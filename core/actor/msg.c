@@ -173,13 +173,15 @@ static uint64_t bytes_max_of(const opd_ctx *ctx) {
     return declared == 0 ? OPD__MAILBOX_BYTES : declared;
 }
 
+static opd_err refuse(opd_ctx *to) {
+    to->stats.refused++;
+    return OPD_ERR_AGAIN;
+}
+
 opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg) {
     uint64_t bytes_max = bytes_max_of(to);
     bool fits = to->quota_bytes + msg->payload_bytes <= bytes_max;
-    if (to->quota_msgs >= msgs_max_of(to) || (!fits && to->quota_msgs > 0)) {
-        to->stats.refused++;
-        return OPD_ERR_AGAIN;
-    }
+    if (to->quota_msgs >= msgs_max_of(to) || (!fits && to->quota_msgs > 0)) return refuse(to);
     if (!fits)
         return opd_fail(OPD_ERR_LIMIT, "%s: a message of %llu bytes exceeds its mailbox of %llu",
                         to->name, (unsigned long long)msg->payload_bytes,
@@ -272,8 +274,11 @@ static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *m
     opd_pid from_pid = from == NULL ? OPD_PID_NOBODY : from->pid;
     opd_overflow overflow = target == NULL ? OPD_OVERFLOW_REJECT
                                            : policy_of(target->actor_class, msg->kind);
-    if (overflow == OPD_OVERFLOW_KEEP_LATEST) replace_older(target, from_pid, msg);
-    opd_err err = target == NULL ? OPD_ERR_CLOSED : opd__mail_admit(target, msg);
+    bool fault = from != NULL && target != NULL && opd__fault(system, OPD_FAULT_SEND_AGAIN, from);
+    if (overflow == OPD_OVERFLOW_KEEP_LATEST && !fault) replace_older(target, from_pid, msg);
+    opd_err err = target == NULL ? OPD_ERR_CLOSED
+                  : fault        ? refuse(target)
+                                 : opd__mail_admit(target, msg);
     if (err == OPD_ERR_AGAIN && overflow == OPD_OVERFLOW_DROP) return drop(from, target, msg);
     if (err != OPD_OK) {
         OPD__TAP_MSG(msg, OPD_TAP_REFUSED, from_pid, to, err);
@@ -286,7 +291,6 @@ static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *m
 }
 
 opd_err opd_send(opd_ctx *ctx, opd_pid to, opd_msg *msg) {
-    if (opd__fault(ctx->system, OPD_FAULT_SEND_AGAIN, ctx)) return OPD_ERR_AGAIN;
     return deliver(ctx->system, ctx, to, msg);
 }
 

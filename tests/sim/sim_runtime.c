@@ -1,0 +1,226 @@
+/* sim_runtime.c - the actor runtime under seeds: random workers, all faults, all checkers.
+ *
+ * Usage: sim_runtime --seeds A-B [--twice] [--no-faults]
+ *   --seeds A-B   one run for each seed of the range; a failing one is printed and kept counting
+ *   --twice       each seed twice: the hashes of all that happened must be equal
+ *   --no-faults   without faults
+ * The last line says how many runs failed and a hash over all; exit status 1 if any did.
+ *
+ * A run: workers (worker.c) play until each has used up its budget and nothing it began is
+ * pending; a keeper starts those that crashed again; a director ends the run. Faults stop at half
+ * a second of virtual time: what stalls after that does not reach the end and is an error.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/check.h"
+#include "core/base/rng.h"
+#include "opd/log.h"
+#include "opd/sim.h"
+#include "tests/sim/worker.h"
+
+static const uint64_t MS = 1000000;
+
+typedef struct outcome {
+    bool failed;
+    uint64_t hash;
+    checkers_counts counts;
+    opd_sim_stats stats;
+} outcome;
+
+/* ---- the keeper: starts what crashed again, ends the run when all is quiet ------------- */
+
+typedef struct keeper {
+    playground *ground;
+    opd_monitor monitors[WORKERS_MAX];
+    opd_timer tick;
+} keeper;
+
+static void keeper_start_one(opd_ctx *ctx, keeper *k, unsigned i) {
+    worker_config config = {.ground = k->ground, .index = i};
+    char name[8];
+    (void)snprintf(name, sizeof name, "w%u", i);
+    opd_pid pid = OPD_PID_NOBODY;
+    if (opd_spawn(k->ground->system, &worker_class, name, &config, &pid) != OPD_OK) return;
+    k->ground->pids[i] = pid;
+    opd_monitor_start(ctx, &k->monitors[i], pid);
+}
+
+static opd_err keeper_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
+    keeper *k = state;
+    playground *g = k->ground;
+    bool all_quiet = true;
+    for (unsigned i = 0; i < g->count; i++) {
+        if (g->pids[i] == OPD_PID_NOBODY) keeper_start_one(ctx, k, i);
+        if (g->pids[i] == OPD_PID_NOBODY || !g->quiet[i]) all_quiet = false;
+    }
+    if (all_quiet) opd_system_stop(g->system, OPD_OK);
+    return opd_timer_start_after(timer, 3 * MS);
+}
+
+static opd_err keeper_start(opd_ctx *ctx, void *state, const void *config) {
+    keeper *k = state;
+    k->ground = *(playground *const *)config;
+    opd_timer_init(&k->tick, ctx, keeper_tick);
+    return opd_timer_start_after(&k->tick, 0);
+}
+
+static opd_err keeper_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
+    keeper *k = state;
+    (void)ctx;
+    if (signal->kind != OPD_SIGNAL_DOWN) return OPD_OK;
+    long i = signal->monitor - k->monitors;
+    if (k->ground->pids[i] != signal->pid)
+        checkers_fail(k->ground->checks, "keeper: DOWN of a worker that was not its");
+    k->ground->pids[i] = OPD_PID_NOBODY;
+    return OPD_OK;
+}
+
+/* Without its keeper the run ends; what it ends with is not at stake here. */
+static void keeper_stop(opd_ctx *ctx, void *state) {
+    (void)ctx;
+    opd_system_stop(((keeper *)state)->ground->system, OPD_OK);
+}
+
+static const opd_actor_class keeper_class = {
+    .name = "keeper", .state_size = sizeof(keeper), .on_start = keeper_start,
+    .on_signal = keeper_signal, .on_stop = keeper_stop,
+};
+
+/* ---- one run --------------------------------------------------------------------------- */
+
+static bool only_workers(void *arg, opd_fault site, const char *name) {
+    (void)arg;
+    return site == OPD_FAULT_ALLOC || name[0] == 'w';
+}
+
+static opd_err ground_open(playground *g, opd_sim *sim, opd_env *env, uint64_t seed) {
+    opd_system_options options = {.alloc = opd_sim_alloc(sim), .actors_max = 16,
+                                  .messages_max = 64, .timers_max = 256, .stop_timeout_ms = 100};
+    *g = (playground){.alloc = options.alloc};
+    g->count = 2 + (unsigned)(opd_rng_at(seed, 100, 0, 0) % (WORKERS_MAX - 1));
+    OPD_TRY(opd_system_create(&options, env, &g->system));
+    g->checks = checkers_create(g->system);
+    for (unsigned i = 0; i < g->count; i++) g->budgets[i] = 60;
+    for (unsigned i = 0; i < LANES; i++)
+        OPD_TRY(opd_lane_open(g->system, "lane", 3, &g->lanes[i]));
+    OPD_TRY(opd_slot_create(g->system, &g->slot));
+    opd_pid pid = OPD_PID_NOBODY;
+    return opd_spawn(g->system, &keeper_class, NULL, &g, &pid);
+}
+
+static void ground_close(playground *g) {
+    opd_slot_destroy(g->slot);
+    opd_system_destroy(g->system);
+    checkers_destroy(g->checks);
+}
+
+static void report(uint64_t seed, const playground *g, opd_err err, const char *text) {
+    const char *violation = checkers_violation(g->checks);
+    printf("seed %llu: %s\n", (unsigned long long)seed, violation != NULL ? violation : text);
+    if (err != OPD_OK && violation != NULL) printf("  and %s\n", text);
+    checkers_print(g->checks, stdout);
+}
+
+static outcome run_seed(uint64_t seed, uint32_t faults) {
+    opd_sim *sim = NULL;
+    opd_env *env = NULL;
+    playground g;
+    outcome out = {.failed = true};
+    opd_sim_options options = {.job_max_ns = 3 * MS, .time_max_ns = 20000 * MS, .faults = faults,
+                               .faults_until_ns = 500 * MS, .fault_one_in = 40,
+                               .fault_allowed = only_workers};
+    opd_err err = opd_sim_create(seed, &options, &sim);
+    if (err == OPD_OK) err = opd_sim_env(sim, "node", &env);
+    if (err == OPD_OK) err = ground_open(&g, sim, env, seed);
+    OPD_ASSERT(err == OPD_OK); /* no fault fires before the run */
+    err = opd_system_run(g.system);
+    const char *text = err == OPD_OK ? "" : opd_err_context();
+    if (err == OPD_OK) checkers_end(g.checks);
+    out.failed = err != OPD_OK || checkers_violation(g.checks) != NULL;
+    if (out.failed) report(seed, &g, err, text);
+    out.hash = checkers_hash(g.checks);
+    out.counts = checkers_counts_get(g.checks);
+    ground_close(&g);
+    out.stats = opd_sim_stats_get(sim);
+    if (out.stats.live_blocks != 0) {
+        printf("seed %llu: %zu blocks, %zu bytes are not free at the end\n",
+               (unsigned long long)seed, out.stats.live_blocks, out.stats.live_bytes);
+        out.failed = true;
+    }
+    opd_sim_destroy(sim);
+    return out;
+}
+
+/* ---- all runs -------------------------------------------------------------------------- */
+
+typedef struct plan {
+    uint64_t first, last;
+    uint32_t faults;
+    bool twice;
+} plan;
+
+static void add_counts(outcome *sum, const outcome *run) {
+    sum->counts.sent += run->counts.sent;
+    sum->counts.requested += run->counts.requested;
+    sum->counts.spawned += run->counts.spawned;
+    sum->counts.credits += run->counts.credits;
+    sum->counts.refused += run->counts.refused;
+    sum->counts.downs += run->counts.downs;
+    sum->stats.steps += run->stats.steps;
+    for (unsigned i = 0; i < OPD_FAULT_COUNT; i++) sum->stats.faults[i] += run->stats.faults[i];
+    sum->hash = opd_rng_at(sum->hash, run->hash, 0, 0);
+}
+
+static unsigned run_all(const plan *p) {
+    outcome sum = {.failed = false};
+    unsigned failed = 0;
+    for (uint64_t seed = p->first; seed <= p->last; seed++) {
+        outcome run = run_seed(seed, p->faults);
+        if (p->twice && run_seed(seed, p->faults).hash != run.hash) {
+            printf("seed %llu: two runs differ\n", (unsigned long long)seed);
+            run.failed = true;
+        }
+        failed += run.failed ? 1 : 0;
+        add_counts(&sum, &run);
+    }
+    printf("%llu steps, %llu messages, %llu requests, %llu actors, %llu credits, %llu refused, "
+           "%llu downs; faults:", (unsigned long long)sum.stats.steps,
+           (unsigned long long)sum.counts.sent, (unsigned long long)sum.counts.requested,
+           (unsigned long long)sum.counts.spawned, (unsigned long long)sum.counts.credits,
+           (unsigned long long)sum.counts.refused, (unsigned long long)sum.counts.downs);
+    for (unsigned i = 0; i < OPD_FAULT_COUNT; i++)
+        printf(" %llu", (unsigned long long)sum.stats.faults[i]);
+    printf("\n%u of %llu seeds failed, hash %016llx\n", failed,
+           (unsigned long long)(p->last - p->first + 1), (unsigned long long)sum.hash);
+    return failed;
+}
+
+static bool parse(int argc, char **argv, plan *out) {
+    *out = (plan){.first = 1, .last = 20, .faults = OPD_SIM_FAULTS_ALL};
+    for (int i = 1; i < argc; i++) {
+        char *rest = NULL;
+        if (strcmp(argv[i], "--twice") == 0) {
+            out->twice = true;
+        } else if (strcmp(argv[i], "--no-faults") == 0) {
+            out->faults = 0;
+        } else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc) {
+            out->first = out->last = strtoull(argv[++i], &rest, 10);
+            if (*rest == '-') out->last = strtoull(rest + 1, &rest, 10);
+            if (*rest != '\0') return false;
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+int main(int argc, char **argv) {
+    plan p;
+    if (!parse(argc, argv, &p)) {
+        fprintf(stderr, "usage: %s [--seeds A-B] [--twice] [--no-faults]\n", argv[0]);
+        return 2;
+    }
+    opd_log_level_set(OPD_LOG_LEVEL_ERROR);
+    return run_all(&p) == 0 ? 0 : 1;
+}

@@ -1,0 +1,379 @@
+/* worker.c - see worker.h.
+ *
+ * Rules of its own that a worker checks: each ask ends once, each monitor tells once, a job is
+ * done once, the slot's version never goes back.
+ */
+#include "tests/sim/worker.h"
+
+#include "core/base/check.h"
+#include "core/base/list.h"
+
+enum { HELD_MAX = 6, ASKS_MAX = 4, JOBS_MAX = 2, BUFS_MAX = 4, WATCHES_MAX = 3 };
+enum { KIND_PLAIN = 1, KIND_LATEST, KIND_DEBUG, KIND_ASK, KIND_BULK, KIND_REPLY };
+
+static const uint64_t US = 1000;
+
+typedef struct ask {
+    bool waits;
+    uint64_t id;
+} ask;
+
+typedef struct labour {
+    opd_job job;
+    bool in_flight;
+    unsigned ran;
+    bool fails;
+} labour;
+
+typedef struct worker {
+    playground *ground;
+    unsigned index;
+    opd_timer tick;
+    opd_msg *held[HELD_MAX];   /* requests and others, oldest first */
+    unsigned held_count;
+    opd_buf *bufs[BUFS_MAX];   /* kept longer than their message */
+    opd_link *link;            /* to a later worker */
+    opd_msg *refused;          /* waits for CREDIT */
+    ask asks[ASKS_MAX];
+    labour labours[JOBS_MAX];
+    opd_monitor monitors[WATCHES_MAX];
+    bool watching[WATCHES_MAX];
+    opd_slot_watch watch;
+    uint64_t seen_version;
+} worker;
+
+static uint64_t draw(opd_ctx *ctx, uint64_t n) { return opd_random(ctx) % n; }
+
+static opd_err tick_soon(opd_ctx *ctx, worker *w) {
+    return opd_timer_start_after(&w->tick, (1 + draw(ctx, 2000)) * US);
+}
+
+/* Errors that a worker lives with; any other is its end. */
+static bool is_ordinary(opd_err err) {
+    return err == OPD_OK || err == OPD_ERR_AGAIN || err == OPD_ERR_CLOSED ||
+           err == OPD_ERR_LIMIT || err == OPD_ERR_NOMEM;
+}
+
+/* ---- what it sends --------------------------------------------------------------------- */
+
+/* Fills a message with a random body and perhaps an attachment. */
+static opd_err fill(opd_ctx *ctx, worker *w, opd_msg *msg) {
+    static const char bytes[600] = {1};
+    OPD_TRY(opd_msg_body_set(msg, bytes, draw(ctx, 8) == 0 ? 300 + draw(ctx, 300) : draw(ctx, 64)));
+    if (draw(ctx, 3) != 0) return OPD_OK;
+    uint32_t size = 1 + (uint32_t)draw(ctx, 1500);
+    opd_buf *buf = NULL;
+    OPD_TRY(opd_buf_create(w->ground->alloc, size, &buf));
+    opd_slice slice = {.buf = buf, .size_bytes = size};
+    opd_err err = opd_msg_attach(msg, slice, OPD_DTYPE_U8, 1, &size, NULL);
+    opd_buf_release(buf);
+    return err;
+}
+
+static opd_msg *new_msg(opd_ctx *ctx, worker *w, uint16_t kind) {
+    opd_msg *msg = NULL;
+    opd_err err = opd_msg_create(w->ground->system, kind, &msg);
+    if (err == OPD_OK) err = fill(ctx, w, msg);
+    if (err == OPD_OK) return msg;
+    opd_msg_release(msg);
+    return NULL;
+}
+
+static opd_pid some_peer(opd_ctx *ctx, const worker *w) {
+    return w->ground->pids[draw(ctx, w->ground->count)]; /* itself at times, or nobody */
+}
+
+static opd_err act_send(opd_ctx *ctx, worker *w) {
+    uint16_t kinds[] = {KIND_PLAIN, KIND_PLAIN, KIND_LATEST, KIND_DEBUG};
+    opd_msg *msg = new_msg(ctx, w, kinds[draw(ctx, 4)]);
+    if (msg == NULL) return OPD_OK;
+    opd_err err = opd_send(ctx, some_peer(ctx, w), msg);
+    if (err != OPD_OK) opd_msg_release(msg);
+    return err;
+}
+
+static opd_err link_send(opd_ctx *ctx, worker *w, opd_msg *msg) {
+    opd_err err = opd_link_send(ctx, w->link, msg);
+    if (err == OPD_OK) return OPD_OK;
+    if (err == OPD_ERR_AGAIN) {
+        w->refused = msg;
+        return OPD_OK;
+    }
+    opd_msg_release(msg);
+    if (err != OPD_ERR_CLOSED) return err;
+    opd_link_close(w->link); /* the next time to whoever took the other's place */
+    w->link = NULL;
+    return OPD_OK;
+}
+
+static opd_err act_bulk(opd_ctx *ctx, worker *w) {
+    const playground *g = w->ground;
+    if (w->refused != NULL || w->index + 1 == g->count) return OPD_OK;
+    if (w->link == NULL) {
+        opd_pid to = g->pids[w->index + 1 + draw(ctx, g->count - w->index - 1)];
+        opd_err err = opd_link_open(ctx, to, 1 + (uint32_t)draw(ctx, 4), 2500, &w->link);
+        if (err != OPD_OK) return err;
+    }
+    for (uint64_t burst = draw(ctx, 5); burst > 0; burst--) {
+        opd_msg *msg = new_msg(ctx, w, KIND_BULK);
+        if (msg == NULL) return OPD_OK;
+        OPD_TRY(link_send(ctx, w, msg));
+        if (w->refused != NULL || w->link == NULL) return OPD_OK;
+    }
+    return OPD_OK;
+}
+
+static opd_err act_close_link(opd_ctx *ctx, worker *w) {
+    if (draw(ctx, 4) != 0 || w->refused != NULL) return OPD_OK;
+    opd_link_close(w->link);
+    w->link = NULL;
+    return OPD_OK;
+}
+
+static opd_err on_credit(opd_ctx *ctx, worker *w, const opd_link *link) {
+    opd_msg *msg = w->refused;
+    if (link != w->link) checkers_fail(w->ground->checks, "credit of a link that is closed");
+    w->refused = NULL;
+    if (msg != NULL) OPD_TRY(link_send(ctx, w, msg));
+    return tick_soon(ctx, w);
+}
+
+/* ---- what it asks ---------------------------------------------------------------------- */
+
+static opd_err on_reply(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    ask *a = arg;
+    worker *w = state;
+    if (!a->waits) checkers_fail(w->ground->checks, "worker %u: an ask ended twice", w->index);
+    if ((err == OPD_OK) != (reply != NULL))
+        checkers_fail(w->ground->checks, "worker %u: reply and error disagree", w->index);
+    a->waits = false;
+    return tick_soon(ctx, w);
+}
+
+static opd_err act_ask(opd_ctx *ctx, worker *w) {
+    ask *a = NULL;
+    for (unsigned i = 0; i < ASKS_MAX && a == NULL; i++)
+        if (!w->asks[i].waits) a = &w->asks[i];
+    if (a == NULL) return OPD_OK;
+    opd_msg *msg = new_msg(ctx, w, KIND_ASK);
+    if (msg == NULL) return OPD_OK;
+    uint64_t deadline = draw(ctx, 2) == 0 ? OPD_NO_DEADLINE : opd_deadline_in(ctx, 1 + draw(ctx, 5));
+    opd_err err = opd_request(ctx, some_peer(ctx, w), msg, deadline, on_reply, a, &a->id);
+    if (err != OPD_OK)
+        opd_msg_release(msg);
+    else
+        a->waits = true;
+    return err;
+}
+
+static opd_err act_cancel(opd_ctx *ctx, worker *w) {
+    const ask *a = &w->asks[draw(ctx, ASKS_MAX)];
+    if (a->id != 0) opd_request_cancel(ctx, a->id); /* a past one is fine */
+    return OPD_OK;
+}
+
+/* ---- what it watches and computes ------------------------------------------------------ */
+
+static opd_err act_monitor(opd_ctx *ctx, worker *w) {
+    uint64_t i = draw(ctx, WATCHES_MAX);
+    if (w->watching[i]) {
+        if (draw(ctx, 2) == 0) return OPD_OK;
+        opd_monitor_stop(&w->monitors[i]);
+        w->watching[i] = false;
+        return OPD_OK;
+    }
+    opd_monitor_start(ctx, &w->monitors[i], some_peer(ctx, w));
+    w->watching[i] = true;
+    return OPD_OK;
+}
+
+static opd_err on_down(worker *w, const opd_signal *signal) {
+    for (unsigned i = 0; i < WATCHES_MAX; i++) {
+        if (signal->monitor != &w->monitors[i]) continue;
+        if (!w->watching[i]) checkers_fail(w->ground->checks, "worker %u: DOWN twice", w->index);
+        w->watching[i] = false;
+    }
+    if (opd_alive(w->ground->system, signal->pid))
+        checkers_fail(w->ground->checks, "worker %u: DOWN of the living", w->index);
+    return OPD_OK;
+}
+
+static opd_err labour_run(opd_job *job) {
+    labour *l = job->arg;
+    l->ran++;
+    return l->fails ? opd_fail(OPD_ERR_NUMERIC, "the job could not") : OPD_OK;
+}
+
+static opd_err labour_done(opd_ctx *ctx, void *state, opd_job *job) {
+    labour *l = job->arg;
+    worker *w = state;
+    bool ran = job->err == OPD_OK || job->err == OPD_ERR_NUMERIC;
+    if (!l->in_flight || l->ran != (ran ? 1 : 0))
+        checkers_fail(w->ground->checks, "worker %u: a job was done wrongly", w->index);
+    l->in_flight = false;
+    return tick_soon(ctx, w);
+}
+
+static opd_err act_job(opd_ctx *ctx, worker *w) {
+    labour *l = &w->labours[draw(ctx, JOBS_MAX)];
+    if (l->in_flight) {
+        if (draw(ctx, 3) == 0) opd_job_cancel(&l->job);
+        return OPD_OK;
+    }
+    l->job = (opd_job){.run = labour_run, .done = labour_done, .arg = l};
+    l->ran = 0;
+    l->fails = draw(ctx, 4) == 0;
+    opd_err err = opd_job_submit(ctx, w->ground->lanes[draw(ctx, LANES)], &l->job);
+    l->in_flight = err == OPD_OK;
+    return err;
+}
+
+static opd_err on_slot(opd_ctx *ctx, void *state, opd_slot_watch *watch) {
+    worker *w = state;
+    opd_buf *buf = NULL;
+    (void)ctx;
+    uint64_t version = opd_slot_get(watch->slot, &buf);
+    if (buf == NULL || version < w->seen_version)
+        checkers_fail(w->ground->checks, "worker %u: the slot went back", w->index);
+    w->seen_version = version;
+    opd_buf_release(buf);
+    return OPD_OK;
+}
+
+static opd_err act_slot(opd_ctx *ctx, worker *w) {
+    playground *g = w->ground;
+    opd_buf *buf = NULL;
+    if (draw(ctx, 4) == 0) {
+        opd_slot_watch_start(ctx, g->slot, &w->watch, on_slot);
+        return OPD_OK;
+    }
+    OPD_TRY(opd_buf_create(g->alloc, 16, &buf));
+    opd_slot_put(g->slot, buf, ++g->versions);
+    opd_buf_release(buf);
+    return OPD_OK;
+}
+
+/* ---- what it is sent ------------------------------------------------------------------- */
+
+static void answer(opd_ctx *ctx, worker *w, opd_msg *request) {
+    opd_msg *reply = draw(ctx, 4) == 0 ? NULL : new_msg(ctx, w, KIND_REPLY);
+    if (reply != NULL)
+        opd_reply(ctx, request, reply);
+    else
+        opd_reply_error(ctx, request, opd_fail(OPD_ERR_INVALID, "no answer today"));
+}
+
+/* Lets go of the oldest message it holds: answered, passed on or dropped. */
+static void let_go(opd_ctx *ctx, worker *w) {
+    opd_msg *msg = w->held[0];
+    w->held_count--;
+    for (unsigned i = 0; i < w->held_count; i++) w->held[i] = w->held[i + 1];
+    if (opd_msg_is_request(msg)) {
+        if (draw(ctx, 4) != 0) answer(ctx, w, msg); /* else: released without an answer */
+    } else if (draw(ctx, 3) == 0 && opd_send(ctx, some_peer(ctx, w), msg) == OPD_OK) {
+        return;
+    }
+    opd_msg_release(msg);
+}
+
+static void keep_buf(opd_ctx *ctx, worker *w, const opd_msg *msg) {
+    const opd_attachment *a = opd_msg_attachment(msg, 0);
+    uint64_t i = draw(ctx, BUFS_MAX);
+    if (a == NULL || draw(ctx, 2) == 0) return;
+    opd_buf_release(w->bufs[i]);
+    w->bufs[i] = opd_buf_retain(a->slice.buf);
+}
+
+static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    worker *w = state;
+    keep_buf(ctx, w, msg);
+    bool keep = draw(ctx, 2) == 0;
+    if (keep && w->held_count < HELD_MAX) {
+        opd_msg_take(ctx, msg);
+        w->held[w->held_count++] = msg;
+    } else if (opd_msg_is_request(msg)) {
+        answer(ctx, w, msg);
+    }
+    return tick_soon(ctx, w);
+}
+
+static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
+    worker *w = state;
+    switch (signal->kind) {
+    case OPD_SIGNAL_CREDIT: return on_credit(ctx, w, signal->link);
+    case OPD_SIGNAL_DOWN: return on_down(w, signal);
+    case OPD_SIGNAL_STOP: break;
+    }
+    return OPD_OK;
+}
+
+/* ---- its life -------------------------------------------------------------------------- */
+
+static opd_err act(opd_ctx *ctx, worker *w) {
+    switch (draw(ctx, 10)) {
+    case 0: return act_job(ctx, w);
+    case 1: return act_monitor(ctx, w);
+    case 2: return act_cancel(ctx, w);
+    case 3: return act_slot(ctx, w);
+    case 4: return act_close_link(ctx, w);
+    case 5:
+    case 6: return act_ask(ctx, w);
+    case 7: return act_bulk(ctx, w);
+    default: return act_send(ctx, w);
+    }
+}
+
+/* Whether something is still to come: then it must come, or the run does not end. */
+static bool is_pending(const worker *w) {
+    if (w->refused != NULL || w->held_count > 0) return true;
+    for (unsigned i = 0; i < ASKS_MAX; i++)
+        if (w->asks[i].waits) return true;
+    for (unsigned i = 0; i < JOBS_MAX; i++)
+        if (w->labours[i].in_flight) return true;
+    return false;
+}
+
+static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
+    worker *w = state;
+    unsigned *budget = &w->ground->budgets[w->index];
+    (void)timer;
+    if (w->held_count > 0) let_go(ctx, w);
+    opd_buf **kept = &w->bufs[draw(ctx, BUFS_MAX)];
+    opd_buf_release(*kept);
+    *kept = NULL;
+    if (*budget > 0) {
+        --*budget;
+        opd_err err = act(ctx, w);
+        if (!is_ordinary(err)) return err;
+    }
+    w->ground->quiet[w->index] = *budget == 0 && !is_pending(w);
+    return *budget > 0 || w->held_count > 0 ? tick_soon(ctx, w) : OPD_OK;
+}
+
+static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
+    const worker_config *c = config;
+    worker *w = state;
+    w->ground = c->ground;
+    w->index = c->index;
+    c->ground->quiet[c->index] = false;
+    opd_timer_init(&w->tick, ctx, on_tick);
+    return tick_soon(ctx, w);
+}
+
+static void on_stop(opd_ctx *ctx, void *state) {
+    worker *w = state;
+    (void)ctx;
+    for (unsigned i = 0; i < w->held_count; i++) opd_msg_release(w->held[i]);
+    for (unsigned i = 0; i < BUFS_MAX; i++) opd_buf_release(w->bufs[i]);
+    opd_msg_release(w->refused);
+}
+
+static const opd_kind_policy policies[] = {{KIND_LATEST, OPD_OVERFLOW_KEEP_LATEST},
+                                           {KIND_DEBUG, OPD_OVERFLOW_DROP}};
+
+const opd_actor_class worker_class = {
+    .name = "worker", .state_size = sizeof(worker), .mailbox_msgs_max = 6,
+    .mailbox_bytes_max = 4096, .requests_max = 3, .policies = policies,
+    .policy_count = OPD_COUNTOF(policies), .on_start = on_start, .on_message = on_message,
+    .on_signal = on_signal, .on_stop = on_stop,
+};
