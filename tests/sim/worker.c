@@ -323,9 +323,17 @@ static opd_err act(opd_ctx *ctx, worker *w) {
     }
 }
 
+/* Whether it keeps what others want back. */
+static bool is_keeping(const worker *w) {
+    if (w->held_count > 0) return true;
+    for (unsigned i = 0; i < BUFS_MAX; i++)
+        if (w->bufs[i] != NULL) return true;
+    return false;
+}
+
 /* Whether something is still to come: then it must come, or the run does not end. */
 static bool is_pending(const worker *w) {
-    if (w->refused != NULL || w->held_count > 0) return true;
+    if (w->refused != NULL || is_keeping(w)) return true;
     for (unsigned i = 0; i < ASKS_MAX; i++)
         if (w->asks[i].waits) return true;
     for (unsigned i = 0; i < JOBS_MAX; i++)
@@ -347,7 +355,7 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
         if (!is_ordinary(err)) return err;
     }
     w->ground->quiet[w->index] = *budget == 0 && !is_pending(w);
-    return *budget > 0 || w->held_count > 0 ? tick_soon(ctx, w) : OPD_OK;
+    return *budget > 0 || is_keeping(w) ? tick_soon(ctx, w) : OPD_OK;
 }
 
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
