@@ -102,6 +102,11 @@ static void on_stop(opd_ctx *ctx, void *state) {
     opd_msg_release(s->ready);
 }
 
+/* Of each only the newest counts: how far to go, and whether to. */
+static const opd_kind_policy policies[] = {{OPD_MESSAGE_ADMIT, OPD_OVERFLOW_KEEP_LATEST},
+                                           {OPD_MESSAGE_HOLD, OPD_OVERFLOW_KEEP_LATEST}};
+
 const opd_actor_class opd_dataset_class = {
-    .name = "dataset", .state_size = sizeof(dataset_state), .on_start = on_start,
+    .name = "dataset", .state_size = sizeof(dataset_state), .policies = policies,
+    .policy_count = OPD_COUNTOF(policies), .on_start = on_start,
     .on_message = on_message, .on_signal = on_signal, .on_stop = on_stop};

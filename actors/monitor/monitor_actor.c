@@ -288,7 +288,14 @@ static void on_stop(opd_ctx *ctx, void *state) {
     opd_str_fini(&m->text);
 }
 
+/* No work waits for what is only to be seen: when a thousand of them are unread, more are
+ * counted and gone. A line of each step goes to metrics.jsonl, so reports are not keep-latest. */
+static const opd_kind_policy policies[] = {{OPD_MESSAGE_REPORT, OPD_OVERFLOW_DROP},
+                                           {OPD_MESSAGE_NOTE, OPD_OVERFLOW_DROP},
+                                           {OPD_MESSAGE_SAMPLE, OPD_OVERFLOW_DROP}};
+
 const opd_actor_class opd_monitor_class = {
     .name = "monitor", .state_size = sizeof(monitor), .mailbox_msgs_max = 1024,
-    .mailbox_bytes_max = 16u << 20, .on_start = on_start, .on_message = on_message,
+    .mailbox_bytes_max = 16u << 20, .policies = policies,
+    .policy_count = OPD_COUNTOF(policies), .on_start = on_start, .on_message = on_message,
     .on_stop = on_stop};

@@ -154,9 +154,14 @@ static opd_err add_prompt(rollout *r, opd_msg *msg) {
     return err;
 }
 
-/* Gives a request to the engine; a request that cannot be done is answered with the reason. */
+/* Gives a request to the engine; a request that cannot be done is answered with the reason, one
+ * that nobody waits for any more is let go. */
 static opd_err add_request(rollout *r, opd_msg *msg) {
     opd_generate_fields f;
+    if (!opd_msg_wanted(msg)) {
+        opd_msg_release(msg);
+        return OPD_OK;
+    }
     opd_err err = opd_message_read(msg, OPD_MESSAGE_GENERATE, &f);
     if (err == OPD_OK && opd_msg_deadline_ns(msg) <= opd_now_ns(r->ctx))
         err = opd_fail(OPD_ERR_TIMEOUT, "the request's deadline passed while it waited");
@@ -209,13 +214,16 @@ static opd_err run_step(opd_job *job) {
     return opd_engine_execute(r->engine);
 }
 
-/* Aborts requests whose deadline passed: nobody waits for their tokens any more. */
-static void abort_expired(rollout *r) {
+/* Aborts requests whose tokens nobody waits for any more: their deadline passed, or they were
+ * cancelled, or their asker is gone. */
+static void abort_unwanted(rollout *r) {
     uint64_t now = opd_now_ns(r->ctx);
-    for (uint32_t i = 0; i < places(r); i++)
-        if (r->works[i].msg != NULL && r->works[i].request &&
-            opd_msg_deadline_ns(r->works[i].msg) <= now)
+    for (uint32_t i = 0; i < places(r); i++) {
+        const opd_msg *msg = r->works[i].msg;
+        if (msg == NULL || !r->works[i].request) continue;
+        if (opd_msg_deadline_ns(msg) <= now || !opd_msg_wanted(msg))
             opd_engine_abort(r->engine, i, finished, r);
+    }
 }
 
 /* While nothing can run no step comes by to look at the deadlines: a timer does. */
@@ -232,7 +240,7 @@ static opd_err await_expiry(rollout *r) {
 static opd_err pump(rollout *r) {
     if (r->busy) return OPD_OK;
     OPD_TRY(flush(r));
-    abort_expired(r); /* first: it frees the places that waiting requests need */
+    abort_unwanted(r); /* first: it frees the places that waiting requests need */
     OPD_TRY(take_waiting(r));
     OPD_TRY(r->failed);
     if (r->outbox_size > 0) return OPD_OK; /* CREDIT calls again */

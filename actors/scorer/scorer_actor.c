@@ -108,8 +108,13 @@ static opd_err scored_create(const opd_alloc *alloc, const entry *e, opd_scored_
     return err;
 }
 
-/* Moves the queue's first request into the batch, at token `at`, or answers and drops it. */
+/* Moves the queue's first request into the batch, at token `at`, or answers and drops it, or
+ * lets it go if nobody waits for it any more. */
 static void pack_one(opd_ctx *ctx, scorer *self, opd_msg *msg, size_t at) {
+    if (!opd_msg_wanted(msg)) {
+        opd_msg_release(msg);
+        return;
+    }
     entry *e = &self->batch[self->batch_count];
     *e = (entry){.msg = msg};
     opd_err err = opd_message_read(msg, OPD_MESSAGE_SCORE, &e->ask);

@@ -20,10 +20,11 @@ typedef struct world {
     opd_lane *lane;
     int rollouts_want, rollouts[RECEIVERS], asks, answers;
     bool stop_at_first;
-    opd_buf *seen[GROUPS][MEMBERS]; /* of the tokens: the receivers share it */
+    opd_buf *seen[GROUPS][MEMBERS]; /* of the tokens: the receivers share the bytes */
     struct {
         opd_generate_fields f;
         uint64_t timeout_ms;
+        bool cancel;
         opd_err result;
         int32_t tokens[MAX_LEN];
         uint32_t count, finish;
@@ -80,7 +81,7 @@ static opd_err receiver_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &f));
     check_rollout(&f);
     opd_buf **seen = &w->seen[f.group][f.member];
-    CHECK(*seen == NULL || *seen == f.tokens.buf); /* shared, not copied */
+    CHECK(*seen == NULL || opd_buf_data(*seen) == opd_buf_data(f.tokens.buf)); /* not copied */
     if (*seen == NULL) *seen = opd_buf_retain(f.tokens.buf);
     w->rollouts[r->number]++;
     CHECK(r->kept == NULL); /* a window of one */
@@ -161,10 +162,12 @@ static opd_err asker_start(opd_ctx *ctx, void *state, const void *config) {
         int32_t ids[] = {1, 9, 30};
         opd_generate_fields f = w->ask[i].f;
         CHECK_OK(opd_slice_copy(NULL, ids, sizeof ids, &f.tokens));
+        uint64_t id;
         CHECK_OK(opd_message_request(ctx, w->roles.rollout, OPD_MESSAGE_GENERATE, &f,
                                      opd_deadline_in(ctx, w->ask[i].timeout_ms), answered,
-                                     (void *)(uintptr_t)i, NULL));
+                                     (void *)(uintptr_t)i, &id));
         opd_buf_release(f.tokens.buf);
+        if (w->ask[i].cancel) opd_request_cancel(ctx, id);
     }
     return OPD_OK;
 }
@@ -269,6 +272,21 @@ TEST(an_expired_request_makes_room_for_those_behind_it) {
     world_run(1, 1, false);
     CHECK_INT(w->ask[0].result, OPD_ERR_TIMEOUT);
     CHECK_INT(w->ask[1].result, OPD_ERR_TIMEOUT);
+    CHECK_INT(w->ask[2].result, OPD_OK);
+    world_down();
+}
+
+/* The same without a deadline: its asker took it back. */
+TEST(a_cancelled_request_makes_room_for_those_behind_it) {
+    world world_;
+    world_up(&world_);
+    w->asks = 3;
+    for (uint64_t i = 0; i < 3; i++) w->ask[i].f = generate(8, i);
+    w->ask[0].f.min_version = w->ask[1].f.min_version = 99;
+    w->ask[0].cancel = w->ask[1].cancel = true;
+    world_run(1, 1, false);
+    CHECK_INT(w->ask[0].result, OPD_ERR_CANCELLED);
+    CHECK_INT(w->ask[1].result, OPD_ERR_CANCELLED);
     CHECK_INT(w->ask[2].result, OPD_OK);
     world_down();
 }
