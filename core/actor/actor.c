@@ -68,6 +68,9 @@ static opd_err actor_create(opd_system *system, const opd_actor_class *actor_cla
     opd__text_copy(ctx->name, sizeof ctx->name, name == NULL ? actor_class->name : name);
     opd_rng_init(&ctx->rng, system->env->ops->random(system->env));
     opd_list_push_back(&system->actors, &ctx->spawned);
+    ctx->keeper = system->keeper;
+    if (ctx->keeper != NULL) ctx->keeper->actor = ctx;
+    system->keeper = NULL;
     system->stats.actors++;
     *out_ctx = ctx;
     return OPD_OK;
@@ -113,6 +116,10 @@ static void actor_free(opd_ctx *ctx) {
     opd_list_remove(&ctx->spawned);
     system->stats.actors--;
     if (system->stop_current == ctx) system->stop_current = NULL;
+    if (ctx->keeper != NULL) {
+        ctx->keeper->actor = NULL;
+        opd_event_post(system, &ctx->keeper->gone);
+    }
     opd_mem_free(system->options.alloc, ctx->state);
     opd_mem_free(system->options.alloc, ctx);
     opd__system_actor_gone(system);
@@ -271,6 +278,10 @@ void opd_stop(opd_system *system, opd_pid pid) {
 /* Also for an actor that ended already and waits for its jobs: it is named when late. */
 void opd__actor_stop(opd_ctx *ctx, uint64_t timeout_ms) {
     opd_system *system = ctx->system;
+    if (opd__is_supervisor(ctx)) { /* its children have their limits */
+        opd_stop(system, ctx->pid);
+        return;
+    }
     uint64_t now = system->env->ops->now_ns(system->env);
     uint64_t at_ns = timeout_ms > (UINT64_MAX - 1 - now) / 1000000 ? UINT64_MAX - 1
                                                                   : now + timeout_ms * 1000000;

@@ -120,6 +120,12 @@ typedef struct opd__pending {
     char text[OPD_ERROR_TEXT_SIZE];
 } opd__pending;
 
+/* How a supervisor holds a child: from the making of its actor until that is freed. */
+typedef struct opd__keeper {
+    opd_ctx *actor; /* NULL: none is there */
+    opd_event gone; /* posted when it has been freed */
+} opd__keeper;
+
 struct opd_ctx {
     /* hot */
     opd_system *system;
@@ -154,6 +160,7 @@ struct opd_ctx {
     opd_err reason;
     char text[OPD_ERROR_TEXT_SIZE];
     char name[OPD__NAME_SIZE];
+    opd__keeper *keeper; /* its supervisor's; NULL: it has none */
     char registered[OPD__NAME_SIZE]; /* name in the registry; "": none */
 };
 
@@ -211,6 +218,7 @@ struct opd_system {
     opd_list lanes;
     uint64_t visit_stamp;
     bool running, stopping;
+    opd__keeper *keeper;       /* a supervisor starts a child: takes the next actor made */
     opd_ctx *current;          /* whose callback runs now; NULL between callbacks */
     opd_ctx *stop_current;     /* the ordered stop waits for it */
     opd_list stopping_actors;  /* those told to stop within a time */
@@ -253,6 +261,9 @@ void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text);
 /* tap.c */
 void opd__tap(opd_system *system, opd_tap_record record);
 void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err);
+
+/* supervisor.c */
+bool opd__is_supervisor(const opd_ctx *ctx);
 
 /* registry.c */
 opd_err opd__register(opd_ctx *ctx, const char *name) OPD_MUST_CHECK;

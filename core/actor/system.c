@@ -4,7 +4,8 @@
  * 1,024 callbacks or 1 ms; the env then polls I/O and, if work is left, calls again.
  *
  * Ordered stop: stop_current is the actor told to STOP and waited for; when it is gone the
- * next one in reverse start order follows; when none is left the loop stops.
+ * next one in reverse start order follows; when none is left the loop stops. Supervised actors
+ * are left to their supervisors.
  *
  * Memory ceiling, from the options: messages_max envelopes (at most + 4 KiB of body each),
  * actors_max pointers and generations, timers_max heap pointers.
@@ -107,7 +108,9 @@ static void stop_next(opd_system *system) {
         if (system->running) opd_env_stop(system->env);
         return;
     }
-    opd_ctx *last = OPD_CONTAINER_OF(system->actors.prev, opd_ctx, spawned);
+    opd_list *n = system->actors.prev;
+    while (OPD_CONTAINER_OF(n, opd_ctx, spawned)->keeper != NULL) n = n->prev;
+    opd_ctx *last = OPD_CONTAINER_OF(n, opd_ctx, spawned);
     system->stop_current = last;
     opd__actor_stop(last, system->options.stop_timeout_ms);
 }
