@@ -12,8 +12,8 @@
  * with `reason`.
  *
  * Invariants:
- *  1. A child's actor is kept (keeper.actor) from its creation until it is freed, which comes after
- *     its DOWN and after its last job; no new one is started before.
+ *  1. A child is there from the creation of its actor until the supervisor has heard that it was
+ *     freed, which comes after its DOWN and its last job; no new one is started before.
  *  2. At most one child of a range is being stopped at a time, so the order is strict.
  *  3. While the system stops, nothing is started and no failure counts: STOP is coming.
  *  4. A supervisor that ends by force takes its children with it (cleanup).
@@ -69,6 +69,10 @@ struct supervisor {
 
 static void failed(supervisor *s, child *c, opd_err reason, const char *text);
 
+static bool is_there(const child *c) {
+    return c->keeper.actor != NULL || c->keeper.gone.queued;
+}
+
 /* ---- start ----------------------------------------------------------------------------- */
 
 /* The actor that `start` spawned, which must be one. */
@@ -105,8 +109,7 @@ static void start_group(supervisor *s, group *g) {
     g->phase = GROUP_UP;
     for (size_t i = g->lo; i < g->hi; i++) {
         child *c = &s->children[i];
-        if (c->done || c->keeper.actor != NULL) continue;
-        opd_err err = start_child(s, c);
+        opd_err err = c->done || is_there(c) ? OPD_OK : start_child(s, c);
         if (err == OPD_OK) continue;
         char text[OPD_ERROR_TEXT_SIZE];
         opd__text_copy(text, sizeof text, opd_err_context());
@@ -126,8 +129,10 @@ static opd_err pause_over(opd_ctx *ctx, void *state, opd_timer *timer) {
 static bool stop_last(supervisor *s, size_t lo, size_t hi) {
     for (size_t i = hi; i > lo; i--) {
         child *c = &s->children[i - 1];
-        if (c->keeper.actor == NULL) continue;
-        if (!c->told) opd_stop_within(s->ctx->system, c->keeper.actor->pid, c->spec->stop_timeout_ms);
+        const opd_ctx *actor = c->keeper.actor;
+        if (!is_there(c)) continue;
+        if (!c->told && actor != NULL)
+            opd_stop_within(s->ctx->system, actor->pid, c->spec->stop_timeout_ms);
         c->told = true;
         return true;
     }
