@@ -41,7 +41,9 @@ enum {
     OPD__SLICE_NS = 1000 * 1000,
     OPD__MAILBOX_MSGS = 64,
     OPD__MAILBOX_BYTES = 256 * 1024,
-    OPD__REQUESTS = 256
+    OPD__REQUESTS = 256,
+    OPD__BLOCK_VIEWS = 64,      /* allocated at once */
+    OPD__LANES_MAX = 64
 };
 
 typedef enum opd__phase { PHASE_STARTING, PHASE_ALIVE, PHASE_ENDING, PHASE_ENDED } opd__phase;
@@ -214,6 +216,9 @@ struct opd_system {
     opd__view *views_free;
     opd__view_block *view_blocks;
     uint32_t views_made, views_live;
+    uint32_t links_made;    /* open, or closed with something under way; at most links_max */
+    uint32_t requests_made; /* entries of all request tables; at most requests_max */
+    uint32_t lanes_made;
 
     opd_list lanes;
     uint64_t visit_stamp;
@@ -306,6 +311,9 @@ void opd__link_credit_return(opd_msg *msg);
 void opd__link_view_gone(opd_link *link, uint64_t bytes);
 void opd__links_close(opd_ctx *ctx);
 void opd__links_wake(opd_ctx *dead); /* those blocked on links to it find it CLOSED */
+
+/* memory.c */
+opd_system_options opd__options_filled(const opd_system_options *options); /* NULL: all defaults */
 
 /* view.c */
 opd_err opd__views_put(opd_link *link, opd_msg *msg); /* nothing is changed on an error */

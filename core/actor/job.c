@@ -14,6 +14,8 @@
 opd_err opd_lane_open(opd_system *system, const char *name, uint32_t queue_max,
                       opd_lane **out_lane) {
     OPD_ASSERT(queue_max > 0);
+    if (system->lanes_made == OPD__LANES_MAX)
+        return opd_fail(OPD_ERR_LIMIT, "lane %s: there are %d already", name, OPD__LANES_MAX);
     opd_lane *lane = opd_mem_get(system->options.alloc, sizeof *lane);
     if (lane == NULL) return opd_fail(OPD_ERR_NOMEM, "lane %s", name);
     *lane = (opd_lane){.system = system, .queue_max = queue_max};
@@ -23,6 +25,7 @@ opd_err opd_lane_open(opd_system *system, const char *name, uint32_t queue_max,
         opd_mem_free(system->options.alloc, lane);
         return err;
     }
+    system->lanes_made++;
     opd_list_push_back(&system->lanes, &lane->node);
     *out_lane = lane;
     return OPD_OK;

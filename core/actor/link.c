@@ -69,8 +69,12 @@ opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t byte
     opd_ctx *target = opd__actor_find(ctx->system, to);
     if (target == NULL) return opd_fail(OPD_ERR_CLOSED, "%s: link to a dead actor", ctx->name);
     if (path_exists(ctx->system, target, ctx)) return fail_cycle(ctx);
+    if (ctx->system->links_made == ctx->system->options.links_max)
+        return opd_fail(OPD_ERR_LIMIT, "%s: all %u links are in use", ctx->name,
+                        ctx->system->links_made);
     opd_link *link = opd_mem_get(ctx->system->options.alloc, sizeof *link);
     if (link == NULL) return opd_fail(OPD_ERR_NOMEM, "link");
+    ctx->system->links_made++;
     *link = (opd_link){.sender = ctx, .to = to, .system = ctx->system, .msgs_max = msgs_max,
                        .bytes_max = bytes_max};
     link->credit.to = ctx->pid;
@@ -110,8 +114,9 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
 }
 
 static void free_if_over(opd_link *link) {
-    if (link->sender == NULL && link->msgs_used == 0 && link->views == 0)
-        opd_mem_free(link->system->options.alloc, link);
+    if (link->sender != NULL || link->msgs_used > 0 || link->views > 0) return;
+    link->system->links_made--;
+    opd_mem_free(link->system->options.alloc, link);
 }
 
 static void wake_sender(opd_link *link) {

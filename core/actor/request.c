@@ -68,9 +68,14 @@ static opd_err deliver_failure(opd_ctx *ctx, void *state, opd_timer *timer) {
 }
 
 static opd_err prepare(opd_ctx *ctx) {
+    opd_system *system = ctx->system;
     uint32_t count = requests_max(ctx);
-    ctx->pending = opd_mem_get(ctx->system->options.alloc, count * sizeof *ctx->pending);
+    if (count > system->options.requests_max - system->requests_made)
+        return opd_fail(OPD_ERR_LIMIT, "%s: its table of %u requests exceeds the system's %u",
+                        ctx->name, count, system->options.requests_max);
+    ctx->pending = opd_mem_get(system->options.alloc, count * sizeof *ctx->pending);
     if (ctx->pending == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: request table", ctx->name);
+    system->requests_made += count;
     for (uint32_t i = 0; i < count; i++) {
         opd_timer_init(&ctx->pending[i].timer, ctx, deliver_failure);
         ctx->pending[i].next_free = i + 1 < count ? i + 2 : 0;
@@ -236,6 +241,7 @@ void opd__requests_release(opd_ctx *ctx) {
     if (ctx->pending == NULL) return;
     for (uint32_t i = 0; i < requests_max(ctx); i++)
         if (ctx->pending[i].state != PENDING_FREE) release(ctx, &ctx->pending[i]);
+    ctx->system->requests_made -= requests_max(ctx);
     opd_mem_free(ctx->system->options.alloc, ctx->pending);
     ctx->pending = NULL;
 }

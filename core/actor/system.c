@@ -7,8 +7,7 @@
  * next one in reverse start order follows; when none is left the loop stops. Supervised actors
  * are left to their supervisors.
  *
- * Memory ceiling, from the options: messages_max envelopes (at most + 4 KiB of body each),
- * actors_max pointers and generations, timers_max heap pointers.
+ * Memory ceiling: memory.c.
  *
  * Thread: the loop's. opd_system_destroy frees all.
  */
@@ -175,14 +174,6 @@ opd_err opd_system_run(opd_system *system) {
 
 /* ---- creation and end ------------------------------------------------------------------ */
 
-static void fill_defaults(opd_system_options *o) {
-    if (o->actors_max == 0) o->actors_max = 256;
-    if (o->messages_max == 0) o->messages_max = 8192;
-    if (o->timers_max == 0) o->timers_max = 16384;
-    if (o->stop_timeout_ms == 0) o->stop_timeout_ms = 5000;
-    if (o->handler_warn_ms == 0) o->handler_warn_ms = 10;
-}
-
 static void system_free(opd_system *system) {
     const opd_alloc *alloc = system->options.alloc;
     opd_heap_fini(&system->timers);
@@ -195,8 +186,7 @@ static void system_free(opd_system *system) {
 
 opd_err opd_system_create(const opd_system_options *options, opd_env *env,
                           opd_system **out_system) {
-    opd_system_options filled = options == NULL ? (opd_system_options){0} : *options;
-    fill_defaults(&filled);
+    opd_system_options filled = opd__options_filled(options);
     if (filled.actors_max > UINT16_MAX)
         return opd_fail(OPD_ERR_INVALID, "actors_max is %u, the most is %d", filled.actors_max,
                         UINT16_MAX);

@@ -19,11 +19,9 @@
  */
 #include "core/actor/internal.h"
 
-enum { BLOCK_VIEWS = 64 };
-
 struct opd__view_block {
     opd__view_block *next;
-    opd__view views[BLOCK_VIEWS];
+    opd__view views[OPD__BLOCK_VIEWS];
 };
 
 static _Thread_local char mark;
@@ -63,18 +61,18 @@ static void view_gone(opd_buf *buf) {
 /* At least `count` free views, or an error. */
 static opd_err provide(opd_system *system, unsigned count) {
     while (system->views_made - system->views_live < count) {
-        if (system->views_made + BLOCK_VIEWS > opd__views_max(&system->options))
+        if (system->views_made + OPD__BLOCK_VIEWS > opd__views_max(&system->options))
             return opd_fail(OPD_ERR_LIMIT, "all %u views of attachments are in use",
                             system->views_made);
         opd__view_block *block = opd_mem_get(system->options.alloc, sizeof *block);
         if (block == NULL) return opd_fail(OPD_ERR_NOMEM, "views of attachments");
         block->next = system->view_blocks;
         system->view_blocks = block;
-        for (unsigned i = 0; i < BLOCK_VIEWS; i++) {
+        for (unsigned i = 0; i < OPD__BLOCK_VIEWS; i++) {
             block->views[i].next_free = system->views_free;
             system->views_free = &block->views[i];
         }
-        system->views_made += BLOCK_VIEWS;
+        system->views_made += OPD__BLOCK_VIEWS;
     }
     return OPD_OK;
 }
@@ -99,8 +97,8 @@ opd_err opd__views_put(opd_link *link, opd_msg *msg) {
 
 uint32_t opd__views_max(const opd_system_options *filled) {
     uint64_t most = (uint64_t)filled->messages_max * OPD_MSG_ATTACHMENTS_MAX;
-    uint64_t blocks = (most + BLOCK_VIEWS - 1) / BLOCK_VIEWS;
-    return blocks * BLOCK_VIEWS > UINT32_MAX ? UINT32_MAX : (uint32_t)(blocks * BLOCK_VIEWS);
+    uint64_t blocks = (most + OPD__BLOCK_VIEWS - 1) / OPD__BLOCK_VIEWS;
+    return blocks * OPD__BLOCK_VIEWS > UINT32_MAX ? UINT32_MAX : (uint32_t)(blocks * OPD__BLOCK_VIEWS);
 }
 
 void opd__views_free(opd_system *system) {

@@ -47,6 +47,7 @@ static void sift_down(opd_heap *heap, size_t index, opd_heap_node *node) {
 
 static opd_err grow(opd_heap *heap) {
     size_t capacity = heap->capacity == 0 ? 16 : heap->capacity * 2;
+    if (capacity > heap->count_max) capacity = heap->count_max;
     void *slots = opd_mem_resize(heap->alloc, heap->slots, capacity * sizeof(opd_heap_node *));
     if (slots == NULL) return opd_fail(OPD_ERR_NOMEM, "heap of %zu nodes", capacity);
     heap->slots = slots;

@@ -68,10 +68,17 @@ typedef struct opd_system_options {
     uint32_t actors_max;         /* alive or ending at once; 256 (at most 65,535) */
     uint32_t messages_max;       /* envelopes in the pool; 8,192 */
     uint32_t timers_max;         /* running timers and request deadlines; 16,384 */
+    uint32_t requests_max;       /* sum of requests_max over the actors that ask; 16,384 */
+    uint32_t links_max;          /* open, or closed with messages under way; 1,024 */
     uint64_t stop_timeout_ms;    /* for each actor in an ordered stop; 5,000 */
     uint64_t handler_warn_ms;    /* a slower handler is logged by name; 10 */
     const char *(*kind_name)(uint16_t kind); /* for logs and dumps; NULL: kinds are numbers */
 } opd_system_options;
+
+/* The most bytes a system of these options (NULL: the defaults) ever allocates for itself: pool,
+ * bodies, views of attachments, actors, tables of requests, timers, links, lanes. Beyond it come
+ * only the states of actors, payload (bounded by mailboxes and windows) and lane stacks. */
+uint64_t opd_system_memory_max(const opd_system_options *options);
 
 /* Attaches a system to env, which must outlive it; the calling thread is the loop's from now on.
  * Errors: NOMEM, INVALID. Freed by opd_system_destroy. */
@@ -287,8 +294,9 @@ opd_err opd_post(opd_system *system, opd_pid to, opd_msg *msg) OPD_MUST_CHECK;
 /* A window of messages and bytes from ctx to `to`, beyond its mailbox bounds. A message takes
  * one message credit and its payload's bytes when sent. The message credit and the body's bytes
  * return when it is released; an attachment's bytes when its last reference beyond the link is
- * (the sender's own do not count), so a receiver that hoards slices stalls its producer. Ends with opd_link_close or with the sender. Errors: CLOSED, NOMEM, INVALID (a maximum
- * of 0, or the link would close a cycle of links: the text names it). */
+ * (the sender's own do not count), so a receiver that hoards slices stalls its producer.
+ * Ends with opd_link_close or with the sender. Errors: CLOSED, NOMEM, LIMIT (links_max), INVALID
+ * (a maximum of 0, or the link would close a cycle of links: the text names it). */
 opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t bytes_max,
                       opd_link **out_link) OPD_MUST_CHECK;
 
@@ -317,7 +325,7 @@ typedef opd_err (*opd_reply_fn)(opd_ctx *ctx, void *state, void *arg, opd_err er
  * inside this call, unless the caller itself dies first. deadline_ns is absolute (see
  * opd_deadline_in) or OPD_NO_DEADLINE; an inherited deadline that is earlier wins. out_id
  * may be NULL. Errors (nothing taken): AGAIN (mailbox full, or requests_max waiting), NOMEM,
- * LIMIT (timers_max). A dead `to` is no error: reply_fn gets CLOSED. */
+ * LIMIT (timers_max, or the system's requests_max). A dead `to` is no error: reply_fn gets CLOSED. */
 opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns,
                     opd_reply_fn reply_fn, void *arg, uint64_t *out_id) OPD_MUST_CHECK;
 
