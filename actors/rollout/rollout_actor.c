@@ -53,14 +53,15 @@ static uint32_t places(const rollout *r) { return r->c.prompts_max + r->c.reques
 
 static opd_err flush(rollout *r) {
     size_t sent = 0;
-    for (; sent < r->outbox_size; sent++) {
-        opd_err err = opd_link_send(r->ctx, r->outbox[sent].link, r->outbox[sent].msg);
-        if (err == OPD_ERR_AGAIN) break;
-        if (err != OPD_OK) return opd_err_prefix(err, "rollout: a receiver is gone");
+    opd_err err = OPD_OK;
+    while (sent < r->outbox_size && err == OPD_OK) {
+        err = opd_link_send(r->ctx, r->outbox[sent].link, r->outbox[sent].msg);
+        if (err == OPD_OK) sent++;
     }
-    r->outbox_size -= sent;
+    r->outbox_size -= sent; /* also after an error: what was sent is not ours any more */
     memmove(r->outbox, r->outbox + sent, r->outbox_size * sizeof *r->outbox);
-    return OPD_OK;
+    if (err == OPD_ERR_AGAIN) return OPD_OK;
+    return opd_err_prefix(err, "rollout: a receiver is gone");
 }
 
 static opd_err spans_slice(const rollout *r, const opd_engine_sample *s, opd_slice *out) {

@@ -1,0 +1,185 @@
+/* sim_case.c - the dice of a seed (sim_case.h). Thread: one; everything is freed by its close. */
+#include "tests/sim/sim_case.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/rng.h"
+#include "core/base/str.h"
+#include "models/safetensors.h"
+#include "models/tokenizer.h"
+
+enum { PROBLEMS = 24, HELD_OUT = 6, TEXT_MAX = 1 << 16 };
+
+_Noreturn void sim_die(const char *what, opd_err err) {
+    (void)fprintf(stderr, "%s: %s: %s\n", what, opd_err_name(err), opd_err_context());
+    exit(2);
+}
+
+static void must(opd_err err, const char *what) {
+    if (err != OPD_OK) sim_die(what, err);
+}
+
+/* ---- files ----------------------------------------------------------------------------- */
+
+static void join(char *out, const char *dir, const char *name) {
+    must(opd_path_join(out, SIM_PATH_SIZE, dir, name), "path");
+}
+
+/* Problems of one kind: no two alike. */
+static void write_problems(const char *path, int first, int count) {
+    opd_str text;
+    opd_str_init(&text, NULL, TEXT_MAX);
+    for (int i = first; i < first + count; i++)
+        opd_str_printf(&text, "{\"prompt\": \"%d+%d=\", \"label\": \"%d\"}\n", i, i % 7, i + i % 7);
+    must(opd_str_status(&text), "problems");
+    must(opd_file_write_atomic(path, text.data, text.size), "problems");
+    opd_str_fini(&text);
+}
+
+/* The smallest model that is one: the stub reads its sizes only. */
+static const opd_model_config teacher_shape = {
+    .vocab_size = 259, .hidden_size = 2, .intermediate_size = 1, .layers = 1, .heads = 1,
+    .kv_heads = 1, .head_dim = 2, .max_position = 64, .rope_theta = 1e4, .rms_eps = 1e-5,
+    .tie_embeddings = true, .bos_id = 1, .eos_id = 2, .pad_id = 0};
+
+static void write_teacher(const char *dir) {
+    opd_model *model;
+    opd_tokenizer *tokenizer;
+    must(opd_dir_make(dir), "teacher");
+    must(opd_model_create(&teacher_shape, 1, NULL, &model), "teacher");
+    must(opd_tokenizer_create_bytes(NULL, &tokenizer), "teacher");
+    must(opd_model_save(model, dir), "teacher");
+    must(opd_tokenizer_save(tokenizer, dir), "teacher");
+    opd_tokenizer_destroy(tokenizer);
+    opd_model_destroy(model);
+}
+
+void sim_files_open(sim_files *f) {
+    bool memory = access("/dev/shm", W_OK) == 0;
+    (void)snprintf(f->dir, sizeof f->dir, "%s/opd-sim-XXXXXX", memory ? "/dev/shm" : "/tmp");
+    if (mkdtemp(f->dir) == NULL) sim_die(f->dir, opd_fail(OPD_ERR_IO, "mkdtemp"));
+    join(f->problems, f->dir, "problems.jsonl");
+    join(f->held_out, f->dir, "held-out.jsonl");
+    join(f->teacher, f->dir, "teacher");
+    join(f->checkpoints, f->dir, "checkpoints");
+    join(f->metrics, f->dir, "metrics.jsonl");
+    write_problems(f->problems, 0, PROBLEMS);
+    write_problems(f->held_out, 1000, HELD_OUT);
+    write_teacher(f->teacher);
+}
+
+/* Folders within folders; a path that is not there is fine. */
+static void remove_all(const char *path) {
+    DIR *folder = opendir(path);
+    if (folder == NULL) {
+        (void)unlink(path);
+        return;
+    }
+    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
+        char inside[SIM_PATH_SIZE];
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        join(inside, path, e->d_name);
+        remove_all(inside);
+    }
+    (void)closedir(folder);
+    (void)rmdir(path);
+}
+
+void sim_files_clear(const sim_files *f) {
+    remove_all(f->checkpoints);
+    remove_all(f->metrics);
+}
+
+void sim_files_close(const sim_files *f) { remove_all(f->dir); }
+
+/* ---- the dice -------------------------------------------------------------------------- */
+
+static uint64_t from(opd_rng *r, uint64_t low, uint64_t high) {
+    return low + opd_rng_below(r, high - low + 1);
+}
+
+static bool one_in(opd_rng *r, uint64_t n) { return opd_rng_below(r, n) == 0; }
+
+static const char *word(bool yes) { return yes ? "true" : "false"; }
+
+static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim_case *c) {
+    opd_str_printf(y, "opd: {enabled: true, type: %s, log_prob_top_k: %d, on_missing: %s, "
+                   "only_reward: %s, invalid_batches_max: 1000}\n",
+                   c->http ? "sglang" : "megatron", (int)from(r, 0, 2),
+                   one_in(r, 4) ? "rollout_log_probs" : "mask", word(one_in(r, 3)));
+    double timeout_s = (double)from(r, 1, 20) / 10;
+    opd_str_printf(y, "teachers:\n  t: {timeout_s: %g, deadline_s: %g, connect_timeout_s: %g, "
+                   "max_inflight: %d, retries: %d, backoff_ms: %d, backoff_max_ms: %d, ",
+                   timeout_s, timeout_s * (double)from(r, 1, 10), (double)from(r, 1, 20) / 10,
+                   (int)from(r, 1, 8), (int)from(r, 0, 4), (int)from(r, 1, 40),
+                   (int)from(r, 40, 400));
+    if (c->http) opd_str_printf(y, "url: \"http://server:%d\"}\n", SIM_TEACHER_PORT);
+    else opd_str_printf(y, "path: %s}\n", f->teacher);
+}
+
+static void write_config(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
+    uint64_t batch = from(r, 1, 4), samples = from(r, 1, 4), steps = from(r, 1, 6);
+    bool opd = !one_in(r, 5), eval = one_in(r, 2), math = !opd || one_in(r, 2);
+    c->http = opd && one_in(r, 2) && getenv("SIM_HTTP") != NULL;
+    if (!opd && samples == 1) samples = 2;
+    opd_str_printf(y, "run: {seed: %d, metrics_interval: 1, samples_interval: %d}\n",
+                   (int)from(r, 1, 9), (int)from(r, 0, 3));
+    opd_str_text(y, "model: {init: {hidden_size: 2, intermediate_size: 1, layers: 1, heads: 1, "
+                 "max_position: 64}}\n");
+    opd_str_printf(y, "data: {path: %s, limit: %d, shuffle: %s}\n", f->problems,
+                   (int)from(r, 1, PROBLEMS), word(!one_in(r, 4)));
+    opd_str_printf(y, "rollout: {batch_prompts: %d, samples_per_prompt: %d, max_response_len: %d, "
+                   "max_staleness: %d, slots: %d}\n", (int)batch, (int)samples,
+                   (int)from(r, 1, 8), (int)from(r, 0, 2), (int)from(r, 1, 8));
+    opd_str_printf(y, "reward: {type: %s}\n", math ? "math" : "none");
+    if (opd) write_teachers(y, r, f, c);
+    opd_str_printf(y, "train: {steps: %d, lr: 0.01, micro_batch_tokens: %d, "
+                   "optimizer_steps_per_batch: %d, save_interval: %d, keep: %d}\n", (int)steps,
+                   (int)from(r, 1, 80), (int)from(r, 1, 2), (int)from(r, 0, 3), (int)from(r, 1, 2));
+    if (eval)
+        opd_str_printf(y, "eval: {path: %s, limit: %d, interval: %d, at_start: %s, at_end: %s, "
+                       "samples: %d}\n", f->held_out, (int)from(r, 1, HELD_OUT),
+                       (int)from(r, 0, 3), word(one_in(r, 2)), word(one_in(r, 2)),
+                       (int)from(r, 1, 2));
+}
+
+static void draw_troubles(sim_case *c, opd_rng *r) {
+    static const uint32_t rates[] = {10, 30, 100, 300};
+    c->sim.faults = OPD_SIM_FAULTS_ALL;
+    c->sim.fault_one_in = rates[from(r, 0, 3)];
+    c->sim.faults_until_ns = from(r, 1, 2000) * 1000000;
+    c->sim.job_max_ns = from(r, 1, 20) * 1000000;
+    c->server_returns = c->http && one_in(r, 4) ? (uint32_t)from(r, 1, 3) : 0;
+    for (int i = 0; i < SIM_ATTEMPTS_MAX - 1; i++) {
+        uint64_t dice = from(r, 0, 7);
+        c->end[i] = dice == 0 ? SIM_END_INTERRUPT : dice == 1 ? SIM_END_KILL : SIM_END_NONE;
+        c->end_ns[i] = from(r, 1, 200) * 1000000;
+    }
+}
+
+void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plain) {
+    opd_rng r;
+    opd_str yaml;
+    *c = (sim_case){.seed = seed};
+    opd_rng_init(&r, opd_rng_at(seed, 1, 0, 0));
+    opd_str_init(&yaml, NULL, TEXT_MAX);
+    write_config(&yaml, &r, files, c);
+    must(opd_str_status(&yaml), "configuration");
+    opd_err err = opd_config_load_text(NULL, "sim.yaml", yaml.data, yaml.size, NULL, &c->config);
+    if (err != OPD_OK) (void)fputs(yaml.data, stderr);
+    must(err, "configuration");
+    opd_str_fini(&yaml);
+    c->stage = &c->config->stages[0];
+    /* every job ends within this; a plain case has no other trouble than the order of things */
+    c->sim.time_max_ns = (uint64_t)3600 * 1000000000;
+    if (!plain) draw_troubles(c, &r);
+}
+
+void sim_case_close(sim_case *c) { opd_config_destroy(c->config); }

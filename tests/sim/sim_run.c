@@ -1,0 +1,267 @@
+/* sim_run.c - worlds, runs and the judgement of a seed (sim_run.h). Thread: one. */
+#include "tests/sim/sim_run.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "actors/pipeline.h"
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/rng.h"
+#include "tests/sim/checkers.h"
+#include "tests/sim/stub_model.h"
+
+enum { METRICS_BYTES_MAX = 1 << 20 };
+
+/* What must be trained, and how far that has come. */
+typedef struct plan {
+    uint64_t *expected; /* digests of the sequences of all groups and members, in order */
+    size_t count, next, skipped;
+    size_t per_step;
+} plan;
+
+typedef struct run {
+    const sim_files *files;
+    const sim_case *c;
+    sim_result *out;
+    plan plan;
+    uint32_t attempt;
+    bool verbose;
+    /* of the present attempt */
+    opd_sim *sim;
+    opd_env *env;
+    opd_assets assets;
+    opd_trainer_outcome outcome;
+    opd_pipeline *pipeline;
+    checkers *checkers;
+    int metrics_fd;
+} run;
+
+static void wrong(run *r, const char *fmt, ...) OPD_PRINTF(2, 3);
+
+/* Keeps the first thing that was wrong. */
+static void wrong(run *r, const char *fmt, ...) {
+    va_list args;
+    if (!r->out->ok) return;
+    r->out->ok = false;
+    va_start(args, fmt);
+    int n = snprintf(r->out->reason, SIM_REASON_SIZE, "run %u: ", r->attempt);
+    (void)vsnprintf(r->out->reason + n, SIM_REASON_SIZE - (size_t)n, fmt, args);
+    va_end(args);
+}
+
+/* ---- what must be trained -------------------------------------------------------------- */
+
+static void plan_fill(run *r) {
+    const opd_assets *a = &r->assets;
+    const opd_config_rollout *c = &r->c->stage->rollout;
+    plan *p = &r->plan;
+    p->per_step = (size_t)a->sizes.batch_prompts * a->sizes.samples;
+    p->count = p->per_step * a->steps;
+    p->expected = calloc(p->count, sizeof *p->expected);
+    for (size_t i = 0; i < p->count; i++) {
+        uint64_t epoch, group = i / a->sizes.samples;
+        int32_t tokens[128];
+        opd_slice prompt;
+        uint32_t length;
+        const opd_row *row = opd_dataset_row(a->train, group, &epoch);
+        if (opd_dataset_tokens(a->train, row, false, &prompt, &length) != OPD_OK) abort();
+        memcpy(tokens, opd_slice_data(prompt), length * sizeof *tokens);
+        opd_buf_release(prompt.buf);
+        size_t whole = stub_response(&a->model->config, (uint64_t)c->seed, (uint32_t)epoch, group,
+                                     (uint32_t)(i % a->sizes.samples), tokens, length,
+                                     (size_t)c->max_response_len, a->sizes.max_len);
+        p->expected[i] = stub_digest(tokens, whole);
+    }
+}
+
+/* The trainer made a gradient of a sequence: it must be the next, or a later one where scores
+ * were missing (which the end of the run counts). */
+static void on_trained(void *arg, const int32_t *tokens, size_t count, bool finite) {
+    run *r = arg;
+    plan *p = &r->plan;
+    uint64_t digest = stub_digest(tokens, count);
+    size_t at = p->next;
+    if (!finite) wrong(r, "a number that is none reached the gradient");
+    while (at < p->count && p->expected[at] != digest) at++;
+    if (at == p->count) {
+        size_t before = 0;
+        while (before < p->count && p->expected[before] != digest) before++;
+        if (before < p->count) wrong(r, "sequence %zu was trained again, when %zu was due", before, p->next);
+        else wrong(r, "a sequence of %zu tokens was trained that no prompt gives", count);
+        return;
+    }
+    p->skipped += at - p->next;
+    p->next = at + 1;
+}
+
+/* ---- one run --------------------------------------------------------------------------- */
+
+static void watch(void *arg, opd_system *system) {
+    ((run *)arg)->checkers = checkers_create(system);
+}
+
+static opd_err attempt_open(run *r) {
+    const sim_case *c = r->c;
+    opd_sim_options options = c->sim;
+    if (r->attempt + 1 >= SIM_ATTEMPTS_MAX) options.faults = 0;
+    OPD_TRY(opd_sim_create(opd_rng_at(c->seed, 2, r->attempt, 0), &options, &r->sim));
+    OPD_TRY(opd_sim_env(r->sim, "main", &r->env));
+    OPD_TRY(opd_assets_open(&r->assets, c->stage, r->files->checkpoints, true, &stub_lm,
+                            opd_sim_alloc(r->sim)));
+    if (r->plan.expected == NULL) plan_fill(r);
+    r->plan.next = (size_t)r->assets.first_step * r->plan.per_step;
+    const opd_checkpoint_state *before = &r->assets.resumed;
+    r->outcome = (opd_trainer_outcome){
+        .samples = before->samples, .response_tokens = before->response_tokens,
+        .invalid_tokens = before->invalid_tokens, .unscored_batches = before->unscored_batches,
+        .skipped_steps = before->skipped_steps, .has_before = before->before_total > 0,
+        .before_correct = before->before_correct, .before_total = before->before_total};
+    r->metrics_fd = open(r->files->metrics, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (r->metrics_fd < 0) return opd_fail(OPD_ERR_IO, "%s", r->files->metrics);
+    opd_pipeline_options pipeline = {
+        .assets = &r->assets, .checkpoint_dir = r->files->checkpoints, .program = "opd",
+        .metrics_fd = r->metrics_fd, .samples_fd = -1, .screen_fd = -1, .env = r->env,
+        .watch = watch, .watch_arg = r};
+    return opd_pipeline_open(&pipeline, &r->outcome, &r->pipeline);
+}
+
+static bool main_is_over(void *arg) {
+    const run *r = arg;
+    return opd_system_stats_get(opd_pipeline_system(r->pipeline)).actors == 0;
+}
+
+/* Runs the world until the stage is over, or killed. */
+static opd_err attempt_world(run *r) {
+    sim_end end = r->c->end[r->attempt];
+    uint64_t now = opd_sim_now_ns(r->sim);
+    if (end != SIM_END_NONE)
+        OPD_TRY(opd_sim_run(r->sim, now + r->c->end_ns[r->attempt], main_is_over, r));
+    if (end == SIM_END_KILL && !main_is_over(r))
+        return opd_fail(OPD_ERR_INTERRUPTED, "killed");
+    if (end == SIM_END_INTERRUPT && !main_is_over(r)) opd_pipeline_interrupt(r->pipeline, 2, false);
+    return opd_sim_run(r->sim, OPD_SIM_FOREVER, main_is_over, r);
+}
+
+static opd_err attempt_run(run *r) {
+    opd_system *system = opd_pipeline_system(r->pipeline);
+    opd_system_begin(system);
+    opd_err err = attempt_world(r);
+    char text[512];
+    (void)snprintf(text, sizeof text, "%s", err == OPD_OK ? "" : opd_err_context());
+    opd_err ended = opd_system_end(system);
+    if (opd_system_stats_get(system).actors == 0) checkers_end(r->checkers);
+    if (checkers_violation(r->checkers) != NULL) wrong(r, "%s", checkers_violation(r->checkers));
+    return err == OPD_OK ? ended : opd_fail(err, "%s", text);
+}
+
+static uint64_t digest_weights(const opd_model *model) {
+    uint64_t digest = 0;
+    for (size_t i = 0; i < model->param_count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &model->params[i], sizeof bits);
+        digest = opd_rng_at(digest, bits, 0, 0);
+    }
+    return digest;
+}
+
+/* Ends the run's world; what is still there then was forgotten. */
+static void attempt_close(run *r) {
+    opd_assets_close(&r->assets);
+    (void)close(r->metrics_fd);
+    opd_err err = opd_env_destroy(r->env);
+    if (err != OPD_OK) wrong(r, "%s", opd_err_context());
+    r->out->hash = opd_rng_at(r->out->hash, checkers_hash(r->checkers), 1, 0);
+    checkers_destroy(r->checkers);
+    opd_sim_stats stats = opd_sim_stats_get(r->sim);
+    if (stats.live_blocks > 0)
+        wrong(r, "%zu blocks (%zu bytes) were never freed", stats.live_blocks, stats.live_bytes);
+    for (int i = 0; i < OPD_FAULT_COUNT; i++) r->out->faults += stats.faults[i];
+    r->out->steps += stats.steps;
+    r->out->virtual_ns += opd_sim_now_ns(r->sim);
+    r->out->hash = opd_rng_at(r->out->hash, stats.hash, stats.steps, opd_sim_now_ns(r->sim));
+    if (stats.live_bytes_max > r->out->bytes_max) r->out->bytes_max = stats.live_bytes_max;
+    opd_sim_destroy(r->sim);
+}
+
+/* Whether an error may end a run: the person's or the dice's doing. */
+static bool is_excused(const run *r, opd_err err, const char *text) {
+    if (err == OPD_ERR_INTERRUPTED && r->c->end[r->attempt] != SIM_END_NONE) return true;
+    return strstr(text, "simulated: ") != NULL || err == OPD_ERR_NOMEM;
+}
+
+/* One run; true: the stage is finished, or there is no use in another. */
+static bool attempt(run *r) {
+    opd_err err = attempt_open(r);
+    if (err != OPD_OK) sim_die("open", err);
+    err = attempt_run(r);
+    err = opd_pipeline_close(r->pipeline, err);
+    char text[512];
+    (void)snprintf(text, sizeof text, "%s", err == OPD_OK ? "" : opd_err_context());
+    if (r->verbose)
+        (void)fprintf(stderr, "  run %u: from step %llu to %llu of %llu at %.3f s: %s %s\n",
+                      r->attempt, (unsigned long long)r->assets.first_step,
+                      (unsigned long long)r->outcome.steps, (unsigned long long)r->assets.steps,
+                      (double)opd_sim_now_ns(r->sim) * 1e-9, opd_err_name(err), text);
+    if (err != OPD_OK && !is_excused(r, err, text)) wrong(r, "%s: %s", opd_err_name(err), text);
+    if (err == OPD_OK && !r->outcome.finished) wrong(r, "ended without an error, unfinished");
+    r->out->weights = digest_weights(r->assets.model);
+    attempt_close(r);
+    return err == OPD_OK || !r->out->ok;
+}
+
+/* ---- the end --------------------------------------------------------------------------- */
+
+/* Every value of `key` in the metrics is a number, at most `most`. */
+static void check_metric(run *r, const char *text, const char *key, double most) {
+    char quoted[64];
+    (void)snprintf(quoted, sizeof quoted, "\"%s\": ", key);
+    for (const char *at = strstr(text, quoted); at != NULL; at = strstr(at + 1, quoted)) {
+        double value = strtod(at + strlen(quoted), NULL);
+        if (!(value <= most)) wrong(r, "%s is %g, the most is %g", key, value, most);
+    }
+}
+
+static void judge(run *r) {
+    const opd_trainer_outcome *o = &r->outcome;
+    plan *p = &r->plan;
+    char *text = NULL;
+    size_t size;
+    r->out->whole = o->invalid_tokens == 0 && o->unscored_batches == 0 && o->skipped_steps == 0;
+    if (o->samples != p->count)
+        wrong(r, "%llu samples were counted, not %zu", (unsigned long long)o->samples, p->count);
+    if (r->out->whole && p->skipped > 0) wrong(r, "%zu sequences were not trained", p->skipped);
+    if (r->out->whole && p->next != p->count) wrong(r, "only %zu of %zu sequences were trained", p->next, p->count);
+    if (opd_file_read(NULL, r->files->metrics, METRICS_BYTES_MAX, &text, &size) != OPD_OK) {
+        wrong(r, "no metrics: %s", opd_err_context());
+        return;
+    }
+    if (strstr(text, "nan") != NULL || strstr(text, "inf,") != NULL) wrong(r, "a metric is no number");
+    check_metric(r, text, "rollout/lag_max", (double)r->c->stage->rollout.max_staleness);
+    check_metric(r, text, "train/steps_skipped", 0);
+    opd_mem_free(NULL, text);
+}
+
+sim_result sim_run(const sim_files *files, uint64_t seed, bool plain, bool verbose) {
+    sim_case c;
+    sim_result result = {.ok = true};
+    sim_case_open(&c, files, seed, plain);
+    run r = {.files = files, .c = &c, .out = &result, .verbose = verbose};
+    stub_recorder recorder = {.trained = on_trained, .arg = &r};
+    stub_record(&recorder);
+    bool done = false;
+    for (; !done && r.attempt < SIM_ATTEMPTS_MAX; r.attempt++) done = attempt(&r);
+    result.attempts = r.attempt--;
+    if (!done) wrong(&r, "not finished after %u runs", result.attempts);
+    if (result.ok) judge(&r);
+    stub_record(NULL);
+    free(r.plan.expected);
+    sim_case_close(&c);
+    sim_files_clear(files);
+    return result;
+}

@@ -1,0 +1,293 @@
+/* stub_model.c - tokens and log-probs from hashes (stub_model.h).
+ *
+ * A prefix is a 64-bit number, made anew by each token; everything else follows from the
+ * prefix. The decoder keeps the prefixes of all positions, so that it can be cut back.
+ * Thread: the simulation's. Every object owns its arrays.
+ */
+#include "tests/sim/stub_model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/base/check.h"
+#include "core/base/rng.h"
+#include "opd/alloc.h"
+
+enum { ANSWER_MEAN = 5, LEVELS = 48, SALT_STUDENT = 1, SALT_TEACHER = 2 };
+
+static const stub_recorder *recorder;
+
+void stub_record(const stub_recorder *r) { recorder = r; }
+
+/* ---- the arithmetic -------------------------------------------------------------------- */
+
+static const uint64_t EMPTY = 0x5eed;
+
+static uint64_t grow(uint64_t prefix, int32_t token) {
+    return opd_rng_at(prefix, (uint64_t)(uint32_t)token, 0, 0);
+}
+
+uint64_t stub_digest(const int32_t *tokens, size_t count) {
+    uint64_t prefix = EMPTY;
+    for (size_t i = 0; i < count; i++) prefix = grow(prefix, tokens[i]);
+    return prefix;
+}
+
+static float logp_of(uint64_t prefix, int32_t target, uint64_t salt) {
+    return -(float)(1 + opd_rng_at(prefix, (uint64_t)(uint32_t)target, salt, 0) % LEVELS) / 16.0f;
+}
+
+static int32_t token_after(uint64_t prefix, float uniform, const opd_model_config *config) {
+    uint64_t bits = opd_rng_at(prefix, (uint64_t)(uniform * 16777216.0f), 3, 0);
+    if (bits % ANSWER_MEAN == 0) return config->eos_id;
+    return (int32_t)((bits >> 16) % (uint64_t)config->vocab_size);
+}
+
+size_t stub_response(const opd_model_config *config, uint64_t seed, uint64_t epoch,
+                     uint64_t group, uint32_t member, int32_t *tokens, size_t prompt_len,
+                     size_t max_new, size_t max_len) {
+    uint64_t key = opd_rng_at(seed, epoch, group, member), prefix = stub_digest(tokens, prompt_len);
+    size_t length = prompt_len;
+    for (;;) {
+        uint64_t bits = opd_rng_at(key, length - prompt_len, 0, 0);
+        int32_t token = token_after(prefix, (float)(bits >> 40) * 0x1p-24f, config);
+        tokens[length++] = token;
+        prefix = grow(prefix, token);
+        if (token == config->eos_id || length - prompt_len >= max_new || length >= max_len)
+            return length;
+    }
+}
+
+/* ---- the decoder ----------------------------------------------------------------------- */
+
+typedef struct decoder {
+    opd_decoder base;
+    opd_model_config config;
+    size_t slots, max_len;
+    size_t *lengths;    /* [slots] */
+    uint64_t *prefixes; /* [slots][max_len + 1]: after so many tokens */
+    const opd_alloc *alloc;
+} decoder;
+
+static uint64_t *prefixes_of(const decoder *d, size_t slot) {
+    return d->prefixes + slot * (d->max_len + 1);
+}
+
+static void append(decoder *d, size_t slot, int32_t token) {
+    uint64_t *at = prefixes_of(d, slot) + d->lengths[slot]++;
+    at[1] = grow(at[0], token);
+}
+
+static void decoder_destroy(opd_decoder *base) {
+    decoder *d = (decoder *)base;
+    opd_mem_free(d->alloc, d->lengths);
+    opd_mem_free(d->alloc, d->prefixes);
+    opd_mem_free(d->alloc, d);
+}
+
+static void decoder_set_weights(opd_decoder *base, const float *params) {
+    (void)base;
+    (void)params;
+}
+
+static opd_err decoder_prefill(opd_decoder *base, const size_t *slots, const opd_packed *packed) {
+    decoder *d = (decoder *)base;
+    for (size_t s = 0; s < packed->seq_count; s++) {
+        size_t first = packed->seq_start[s], last = packed->seq_start[s + 1];
+        if (slots[s] >= d->slots) return opd_fail(OPD_ERR_INVALID, "stub: slot %zu", slots[s]);
+        if (last - first > d->max_len) return opd_fail(OPD_ERR_LIMIT, "stub: prefill too long");
+        d->lengths[slots[s]] = 0;
+        for (size_t i = first; i < last; i++) append(d, slots[s], packed->tokens[i]);
+    }
+    return OPD_OK;
+}
+
+static opd_err decoder_copy(opd_decoder *base, size_t from, const size_t *to, size_t n) {
+    decoder *d = (decoder *)base;
+    for (size_t i = 0; i < n; i++) {
+        if (from >= d->slots || to[i] >= d->slots)
+            return opd_fail(OPD_ERR_INVALID, "stub: copy %zu to %zu", from, to[i]);
+        if (to[i] == from) continue;
+        d->lengths[to[i]] = d->lengths[from];
+        memcpy(prefixes_of(d, to[i]), prefixes_of(d, from),
+               (d->lengths[from] + 1) * sizeof(uint64_t));
+    }
+    return OPD_OK;
+}
+
+static opd_err decoder_step(opd_decoder *base, const opd_decode_row *rows, size_t n,
+                            opd_decode_out *out) {
+    decoder *d = (decoder *)base;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].slot >= d->slots || d->lengths[rows[i].slot] >= d->max_len ||
+            rows[i].token < 0 || rows[i].token >= d->config.vocab_size)
+            return opd_fail(OPD_ERR_INVALID, "stub: row %zu of a step", i);
+    for (size_t i = 0; i < n; i++) {
+        append(d, rows[i].slot, rows[i].token);
+        uint64_t prefix = prefixes_of(d, rows[i].slot)[d->lengths[rows[i].slot]];
+        float uniform = rows[i].sampling->greedy ? 0 : rows[i].uniform;
+        out[i].token = token_after(prefix, uniform, &d->config);
+        out[i].logp = logp_of(prefix, out[i].token, SALT_STUDENT);
+    }
+    return OPD_OK;
+}
+
+static size_t decoder_length(const opd_decoder *base, size_t slot) {
+    return ((const decoder *)base)->lengths[slot];
+}
+
+static void decoder_truncate(opd_decoder *base, size_t slot, size_t length) {
+    ((decoder *)base)->lengths[slot] = length;
+}
+
+static const opd_decoder_ops decoder_ops = {
+    .destroy = decoder_destroy, .set_weights = decoder_set_weights, .prefill = decoder_prefill,
+    .copy = decoder_copy, .step = decoder_step, .length = decoder_length,
+    .truncate = decoder_truncate};
+
+static opd_err decoder_create(opd_kernels *kernels, const opd_model_config *config,
+                              const opd_decoder_options *options, const opd_alloc *alloc,
+                              opd_decoder **out_decoder) {
+    (void)kernels;
+    decoder *d = opd_mem_get(alloc, sizeof *d);
+    if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "stub decoder");
+    *d = (decoder){.base = {&decoder_ops}, .config = *config, .slots = options->slots,
+                   .max_len = options->max_len, .alloc = alloc};
+    d->lengths = opd_mem_get(alloc, d->slots * sizeof *d->lengths);
+    d->prefixes = opd_mem_get(alloc, d->slots * (d->max_len + 1) * sizeof *d->prefixes);
+    if (d->lengths == NULL || d->prefixes == NULL) {
+        decoder_destroy(&d->base);
+        return opd_fail(OPD_ERR_NOMEM, "stub decoder");
+    }
+    for (size_t s = 0; s < d->slots; s++) prefixes_of(d, s)[0] = EMPTY;
+    *out_decoder = &d->base;
+    return OPD_OK;
+}
+
+/* ---- the graph ------------------------------------------------------------------------- */
+
+typedef struct graph {
+    opd_graph base;
+    opd_model_config config;
+    opd_graph_mode mode;
+    size_t max_tokens, count, param_count;
+    uint64_t *prefixes; /* [max_tokens]: with that token */
+    int32_t *tokens;    /* [max_tokens] */
+    size_t *ends;       /* [max_tokens]: where the token's sequence ends */
+    bool ready;
+    const opd_alloc *alloc;
+} graph;
+
+static void graph_destroy(opd_graph *base) {
+    graph *g = (graph *)base;
+    opd_mem_free(g->alloc, g->prefixes);
+    opd_mem_free(g->alloc, g->tokens);
+    opd_mem_free(g->alloc, g->ends);
+    opd_mem_free(g->alloc, g);
+}
+
+static void graph_set_weights(opd_graph *base, const float *params) {
+    (void)params;
+    ((graph *)base)->ready = false;
+}
+
+static opd_err graph_forward(opd_graph *base, const opd_packed *packed) {
+    graph *g = (graph *)base;
+    g->count = packed->seq_start[packed->seq_count];
+    if (g->count > g->max_tokens)
+        return opd_fail(OPD_ERR_LIMIT, "stub: %zu tokens in a batch", g->count);
+    for (size_t s = 0; s < packed->seq_count; s++) {
+        uint64_t prefix = EMPTY;
+        for (size_t i = packed->seq_start[s]; i < packed->seq_start[s + 1]; i++) {
+            if (packed->tokens[i] < 0 || packed->tokens[i] >= g->config.vocab_size)
+                return opd_fail(OPD_ERR_INVALID, "stub: id %d", packed->tokens[i]);
+            prefix = grow(prefix, packed->tokens[i]);
+            g->prefixes[i] = prefix;
+            g->tokens[i] = packed->tokens[i];
+            g->ends[i] = packed->seq_start[s + 1];
+        }
+    }
+    g->ready = true;
+    return OPD_OK;
+}
+
+static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
+                           const opd_scores *out) {
+    graph *g = (graph *)base;
+    uint64_t salt = g->mode == OPD_GRAPH_TRAIN ? SALT_STUDENT : SALT_TEACHER;
+    uint64_t vocab = (uint64_t)g->config.vocab_size;
+    if (!g->ready) return opd_fail(OPD_ERR_INVALID, "stub: score without forward");
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].row >= g->count) return opd_fail(OPD_ERR_INVALID, "stub: row %zu", rows[i].row);
+        uint64_t prefix = g->prefixes[rows[i].row];
+        if (out->logp != NULL) out->logp[i] = logp_of(prefix, rows[i].target, salt);
+        if (out->entropy != NULL) out->entropy[i] = (float)(prefix % 32) / 16.0f;
+        for (size_t k = 0; k < out->top_k; k++) {
+            out->top_ids[i * out->top_k + k] = (int32_t)((prefix + salt + k) % vocab);
+            out->top_logp[i * out->top_k + k] = -(float)(k + 1) / 16.0f;
+        }
+    }
+    return OPD_OK;
+}
+
+/* Tells the sequence that ends at `end`; its rows are [first, last). */
+static void tell(const graph *g, size_t end, const float *dlogp, size_t first, size_t last) {
+    size_t begin = end;
+    bool finite = true;
+    while (begin > 0 && g->ends[begin - 1] == end) begin--;
+    for (size_t i = first; i < last; i++) finite = finite && isfinite(dlogp[i]);
+    if (recorder != NULL)
+        recorder->trained(recorder->arg, g->tokens + begin, end - begin, finite);
+}
+
+static opd_err graph_backward(opd_graph *base, const opd_score_row *rows, size_t n,
+                              const float *dlogp, const float *dentropy, float *grads) {
+    graph *g = (graph *)base;
+    (void)dentropy;
+    if (!g->ready || g->mode != OPD_GRAPH_TRAIN)
+        return opd_fail(OPD_ERR_INVALID, "stub: backward without forward");
+    for (size_t i = 0, first = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &dlogp[i], sizeof bits);
+        uint64_t hash = opd_rng_at(g->prefixes[rows[i].row], (uint64_t)(uint32_t)rows[i].target,
+                                   bits, 4);
+        grads[(hash >> 8) % g->param_count] += (float)(hash % 15) - 7.0f;
+        size_t end = g->ends[rows[i].row];
+        if (i + 1 < n && g->ends[rows[i + 1].row] == end) continue;
+        tell(g, end, dlogp, first, i + 1);
+        first = i + 1;
+    }
+    g->ready = false;
+    return OPD_OK;
+}
+
+static opd_err graph_backward_logits(opd_graph *base, const opd_score_row *rows, size_t n,
+                                     opd_logits_grad_fn grad_fn, void *arg, float *grads) {
+    (void)base, (void)rows, (void)n, (void)grad_fn, (void)arg, (void)grads;
+    return opd_fail(OPD_ERR_UNSUPPORTED, "the stub has no logits");
+}
+
+static const opd_graph_ops graph_ops = {
+    .destroy = graph_destroy, .set_weights = graph_set_weights, .forward = graph_forward,
+    .score = graph_score, .backward = graph_backward, .backward_logits = graph_backward_logits};
+
+static opd_err graph_create(opd_kernels *kernels, const opd_model_config *config,
+                            opd_graph_mode mode, size_t max_tokens, const opd_alloc *alloc,
+                            opd_graph **out_graph) {
+    (void)kernels;
+    graph *g = opd_mem_get(alloc, sizeof *g);
+    if (g == NULL) return opd_fail(OPD_ERR_NOMEM, "stub graph");
+    *g = (graph){.base = {&graph_ops}, .config = *config, .mode = mode, .max_tokens = max_tokens,
+                 .param_count = opd_model_layout_of(config).total, .alloc = alloc};
+    g->prefixes = opd_mem_get(alloc, max_tokens * sizeof *g->prefixes);
+    g->tokens = opd_mem_get(alloc, max_tokens * sizeof *g->tokens);
+    g->ends = opd_mem_get(alloc, max_tokens * sizeof *g->ends);
+    if (g->prefixes == NULL || g->tokens == NULL || g->ends == NULL) {
+        graph_destroy(&g->base);
+        return opd_fail(OPD_ERR_NOMEM, "stub graph");
+    }
+    *out_graph = &g->base;
+    return OPD_OK;
+}
+
+const opd_lm_ops stub_lm = {.graph_create = graph_create, .decoder_create = decoder_create};
