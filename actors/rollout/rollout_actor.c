@@ -7,6 +7,7 @@
  */
 #include "actors/rollout/rollout_actor.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "actors/messages.h"
@@ -43,6 +44,7 @@ typedef struct rollout {
     size_t waiting_head, waiting_count;
     opd_timer expiry; /* of the requests in work, while nothing runs */
     opd_err failed; /* of a finish callback; ends the actor */
+    char failed_text[OPD_ERROR_TEXT_SIZE];
     opd_ctx *ctx;
 } rollout;
 
@@ -122,8 +124,15 @@ static void finished(void *arg, const opd_engine_sample *s) {
     rollout *r = arg;
     work *w = &r->works[s->prompt->user];
     opd_err err = w->request ? post_answer(r, s, w) : post_rollout(r, s, w);
-    if (err != OPD_OK && r->failed == OPD_OK) r->failed = err;
+    if (err != OPD_OK && r->failed == OPD_OK) {
+        r->failed = err;
+        (void)snprintf(r->failed_text, sizeof r->failed_text, "%s", opd_err_context());
+    }
     if (--w->members_left == 0) work_drop(r, (uint32_t)s->prompt->user);
+}
+
+static opd_err check_failed(const rollout *r) {
+    return r->failed == OPD_OK ? OPD_OK : opd_fail(r->failed, "%s", r->failed_text);
 }
 
 /* ---- what comes in ---- */
@@ -243,7 +252,7 @@ static opd_err pump(rollout *r) {
     OPD_TRY(flush(r));
     abort_unwanted(r); /* first: it frees the places that waiting requests need */
     OPD_TRY(take_waiting(r));
-    OPD_TRY(r->failed);
+    OPD_TRY(check_failed(r));
     if (r->outbox_size > 0) return OPD_OK; /* CREDIT calls again */
     opd_buf *buf = NULL;
     uint64_t version = opd_slot_get(r->c.weights, &buf);
@@ -261,7 +270,7 @@ static opd_err step_done(opd_ctx *ctx, void *state, opd_job *job) {
     r->busy = false;
     if (job->err != OPD_OK) return opd_fail(job->err, "rollout: %s", job->text);
     opd_engine_apply(r->engine, finished, r);
-    OPD_TRY(r->failed);
+    OPD_TRY(check_failed(r));
     return pump(r);
 }
 

@@ -19,7 +19,7 @@
 #include "core/base/check.h"
 #include "opd/log.h"
 
-enum { INVALID_BATCHES_MAX = 1000 };
+enum { INVALID_BATCHES_MAX = 1000, RETRY_MS = 10 };
 
 typedef enum state { STATE_START, STATE_FILL, STATE_LEARN, STATE_CLOSE, STATE_HALT } state;
 
@@ -37,6 +37,7 @@ typedef struct trainer {
     bool publish;       /* snapshot the weights after this batch */
     opd_slice snapshot; /* made on the lane */
     opd_event begin;
+    opd_timer admit_retry, evaluate_retry, save_retry; /* a full mailbox refused it */
 
     bool interrupted, saving, evaluating, closing;
     bool stopping;          /* STOP came: exit when saved */
@@ -80,11 +81,16 @@ static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_m
     return t->closing ? close_stage(t) : fill(t);
 }
 
+static opd_err again(opd_timer *retry) {
+    return opd_timer_start_after(retry, RETRY_MS * UINT64_C(1000000));
+}
+
 static opd_err evaluate(trainer *t) {
     opd_evaluate_fields f = {.min_version = t->version};
     t->evaluating = true; /* no batch before the answer */
     opd_err err = opd_message_request(t->ctx, t->c.roles->evaluator, OPD_MESSAGE_EVALUATE, &f,
                                       OPD_NO_DEADLINE, evaluated, NULL, NULL);
+    if (err == OPD_ERR_AGAIN) return again(&t->evaluate_retry);
     return err == OPD_ERR_CLOSED ? OPD_OK : err;
 }
 
@@ -125,9 +131,7 @@ static opd_err run_snapshot(opd_job *job) {
     return OPD_OK;
 }
 
-static opd_err snapshot_done(opd_ctx *ctx, void *self, opd_job *job) {
-    trainer *t = self;
-    if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
+static opd_err ask_to_save(trainer *t) {
     const opd_optimizer *optimizer = opd_learner_optimizer(t->c.learner);
     const opd_trainer_outcome *o = t->c.outcome;
     opd_save_fields f = {
@@ -137,11 +141,18 @@ static opd_err snapshot_done(opd_ctx *ctx, void *self, opd_job *job) {
         .unscored_batches = o->unscored_batches, .skipped_steps = o->skipped_steps,
         .before_correct = o->before_correct, .before_total = o->before_total,
         .state = t->snapshot};
-    opd_err err = opd_message_request(ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
+    opd_err err = opd_message_request(t->ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
                                       OPD_NO_DEADLINE, saved, NULL, NULL);
+    if (err == OPD_ERR_AGAIN) return again(&t->save_retry);
     opd_buf_release(t->snapshot.buf);
     t->snapshot = (opd_slice){.buf = NULL};
     return err;
+}
+
+static opd_err snapshot_done(opd_ctx *ctx, void *self, opd_job *job) {
+    (void)ctx;
+    if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
+    return ask_to_save(self);
 }
 
 static opd_err save(trainer *t) {
@@ -166,6 +177,7 @@ static opd_err admit(trainer *t) {
     if (batches > t->c.steps) batches = t->c.steps;
     opd_admit_fields f = {.group_end = batches * t->c.batch_prompts};
     opd_err err = opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
+    if (err == OPD_ERR_AGAIN) return again(&t->admit_retry);
     return err == OPD_ERR_CLOSED ? OPD_OK : err;
 }
 
@@ -390,6 +402,24 @@ static opd_err fill(trainer *t) {
 
 /* ---- the actor ---- */
 
+static opd_err admit_again(opd_ctx *ctx, void *self, opd_timer *timer) {
+    (void)ctx;
+    (void)timer;
+    return admit(self);
+}
+
+static opd_err evaluate_again(opd_ctx *ctx, void *self, opd_timer *timer) {
+    (void)ctx;
+    (void)timer;
+    return evaluate(self);
+}
+
+static opd_err save_again(opd_ctx *ctx, void *self, opd_timer *timer) {
+    (void)ctx;
+    (void)timer;
+    return ask_to_save(self);
+}
+
 /* Runs when every role has been spawned. */
 static opd_err begin(opd_ctx *ctx, void *self, opd_event *event) {
     (void)event;
@@ -419,6 +449,9 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     OPD_TRY(opd_slice_copy(t->c.alloc, t->c.model->params,
                            t->c.model->param_count * sizeof(float), &t->snapshot));
     publish(t);
+    opd_timer_init(&t->admit_retry, ctx, admit_again);
+    opd_timer_init(&t->evaluate_retry, ctx, evaluate_again);
+    opd_timer_init(&t->save_retry, ctx, save_again);
     t->begin = (opd_event){.to = opd_self(ctx), .deliver = begin};
     opd_event_post(opd_self_system(ctx), &t->begin);
     return OPD_OK;

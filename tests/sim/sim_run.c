@@ -192,6 +192,7 @@ static void attempt_close(run *r) {
 /* Whether an error may end a run: the person's or the dice's doing. */
 static bool is_excused(const run *r, opd_err err, const char *text) {
     if (err == OPD_ERR_INTERRUPTED && r->c->end[r->attempt] != SIM_END_NONE) return true;
+    if (err == OPD_ERR_AGAIN) return false; /* whoever is refused tries again */
     return strstr(text, "simulated: ") != NULL || err == OPD_ERR_NOMEM;
 }
 
