@@ -5,6 +5,16 @@
  * poll return at once. Wake-ups are our own eventfd watched by uv_poll: uv_async of libuv 1.44
  * spins in its receiver and is ten times slower.
  *
+ * The wake-up protocol. `woken` says that somebody wants a turn, `asleep` that the loop may be in
+ * its poll, where only the eventfd reaches it.
+ *   waker: publish the event; woken = 1; if (asleep) write to the eventfd
+ *   loop:  woken := 0 (exchange); turn; ...; asleep = 1; if (woken) asleep = 0, again; else poll
+ * The last two steps of each are Dekker's pattern and sequentially consistent: one of the two
+ * sees the other, so no wake-up is lost. The exchange reads from the waker's store (acquire), so
+ * the turn after it sees the event. While a lane has work the loop looks at `woken` for some
+ * microseconds (spin.h) before it goes to poll: a short job's end then costs no system call.
+ * Stale values cost a spare write to the eventfd or a spare turn, nothing else.
+ *
  * Thread: the loop's, but now_ns, wall_ns and wake (any). opd_env_destroy frees.
  */
 #include <errno.h>
@@ -19,8 +29,9 @@
 #include "core/base/check.h"
 #include "core/env/env.h"
 #include "core/env/lane.h"
+#include "core/env/spin.h"
 
-enum { OWN_HANDLES = 4 };
+enum { OWN_HANDLES = 4, POLL_EACH_NS = 1000 * 1000 /* turns in between are for spun-for events */ };
 
 typedef struct env_uv {
     opd_env env; /* first */
@@ -31,6 +42,9 @@ typedef struct env_uv {
     uv_timer_t timer;
     uv_poll_t wake_poll;
     int wake_fd;
+    uint32_t woken, asleep; /* atomic; the protocol is above */
+    uint32_t jobs;          /* atomic: tasks that lanes have not finished (lane.h) */
+    opd__spin spin;
     uint64_t timer_at_ns;
     bool stopped;
     bool (*turn)(void *arg);
@@ -65,9 +79,31 @@ static uint64_t uv_env_random(opd_env *env) {
 
 static void on_idle(uv_idle_t *idle) { (void)idle; }
 
+/* Whether an event came before the loop has to sleep; if not, `asleep` is set. */
+static bool news_before_sleep(env_uv *self) {
+    bool expected = __atomic_load_n(&self->jobs, __ATOMIC_RELAXED) > 0;
+    if (expected && opd__spin_wait(&self->spin, &self->woken)) return true;
+    __atomic_store_n(&self->asleep, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&self->woken, __ATOMIC_SEQ_CST) == 0) return false;
+    __atomic_store_n(&self->asleep, 0, __ATOMIC_RELAXED);
+    return true;
+}
+
+static bool one_turn(env_uv *self) {
+    (void)__atomic_exchange_n(&self->woken, 0, __ATOMIC_ACQ_REL);
+    return self->turn != NULL && self->turn(self->turn_arg);
+}
+
 static void on_prepare(uv_prepare_t *prepare) {
     env_uv *self = prepare->data;
-    bool more = self->turn != NULL && self->turn(self->turn_arg);
+    uint64_t poll_at_ns = uv_env_now_ns(&self->env) + POLL_EACH_NS;
+    __atomic_store_n(&self->asleep, 0, __ATOMIC_RELAXED);
+    bool more = one_turn(self);
+    while (!more && !self->stopped && news_before_sleep(self)) {
+        more = uv_env_now_ns(&self->env) >= poll_at_ns; /* I/O is due; the next turn is, too */
+        if (!more) more = one_turn(self);
+    }
+    uv_update_time(&self->loop); /* the poll's timeout is counted from there */
     if (more)
         (void)uv_idle_start(&self->idle, on_idle);
     else
@@ -93,8 +129,11 @@ static void uv_env_attach(opd_env *env, bool (*turn)(void *arg), void *arg) {
 }
 
 static void uv_env_wake(opd_env *env) {
+    env_uv *self = self_of(env);
     uint64_t one = 1;
-    while (write(self_of(env)->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    __atomic_store_n(&self->woken, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&self->asleep, __ATOMIC_SEQ_CST) == 0) return;
+    while (write(self->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
     }
 }
 
@@ -138,7 +177,7 @@ static void uv_env_stop(opd_env *env) {
 }
 
 static opd_err uv_env_lane_open(opd_env *env, const char *name, opd_env_lane **out_lane) {
-    return opd__lane_open(self_of(env)->alloc, name, out_lane);
+    return opd__lane_open(self_of(env)->alloc, name, &self_of(env)->jobs, out_lane);
 }
 
 /* ---- creation and end ------------------------------------------------------------------ */
@@ -203,6 +242,7 @@ opd_err opd_env_uv_create(const opd_alloc *alloc, opd_env **out_env) {
     if (self == NULL) return opd_fail(OPD_ERR_NOMEM, "event loop");
     self->env.ops = &uv_ops;
     self->alloc = alloc;
+    opd__spin_init(&self->spin);
     self->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (self->wake_fd < 0) return fail_loop(self, "eventfd");
     if (uv_loop_init(&self->loop) != 0) return fail_loop(self, "uv_loop_init");
