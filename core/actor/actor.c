@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/actor/internal.h"
+#include "core/actor/heartbeat.h"
 #include "opd/log.h"
 
 opd_ctx *opd__actor_find(const opd_system *system, opd_pid pid) {
@@ -66,6 +66,7 @@ static opd_err actor_create(opd_system *system, const opd_actor_class *actor_cla
     ctx->actor_class = actor_class;
     ctx->deadline_ns = OPD_NO_DEADLINE;
     opd__text_copy(ctx->name, sizeof ctx->name, name == NULL ? actor_class->name : name);
+    opd__heartbeat_name(ctx);
     opd_rng_init(&ctx->rng, system->env->ops->random(system->env));
     opd_list_push_back(&system->actors, &ctx->spawned);
     ctx->keeper = system->keeper;
@@ -191,6 +192,7 @@ static void run_event(opd_ctx *ctx, opd_event *event, uint64_t *clock_ns) {
     ctx->deadline_ns = OPD_NO_DEADLINE;
     ctx->trace = 0;
     ctx->stats.events++;
+    opd__heartbeat(ctx, *clock_ns, 0);
     OPD__TAP(ctx->system, .kind = OPD_TAP_EVENT, .to = ctx->pid);
     opd__event_deliver(ctx, event, &err);
     measure(ctx, "event", 0, clock_ns);
@@ -206,6 +208,9 @@ static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     ctx->deadline_ns = msg->deadline_ns;
     ctx->trace = msg->trace;
     ctx->stats.messages++;
+    opd_histogram_record(&ctx->stats.queue_wait, *clock_ns - msg->since_ns);
+    msg->since_ns = *clock_ns;
+    opd__heartbeat(ctx, *clock_ns, kind);
     OPD__TAP_MSG(msg, OPD_TAP_HANDLED, msg->from, ctx->pid, OPD_OK);
     if (opd__fault(ctx->system, OPD_FAULT_ACTOR_CRASH, ctx))
         err = OPD_ERR_REMOTE;
@@ -242,6 +247,7 @@ unsigned opd__actor_turn(opd_ctx *ctx) {
     }
     ctx->deadline_ns = OPD_NO_DEADLINE;
     system->current = NULL;
+    opd__heartbeat(ctx, 0, 0);
     if (ctx->exiting)
         opd__actor_end(ctx);
     else if (ctx->mail_first != NULL || !opd_list_empty(&ctx->events))

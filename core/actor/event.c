@@ -39,6 +39,7 @@ void opd_event_post_remote(opd_system *system, opd_event *event) {
 
 void opd__inbox_drain(opd_system *system) {
     if (__atomic_load_n(&system->inbox, __ATOMIC_RELAXED) == NULL) return;
+    system->loop.remote++;
     opd_event *newest = __atomic_exchange_n(&system->inbox, NULL, __ATOMIC_ACQUIRE);
     opd_event *oldest = NULL;
     while (newest != NULL) {
@@ -113,6 +114,7 @@ void opd_timer_stop(opd_timer *timer) {
 void opd__timers_expire(opd_system *system) {
     for (opd_heap_node *n; (n = opd_heap_first(&system->timers)) != NULL;) {
         if (n->key > system->now_ns) return;
+        opd_histogram_record(&system->loop.lag, system->now_ns - n->key);
         opd_heap_remove(&system->timers, n);
         opd_event_post(system, &OPD_CONTAINER_OF(n, opd_timer, heap)->event);
     }

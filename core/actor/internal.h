@@ -31,6 +31,7 @@
 #include "core/base/rng.h"
 #include "opd/actor.h"
 #include "opd/dead.h"
+#include "opd/diagnosis.h"
 #include "opd/tap.h"
 
 enum {
@@ -62,7 +63,7 @@ struct opd_msg {
     opd_pid from, to;   /* to: nobody until it is sent */
     uint64_t serial;    /* of this use of the envelope */
     uint64_t trace;
-    uint64_t sent_ns; /* when it came into the mailbox */
+    uint64_t since_ns; /* when it came to where it is: its maker, a mailbox, its handler */
     uint64_t deadline_ns;
     uint64_t correlation; /* the asker's pending entry */
     opd_link *link;       /* whose credits it holds: one message and link_bytes */
@@ -87,6 +88,7 @@ struct opd_link {
     uint32_t msgs_max, msgs_used;
     uint32_t views; /* of attachments, not yet home */
     bool blocked; /* a send was refused since the last CREDIT */
+    uint64_t blocked_ns; /* when first */
     opd_event credit;
 };
 
@@ -128,6 +130,11 @@ typedef struct opd__keeper {
     opd_event gone; /* posted when it has been freed */
 } opd__keeper;
 
+/* Where an actor's counters stood at the last opd_progress. */
+typedef struct opd__counts {
+    uint64_t messages, events, refused;
+} opd__counts;
+
 struct opd_ctx {
     /* hot */
     opd_system *system;
@@ -146,6 +153,7 @@ struct opd_ctx {
     bool exiting;          /* ends after the current callback */
     bool stop_deferred;
     opd_actor_stats stats;
+    opd__counts at_progress;
     /* cold */
     opd_list spawned; /* in system->actors, in start order */
     opd_list timers, monitors, watchers, jobs, watches, links, cleanups;
@@ -179,6 +187,7 @@ struct opd_slot {
     opd_buf *buf;
     uint64_t version;
     opd_list watches;
+    opd_list node; /* in system->slot_list */
 };
 
 /* Dead letters: rows by (reason, kind, target) and a ring of the last headers. */
@@ -188,6 +197,29 @@ typedef struct opd__dead {
     uint64_t written; /* headers since the start */
     opd_dead_letter ring[OPD_DEAD_LETTERS_KEPT];
 } opd__dead;
+
+/* One envelope header of the flight recorder. */
+typedef struct opd__record {
+    uint64_t time_ns;
+    opd_pid from, to;
+    uint64_t serial, correlation, trace;
+    uint32_t bytes;
+    uint16_t message_kind;
+    uint8_t kind, err; /* opd_tap_kind, opd_err */
+} opd__record;
+
+typedef struct opd__recorder {
+    opd_tap tap;
+    uint64_t count; /* ever; the newest OPD_RECORDER_RECORDS are kept */
+    opd__record ring[OPD_RECORDER_RECORDS];
+} opd__recorder;
+
+typedef struct opd__stall {
+    uint64_t progress_ns; /* when something got done last */
+    uint64_t due_ns;      /* when silence becomes a stall; UINT64_MAX: not watched */
+    uint64_t reports;
+    bool stalled;         /* reported and not yet over */
+} opd__stall;
 
 struct opd_system {
     opd_env *env;
@@ -221,6 +253,10 @@ struct opd_system {
     uint32_t lanes_made;
 
     opd_list lanes;
+    opd_list slot_list; /* keep-latest slots */
+    opd_heartbeat heartbeat;
+    opd__recorder *recorder; /* NULL: none */
+    opd__stall stall;
     uint64_t visit_stamp;
     bool running, stopping;
     opd__keeper *keeper;       /* a supervisor starts a child: takes the next actor made */
@@ -231,6 +267,7 @@ struct opd_system {
     char reason_text[OPD_ERROR_TEXT_SIZE];
     opd__dead dead;
     opd_system_stats stats;
+    opd_loop_stats loop;
 };
 
 /* Whether a simulated env makes this site fail now; then this thread's context says why. */
@@ -265,13 +302,23 @@ void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text);
 
 /* tap.c */
 void opd__tap(opd_system *system, opd_tap_record record);
+void opd__send_refused(opd_ctx *from, const opd_msg *msg, opd_pid to, opd_err err);
 void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err);
 
 /* supervisor.c */
 bool opd__is_supervisor(const opd_ctx *ctx);
+void opd__supervisor_dump(const opd_ctx *ctx, opd_line_fn out, void *arg); /* its children */
 
 /* registry.c */
 opd_err opd__register(opd_ctx *ctx, const char *name) OPD_MUST_CHECK;
+
+/* recorder.c */
+opd_err opd__recorder_create(opd_system *system) OPD_MUST_CHECK;
+void opd__recorder_arm(opd_system *system); /* this thread's assertions dump this system's */
+void opd__recorder_destroy(opd_system *system);
+
+/* stall.c */
+void opd__stall_check(opd_system *system); /* reports when it is due */
 
 /* system.c */
 void opd__system_actor_gone(opd_system *system);
@@ -322,6 +369,7 @@ void opd__views_free(opd_system *system);
 const void *opd__thread_mark(void);
 
 /* request.c */
+uint32_t opd__requests_max(const opd_ctx *ctx);
 opd_err opd__reply_dispatch(opd_ctx *ctx, opd_msg *reply);
 void opd__request_answer(opd_msg *request, opd_err err, const char *text);
 void opd__request_expired(opd_ctx *ctx, opd_msg *request); /* answered TIMEOUT, unhandled */

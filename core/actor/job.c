@@ -86,6 +86,7 @@ opd_err opd_job_submit(opd_ctx *ctx, opd_lane *lane, opd_job *job) {
     job->ctx = ctx;
     job->lane = lane;
     job->trace = ctx->trace;
+    job->submitted_ns = ctx->system->clock_ns;
     job->err = OPD_OK;
     job->text[0] = '\0';
     __atomic_store_n(&job->cancel, 0, __ATOMIC_RELAXED);
@@ -111,6 +112,7 @@ opd_err opd_slot_create(opd_system *system, opd_slot **out_slot) {
     if (slot == NULL) return opd_fail(OPD_ERR_NOMEM, "slot");
     slot->system = system;
     opd_list_init(&slot->watches);
+    opd_list_push_back(&system->slot_list, &slot->node);
     *out_slot = slot;
     return OPD_OK;
 }
@@ -119,6 +121,7 @@ void opd_slot_destroy(opd_slot *slot) {
     if (slot == NULL) return;
     while (!opd_list_empty(&slot->watches))
         opd_slot_watch_stop(OPD_CONTAINER_OF(slot->watches.next, opd_slot_watch, node));
+    opd_list_remove(&slot->node);
     opd_buf_release(slot->buf);
     opd_mem_free(slot->system->options.alloc, slot);
 }

@@ -93,14 +93,15 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
                         ctx->name, target->name, (unsigned long long)msg->payload_bytes);
     if (link->msgs_used == link->msgs_max ||
         msg->payload_bytes > link->bytes_max - link->bytes_used) {
+        if (!link->blocked) link->blocked_ns = link->system->clock_ns;
         link->blocked = true;
         link->refused_bytes = msg->payload_bytes;
-        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, link->to, OPD_ERR_AGAIN);
+        opd__send_refused(ctx, msg, link->to, OPD_ERR_AGAIN);
         return OPD_ERR_AGAIN;
     }
     if (opd__fault(ctx->system, OPD_FAULT_LINK_AGAIN, ctx)) {
         opd_event_post(ctx->system, &link->credit);
-        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, link->to, OPD_ERR_AGAIN);
+        opd__send_refused(ctx, msg, link->to, OPD_ERR_AGAIN);
         return OPD_ERR_AGAIN;
     }
     OPD_TRY(opd__views_put(link, msg));

@@ -24,6 +24,7 @@ opd_system_options opd__options_filled(const opd_system_options *options) {
     if (o.links_max == 0) o.links_max = 1024;
     if (o.stop_timeout_ms == 0) o.stop_timeout_ms = 5000;
     if (o.handler_warn_ms == 0) o.handler_warn_ms = 10;
+    if (o.stall_report_ms != 0) o.recorder = true; /* a livelock is named from it */
     return o;
 }
 
@@ -40,6 +41,9 @@ uint64_t opd_system_memory_max(const opd_system_options *options) {
                         o.actors_max * block(0); /* a table for each actor that asks */
     uint64_t links = o.links_max * block(sizeof(opd_link));
     uint64_t lanes = OPD__LANES_MAX * block(sizeof(opd_lane));
+    uint64_t diagnosis = block(o.actors_max * (uint64_t)OPD_HEARTBEAT_NAME_SIZE) +
+                         (o.recorder ? block(sizeof(opd__recorder)) : 0);
     uint64_t system = block(sizeof(opd_system)); /* with its dead letters */
-    return envelopes + bodies + views + actors + pids + timers + requests + links + lanes + system;
+    return envelopes + bodies + views + actors + pids + timers + requests + links + lanes +
+           diagnosis + system;
 }

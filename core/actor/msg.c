@@ -23,7 +23,11 @@ opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
     msg->body = msg->inline_body;
     msg->body_capacity = OPD_MSG_BODY_INLINE;
     msg->serial = ++system->serial;
-    if (system->current != NULL) msg->trace = system->current->trace;
+    msg->since_ns = system->clock_ns;
+    if (system->current != NULL) {
+        msg->trace = system->current->trace;
+        system->current->stats.made++;
+    }
     system->stats.messages_in_use++;
     opd__msg_hold(system->current, msg);
     *out_msg = msg;
@@ -192,7 +196,7 @@ opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg) {
 void opd__mail_append(opd_ctx *to, opd_msg *msg) {
     msg->next = NULL;
     msg->to = to->pid;
-    msg->sent_ns = to->system->clock_ns;
+    msg->since_ns = to->system->clock_ns;
     OPD__TAP_MSG(msg, OPD_TAP_SENT, msg->from, to->pid, OPD_OK);
     if (to->mail_last == NULL)
         to->mail_first = msg;
@@ -281,7 +285,7 @@ static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *m
                                  : opd__mail_admit(target, msg);
     if (err == OPD_ERR_AGAIN && overflow == OPD_OVERFLOW_DROP) return drop(from, target, msg);
     if (err != OPD_OK) {
-        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, from_pid, to, err);
+        opd__send_refused(from, msg, to, err);
         return err;
     }
     opd__msg_sent(from, msg);

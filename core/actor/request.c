@@ -18,7 +18,7 @@
 
 #include "core/actor/internal.h"
 
-static uint32_t requests_max(const opd_ctx *ctx) {
+uint32_t opd__requests_max(const opd_ctx *ctx) {
     uint32_t declared = ctx->actor_class->requests_max;
     return declared == 0 ? OPD__REQUESTS : declared;
 }
@@ -29,7 +29,7 @@ static uint64_t id_of(const opd_ctx *ctx, const opd__pending *entry) {
 
 static opd__pending *find(opd_ctx *ctx, uint64_t id) {
     uint64_t index = id & UINT32_MAX;
-    if (ctx->pending == NULL || index >= requests_max(ctx)) return NULL;
+    if (ctx->pending == NULL || index >= opd__requests_max(ctx)) return NULL;
     opd__pending *entry = &ctx->pending[index];
     return entry->generation == (uint32_t)(id >> 32) && entry->state != PENDING_FREE ? entry : NULL;
 }
@@ -69,7 +69,7 @@ static opd_err deliver_failure(opd_ctx *ctx, void *state, opd_timer *timer) {
 
 static opd_err prepare(opd_ctx *ctx) {
     opd_system *system = ctx->system;
-    uint32_t count = requests_max(ctx);
+    uint32_t count = opd__requests_max(ctx);
     if (count > system->options.requests_max - system->requests_made)
         return opd_fail(OPD_ERR_LIMIT, "%s: its table of %u requests exceeds the system's %u",
                         ctx->name, count, system->options.requests_max);
@@ -125,7 +125,7 @@ opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns
     bool fault = opd__fault(ctx->system, OPD_FAULT_REQUEST_AGAIN, ctx);
     opd_err acquired = fault ? OPD_ERR_AGAIN : acquire(ctx, &entry);
     if (acquired != OPD_OK) {
-        OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, to, acquired);
+        opd__send_refused(ctx, msg, to, acquired);
         return acquired;
     }
     entry->reply_fn = reply_fn;
@@ -147,7 +147,7 @@ opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns
         opd_err err = launch(ctx, target, msg, entry);
         if (err != OPD_OK) {
             msg->deadline_ns = before_ns;
-            OPD__TAP_MSG(msg, OPD_TAP_REFUSED, ctx->pid, to, err);
+            opd__send_refused(ctx, msg, to, err);
             release(ctx, entry);
             return err;
         }
@@ -239,9 +239,9 @@ opd_err opd__reply_dispatch(opd_ctx *ctx, opd_msg *reply) {
 
 void opd__requests_release(opd_ctx *ctx) {
     if (ctx->pending == NULL) return;
-    for (uint32_t i = 0; i < requests_max(ctx); i++)
+    for (uint32_t i = 0; i < opd__requests_max(ctx); i++)
         if (ctx->pending[i].state != PENDING_FREE) release(ctx, &ctx->pending[i]);
-    ctx->system->requests_made -= requests_max(ctx);
+    ctx->system->requests_made -= opd__requests_max(ctx);
     opd_mem_free(ctx->system->options.alloc, ctx->pending);
     ctx->pending = NULL;
 }

@@ -23,7 +23,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/actor/internal.h"
+#include "core/actor/line.h"
 #include "opd/log.h"
 #include "opd/supervisor.h"
 
@@ -48,6 +48,7 @@ typedef struct child {
     opd_monitor monitor;
     group *group;
     uint64_t up_ns;      /* when its last start began */
+    uint64_t starts;     /* tried, the first one included */
     uint32_t streak;     /* failures without a whole period of life between them */
     bool told;           /* asked to stop */
     bool done;           /* ended for good */
@@ -98,6 +99,7 @@ static opd_err start_child(supervisor *s, child *c) {
     opd__keeper *outer = system->keeper;
     opd_pid pid = OPD_PID_NOBODY;
     c->up_ns = opd_now_ns(s->ctx);
+    c->starts++;
     system->keeper = &c->keeper; /* the next actor that is made is kept by it */
     opd_err err = c->spec->start(system, c->spec->arg, &pid);
     system->keeper = outer;
@@ -387,4 +389,30 @@ opd_err opd_supervisor_start(opd_system *system, const opd_supervisor_options *o
                              opd_pid *out_pid) {
     OPD_TRY(check_options(options));
     return opd_spawn(system, &supervisor_class, options->name, options, out_pid);
+}
+
+/* ---- what there is to see -------------------------------------------------------------- */
+
+void opd__supervisor_dump(const opd_ctx *ctx, opd_line_fn out, void *arg) {
+    const supervisor *s = ctx->state;
+    static const char *const restarts[] = {
+        [OPD_RESTART_PERMANENT] = "permanent", [OPD_RESTART_TRANSIENT] = "transient",
+        [OPD_RESTART_TEMPORARY] = "temporary"};
+    for (size_t i = 0; s->children != NULL && i < s->o.child_count; i++) {
+        const child *c = &s->children[i];
+        opd__line line = {.used = 0};
+        opd__line_add(&line, "  child %s (%s): ", c->spec->id, restarts[c->spec->restart]);
+        if (c->keeper.actor != NULL)
+            opd__line_pid(&line, ctx->system, c->keeper.actor->pid);
+        else
+            opd__line_add(&line, c->done ? "ended for good" : "down");
+        if (c->starts > 1)
+            opd__line_add(&line, ", started %llu times", (unsigned long long)c->starts);
+        if (c->told) opd__line_add(&line, ", told to stop");
+        opd__line_end(&line, out, arg);
+    }
+    if (s->total == 0) return;
+    opd__line line = {.used = 0};
+    opd__line_add(&line, "  failures since its start: %llu", (unsigned long long)s->total);
+    opd__line_end(&line, out, arg);
 }

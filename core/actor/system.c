@@ -13,7 +13,7 @@
  */
 #include <string.h>
 
-#include "core/actor/internal.h"
+#include "core/actor/heartbeat.h"
 #include "opd/log.h"
 
 void opd__text_copy(char *out, size_t out_size, const char *text) {
@@ -32,6 +32,7 @@ static void arm_timer(opd_system *system) {
         const opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, stop_node);
         if (ctx->stop_deadline_ns < at_ns) at_ns = ctx->stop_deadline_ns;
     }
+    if (system->stall.due_ns < at_ns) at_ns = system->stall.due_ns;
     if (at_ns == system->armed_ns) return;
     system->armed_ns = at_ns;
     system->env->ops->timer_arm(system->env, at_ns);
@@ -84,9 +85,12 @@ static bool turn(void *arg) {
     unsigned done = 0;
     system->now_ns = system->clock_ns = began_ns;
     system->stats.turns++;
+    system->loop.turns++;
+    opd__recorder_arm(system);
     opd__inbox_drain(system);
     opd__timers_expire(system);
     check_stop_deadlines(system);
+    opd__stall_check(system);
     deliver_loop_events(system);
     unsigned slice = system->turn_msgs_max == 1 ? 1 : OPD__SLICE_MSGS;
     while (done < slice && system->now_ns - began_ns < OPD__SLICE_NS) {
@@ -94,6 +98,7 @@ static bool turn(void *arg) {
         if (ctx == NULL) break;
         done += opd__actor_turn(ctx);
     }
+    if (done > 0) opd_histogram_record(&system->loop.slice, system->clock_ns - began_ns);
     if (system->armed_ns <= began_ns) system->armed_ns = UINT64_MAX; /* it went off */
     arm_timer(system);
     return !opd_list_empty(&system->ready) || !opd_list_empty(&system->events);
@@ -176,7 +181,9 @@ opd_err opd_system_run(opd_system *system) {
 
 static void system_free(opd_system *system) {
     const opd_alloc *alloc = system->options.alloc;
+    opd__recorder_destroy(system);
     opd_heap_fini(&system->timers);
+    opd_mem_free(alloc, system->heartbeat.names);
     opd_mem_free(alloc, system->slots);
     opd_mem_free(alloc, system->generations);
     opd_mem_free(alloc, system->pool);
@@ -195,13 +202,14 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
     system->env = env;
     system->options = filled;
     system->thread_mark = opd__thread_mark();
-    system->armed_ns = UINT64_MAX;
+    system->armed_ns = system->stall.due_ns = UINT64_MAX;
     system->turn_msgs_max = env->ops->choose == NULL ? OPD__TURN_MSGS : 1;
     system->now_ns = system->clock_ns = env->ops->now_ns(env);
     opd_list_init(&system->ready);
     opd_list_init(&system->events);
     opd_list_init(&system->actors);
     opd_list_init(&system->lanes);
+    opd_list_init(&system->slot_list);
     opd_list_init(&system->stopping_actors);
     opd_heap_init(&system->timers, filled.alloc, filled.timers_max);
     system->slots = opd_mem_get(filled.alloc, filled.actors_max * sizeof *system->slots);
@@ -212,6 +220,12 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
         system_free(system);
         return opd_fail(OPD_ERR_NOMEM, "actor system of %u actors and %u messages",
                         filled.actors_max, filled.messages_max);
+    }
+    opd_err err = opd__heartbeat_create(system);
+    if (err == OPD_OK && filled.recorder) err = opd__recorder_create(system);
+    if (err != OPD_OK) {
+        system_free(system);
+        return err;
     }
     env->ops->attach(env, turn, system);
     *out_system = system;
@@ -253,5 +267,7 @@ void opd_system_destroy(opd_system *system) {
     OPD_ASSERT(system->views_live == 0); /* bytes received over a link are still referenced */
     system_free(system);
 }
+
+opd_loop_stats opd_loop_stats_get(const opd_system *system) { return system->loop; }
 
 opd_system_stats opd_system_stats_get(const opd_system *system) { return system->stats; }

@@ -36,6 +36,11 @@ void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid t
                                            .link = msg->link, .message_kind = msg->kind});
 }
 
+void opd__send_refused(opd_ctx *from, const opd_msg *msg, opd_pid to, opd_err err) {
+    if (from != NULL && err == OPD_ERR_AGAIN) from->stats.sends_refused++;
+    OPD__TAP_MSG(msg, OPD_TAP_REFUSED, from == NULL ? OPD_PID_NOBODY : from->pid, to, err);
+}
+
 const char *opd_tap_kind_name(opd_tap_kind kind) {
     static const char *const names[OPD_TAP_KIND_COUNT] = {
         [OPD_TAP_SPAWNED] = "spawned",     [OPD_TAP_ENDED] = "ended",

@@ -13,6 +13,10 @@
 /* Prints "file:line: assertion failed: expr" to stderr and aborts. Does not return. */
 _Noreturn void opd_assert_fail(const char *file, int line, const char *expr);
 
+/* Calls hook(arg) once when an assertion fails on this thread, before the end: to tell what
+ * happened last. It must not assert or allocate. NULL: none. */
+void opd_assert_hook_set(void (*hook)(void *arg), void *arg);
+
 #define OPD_ASSERT(expr) \
     ((expr) ? (void)0 : opd_assert_fail(__FILE__, __LINE__, #expr))
 

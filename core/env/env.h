@@ -68,6 +68,24 @@ opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
 /* Stops watching; the memory goes when the loop has closed the handles. NULL is legal. */
 void opd_signals_close(opd_signals *signals);
 
+/* SIGUSR1 too: on_dump(arg) is called on the loop for each (to print the topology). Until
+ * opd_signals_close. Errors: IO. */
+opd_err opd_signals_watch_dump(opd_signals *signals, void (*on_dump)(void *arg),
+                               void *arg) OPD_MUST_CHECK;
+
+/* ---- watchdog (watchdog.c) ----------------------------------------------------------- */
+
+/* A thread that names in the log a handler of `system` that runs longer than limit_ms, once per
+ * incident, and again when it returned. For a real env only: it waits in real time. */
+typedef struct opd_watchdog opd_watchdog;
+
+/* Starts it; env and system must outlive it. Errors: NOMEM, LIMIT (threads). */
+opd_err opd_watchdog_start(opd_env *env, opd_system *system, const opd_alloc *alloc,
+                           uint64_t limit_ms, opd_watchdog **out_watchdog) OPD_MUST_CHECK;
+
+/* Ends the thread and waits for it. NULL is legal. */
+void opd_watchdog_stop(opd_watchdog *watchdog);
+
 /* ---- terminal (tty_uv.c) ------------------------------------------------------------- */
 
 /* Whether the file descriptor is a terminal, and its width in columns (80 if unknown). */

@@ -1,7 +1,7 @@
-/* signal_uv.c - SIGINT and SIGTERM on the loop (env.h).
+/* signal_uv.c - SIGINT, SIGTERM and SIGUSR1 on the loop (env.h).
  *
  * Invariants: `forced` is false for the first signal and true for all later ones. The block is
- * freed when both handles have closed. Thread: the loop's.
+ * freed when all handles have closed. Thread: the loop's.
  */
 #include <signal.h>
 #include <uv.h>
@@ -9,15 +9,17 @@
 #include "core/base/check.h"
 #include "core/env/env.h"
 
-enum { WATCHED = 2 };
+enum { WATCHED = 2, DUMP = WATCHED, HANDLES };
 
 struct opd_signals {
     const opd_alloc *alloc;
-    uv_signal_t handles[WATCHED];
-    unsigned open;
+    uv_signal_t handles[HANDLES];
+    unsigned initialised, open; /* handles made; not yet closed */
     bool seen;
     void (*on_stop)(void *arg, int signal_number, bool forced);
     void *arg;
+    void (*on_dump)(void *arg);
+    void *dump_arg;
 };
 
 static void on_signal(uv_signal_t *handle, int signal_number) {
@@ -47,7 +49,7 @@ opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
             opd_mem_free(alloc, signals);
             return opd_fail(OPD_ERR_IO, "signals: %s", uv_strerror(initialised));
         }
-        signals->open++;
+        signals->initialised = ++signals->open;
         signals->handles[i].data = signals;
         if (status == 0) status = uv_signal_start(&signals->handles[i], on_signal, numbers[i]);
     }
@@ -59,7 +61,27 @@ opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
     return OPD_OK;
 }
 
+static void on_dump_signal(uv_signal_t *handle, int signal_number) {
+    const opd_signals *signals = handle->data;
+    (void)signal_number;
+    signals->on_dump(signals->dump_arg);
+}
+
+opd_err opd_signals_watch_dump(opd_signals *signals, void (*on_dump)(void *arg), void *arg) {
+    OPD_ASSERT(signals->initialised == WATCHED); /* once */
+    uv_signal_t *handle = &signals->handles[DUMP];
+    signals->on_dump = on_dump;
+    signals->dump_arg = arg;
+    int status = uv_signal_init(signals->handles[0].loop, handle);
+    if (status == 0) {
+        handle->data = signals;
+        signals->initialised = ++signals->open;
+        status = uv_signal_start(handle, on_dump_signal, SIGUSR1);
+    }
+    return status == 0 ? OPD_OK : opd_fail(OPD_ERR_IO, "signals: %s", uv_strerror(status));
+}
+
 void opd_signals_close(opd_signals *signals) {
     if (signals == NULL) return;
-    for (int i = 0; i < WATCHED; i++) uv_close((uv_handle_t *)&signals->handles[i], on_close);
+    for (unsigned i = 0; i < signals->initialised; i++) uv_close((uv_handle_t *)&signals->handles[i], on_close);
 }

@@ -28,6 +28,7 @@
 #include "opd/buf.h"
 #include "opd/env.h"
 #include "opd/err.h"
+#include "opd/histogram.h"
 #include "opd/node.h"
 
 #ifdef __cplusplus
@@ -73,6 +74,9 @@ typedef struct opd_system_options {
     uint64_t stop_timeout_ms;    /* for each actor in an ordered stop; 5,000 */
     uint64_t handler_warn_ms;    /* a slower handler is logged by name; 10 */
     const char *(*kind_name)(uint16_t kind); /* for logs and dumps; NULL: kinds are numbers */
+    bool recorder;               /* keep the last envelope headers (opd/diagnosis.h), 256 KiB */
+    uint64_t stall_report_ms;    /* report that nothing gets done (opd_progress); implies recorder;
+                                    0: never */
 } opd_system_options;
 
 /* The most bytes a system of these options (NULL: the defaults) ever allocates for itself: pool,
@@ -446,6 +450,7 @@ struct opd_job {
     uint64_t run_ns; /* time on the lane's thread */
     uint64_t began_ns; /* when it began there, by the env's clock */
     uint64_t trace;    /* of the callback that submitted it */
+    uint64_t submitted_ns;
 
     /* the runtime's */
     opd_env_task task;
@@ -511,6 +516,9 @@ typedef struct opd_actor_stats {
     uint64_t late_replies;
     uint64_t refused, replaced, dropped; /* messages its full mailbox met, by policy */
     uint32_t held;             /* messages in its hands: made or taken, not sent or released */
+    uint64_t made;             /* messages it took out of the pool */
+    uint64_t sends_refused;    /* its own sends and requests that got AGAIN */
+    opd_histogram queue_wait;  /* ns from sending to handling, of its messages */
 } opd_actor_stats;
 
 /* Errors: CLOSED. */
@@ -527,6 +535,15 @@ typedef struct opd_system_stats {
 } opd_system_stats;
 
 opd_system_stats opd_system_stats_get(const opd_system *system);
+
+typedef struct opd_loop_stats {
+    uint64_t turns;      /* times the env called: wakes, timers, I/O, and slices that were full */
+    uint64_t remote;     /* of these, turns that found events from other threads */
+    opd_histogram lag;   /* ns from a timer's time to its turn */
+    opd_histogram slice; /* ns of a turn with work, from its begin to its last callback's end */
+} opd_loop_stats;
+
+opd_loop_stats opd_loop_stats_get(const opd_system *system);
 
 #ifdef __cplusplus
 }

@@ -1,11 +1,10 @@
-/* test_env.c - child processes, signals and the terminal on the real loop; the metrics. */
+/* test_env.c - child processes, signals and the terminal on the real loop. */
 #include <errno.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "core/base/check.h"
 #include "core/env/env.h"
-#include "core/metrics/metrics.h"
 #include "tests/support/sys_test.h"
 
 typedef struct parent {
@@ -177,35 +176,4 @@ TEST(a_pipe_is_no_terminal) {
     CHECK_INT(opd_tty_width(fds[0]), 80);
     (void)close(fds[0]);
     (void)close(fds[1]);
-}
-
-TEST(metrics_are_bounded_ordered_and_typed) {
-    opd_test_alloc memory;
-    opd_test_alloc_tracing(&memory);
-    opd_metrics m;
-    opd_metric *a = NULL, *b = NULL, *h = NULL, *x = NULL;
-    CHECK_OK(opd_metrics_init(&m, &memory.alloc, 3));
-    CHECK_OK(opd_metrics_get(&m, OPD_METRIC_COUNTER, "samples", &a));
-    CHECK_OK(opd_metrics_get(&m, OPD_METRIC_GAUGE, "loss", &b));
-    CHECK_OK(opd_metrics_get(&m, OPD_METRIC_HISTOGRAM, "latency_ns", &h));
-    CHECK_OK(opd_metrics_get(&m, OPD_METRIC_COUNTER, "samples", &x));
-    CHECK(x == a);
-    CHECK_ERR(opd_metrics_get(&m, OPD_METRIC_GAUGE, "samples", &x), OPD_ERR_MISMATCH);
-    CHECK_ERR(opd_metrics_get(&m, OPD_METRIC_GAUGE, "more", &x), OPD_ERR_LIMIT);
-    opd_counter_add(a, 5);
-    opd_counter_add(x, 2);
-    opd_gauge_set(b, 0.5);
-    CHECK_INT(opd_histogram_quantile(h, 0.5), 0);
-    for (uint64_t v = 0; v < 1000; v++) opd_histogram_record(h, v);
-    opd_histogram_record(h, UINT64_MAX);
-    CHECK_STR(opd_metrics_at(&m, 0)->name, "samples");
-    CHECK_INT(opd_metrics_at(&m, 0)->count, 7);
-    CHECK_NEAR(opd_metrics_at(&m, 1)->value, 0.5, 0);
-    CHECK(opd_metrics_at(&m, 3) == NULL);
-    CHECK_INT(opd_histogram_quantile(h, 0.5), 511);
-    CHECK_INT(opd_histogram_quantile(h, 0), 0);
-    CHECK(opd_histogram_quantile(h, 1) == UINT64_MAX);
-    CHECK_INT(h->count, 1001);
-    opd_metrics_fini(&m);
-    CHECK_INT(memory.live, 0);
 }
