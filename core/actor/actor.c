@@ -228,11 +228,18 @@ static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     ctx->current = NULL;
 }
 
+/* An actor's end may take long (its on_stop frees much); the next one's time begins after it. */
+static void actor_end_measured(opd_ctx *ctx) {
+    opd_system *system = ctx->system;
+    opd__actor_end(ctx);
+    system->clock_ns = system->env->ops->now_ns(system->env);
+}
+
 unsigned opd__actor_turn(opd_ctx *ctx) {
     opd_system *system = ctx->system;
-    uint64_t began_ns = system->env->ops->now_ns(system->env), clock_ns = began_ns;
+    uint64_t began_ns = system->clock_ns, clock_ns = began_ns; /* read when the last one ended */
     unsigned done = 0;
-    system->now_ns = system->clock_ns = began_ns;
+    system->now_ns = began_ns;
     system->current = ctx;
     while (!ctx->exiting && done < system->turn_msgs_max && clock_ns - began_ns < OPD__TURN_NS) {
         opd_list *first = opd_list_first(&ctx->events);
@@ -249,7 +256,7 @@ unsigned opd__actor_turn(opd_ctx *ctx) {
     system->current = NULL;
     opd__heartbeat(ctx, 0, 0);
     if (ctx->exiting)
-        opd__actor_end(ctx);
+        actor_end_measured(ctx);
     else if (ctx->mail_first != NULL || !opd_list_empty(&ctx->events))
         opd__actor_ready(ctx);
     return done;

@@ -59,8 +59,10 @@ static void check_stop_deadlines(opd_system *system) {
 }
 
 static void deliver_loop_events(opd_system *system) {
+    if (opd_list_empty(&system->events)) return;
     for (opd_list *n; (n = opd_list_first(&system->events)) != NULL;)
         opd__event_deliver(NULL, OPD_CONTAINER_OF(n, opd_event, node), NULL);
+    system->clock_ns = system->env->ops->now_ns(system->env); /* the first actor's time begins */
 }
 
 /* The ready actor whose turn it is: the first, or the one that a simulated env chooses. */
