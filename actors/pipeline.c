@@ -130,8 +130,9 @@ static opd_err spawn_http_teacher(pipeline *p) {
     opd_teacher_http_config teacher = {
         .roles = &p->roles, .env = p->env, .alloc = p->a->alloc, .teacher = p->teacher,
         .teacher_lost_s = p->c->opd.teacher_lost_s,
-        .top_k = (uint32_t)p->c->opd.log_prob_top_k, .temperature = p->c->rollout.temperature,
-        .vocab_size = student->vocab_size, .bos_id = student->bos_id, .eos_id = student->eos_id,
+        .top_k = (uint32_t)p->c->opd.log_prob_top_k, .max_len = s->max_len,
+        .temperature = p->c->rollout.temperature, .vocab_size = student->vocab_size,
+        .bos_id = student->bos_id, .eos_id = student->eos_id,
         .tokenizer_hash = p->a->tokenizer_hash, .window_msgs = s->window_msgs,
         .window_bytes = s->window_bytes};
     OPD_TRY(opd_spawn(p->system, &opd_teacher_http_class, NULL, &teacher, &p->roles.teacher));

@@ -164,8 +164,10 @@ static opd_err parse_range(const opd_alloc *alloc, const char *name, const char 
     opd_jsonl *jsonl = opd_mem_get(alloc, sizeof *jsonl);
     if (jsonl == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory to load it", name);
     opd_err err;
+    size_t lines = count_lines(data, size_bytes);
     jsonl->alloc = alloc;
-    jsonl->rows_block = opd_mem_get(alloc, count_lines(data, size_bytes) * sizeof(opd_row));
+    jsonl->memory_bytes = lines * sizeof(opd_row) + (KEY_COUNT + 1) * size_bytes;
+    jsonl->rows_block = opd_mem_get(alloc, lines * sizeof(opd_row));
     jsonl->text_block = opd_mem_get(alloc, KEY_COUNT * size_bytes + 1);
     jsonl->path_block = opd_mem_strdup(alloc, name);
     if (jsonl->rows_block == NULL || jsonl->text_block == NULL || jsonl->path_block == NULL) {

@@ -39,6 +39,7 @@ typedef struct opd_jsonl {
     size_t count;
     const opd_row *rows;
     const char *path; /* without the slice */
+    size_t memory_bytes; /* at most, the file while it is read included */
     /* private */
     const opd_alloc *alloc;
     opd_row *rows_block;

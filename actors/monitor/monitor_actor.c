@@ -20,7 +20,6 @@
 #include "opd/log.h"
 
 enum { OUT_METRICS, OUT_SAMPLES, OUT_SCREEN, OUTS };
-enum { TEXT_BYTES_MAX = 8 << 20 };
 
 #define PLAIN_LINE_NS UINT64_C(5000000000) /* between progress lines off a terminal */
 #define LIVE_LINE_NS UINT64_C(100000000)   /* between rewrites on one */
@@ -253,10 +252,10 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     m->fds[OUT_SAMPLES] = m->c.samples_fd;
     m->fds[OUT_SCREEN] = m->c.screen_fd;
     for (int i = 0; i < OUTS; i++) {
-        opd_str_init(&m->filling[i], m->c.alloc, TEXT_BYTES_MAX);
-        opd_str_init(&m->writing[i], m->c.alloc, TEXT_BYTES_MAX);
+        opd_str_init(&m->filling[i], m->c.alloc, OPD_MONITOR_TEXT_MAX);
+        opd_str_init(&m->writing[i], m->c.alloc, OPD_MONITOR_TEXT_MAX);
     }
-    opd_str_init(&m->text, m->c.alloc, TEXT_BYTES_MAX);
+    opd_str_init(&m->text, m->c.alloc, OPD_MONITOR_TEXT_MAX);
     return OPD_OK;
 }
 

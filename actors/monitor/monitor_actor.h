@@ -14,6 +14,10 @@
 
 extern const opd_actor_class opd_monitor_class;
 
+/* Lines that wait, at most: of three outputs a set that fills and one that is written, and one
+ * text of a sample. */
+enum { OPD_MONITOR_TEXT_MAX = 8 << 20, OPD_MONITOR_MEMORY_MAX = 7 * OPD_MONITOR_TEXT_MAX };
+
 /* Borrowed until the actor has stopped. */
 typedef struct opd_monitor_config {
     const char *stage;

@@ -19,6 +19,7 @@
 #include "actors/pipeline.h"
 #include "actors/run/folder.h"
 #include "actors/run/measure.h"
+#include "actors/run/memory.h"
 #include "actors/run/result_json.h"
 #include "core/base/check.h"
 #include "core/env/env.h"
@@ -122,6 +123,8 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
     opd_run_folder_checkpoints(&r->folder, r->config, stage->name, checkpoints);
     opd_assets assets;
     OPD_TRY(opd_assets_open(&assets, stage, checkpoints, r->o->resume, NULL, NULL));
+    opd_memory memory = opd_memory_of(&assets);
+    opd_memory_log(stage->name, &memory);
     const opd_checkpoint_state *before = &assets.resumed;
     opd_trainer_outcome outcome = {
         .samples = before->samples, .response_tokens = before->response_tokens,

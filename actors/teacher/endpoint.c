@@ -136,6 +136,9 @@ opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
                                       .env = options->env,
                                       .url = url,
                                       .max_inflight = options->max_inflight,
+                                      .max_answer_bytes = options->max_answer_bytes,
+                                      .max_total_bytes =
+                                          options->max_answer_bytes * options->max_inflight,
                                       .connect_timeout_ms = options->connect_timeout_ms};
     opd_err err = opd_http_client_create(&client, &endpoint->client);
     if (err != OPD_OK) {

@@ -36,6 +36,7 @@ typedef struct opd_endpoint_options {
     uint32_t max_inflight;
     uint64_t connect_timeout_ms;
     size_t max_body_bytes;   /* of one request                                    */
+    size_t max_answer_bytes; /* of one answer; of all at once: times max_inflight */
     /* Called in the actor's context when a closed endpoint is gone; may be NULL. */
     opd_err (*closed)(opd_ctx *ctx, void *state, opd_endpoint *endpoint);
 } opd_endpoint_options;

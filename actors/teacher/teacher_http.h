@@ -29,6 +29,7 @@ typedef struct opd_teacher_http_config {
     const opd_config_teacher *teacher; /* url "": it comes by ENDPOINT */
     double teacher_lost_s;
     uint32_t top_k;     /* ids per row in SCORES.topk; 0: none           */
+    uint32_t max_len;   /* tokens of a rollout at most; 0: not known     */
     double temperature; /* of the rollouts; greedy (0) counts as 1       */
     /* the student, with which the teacher must agree; -1 and "": not known */
     int32_t vocab_size, bos_id, eos_id;
@@ -38,5 +39,10 @@ typedef struct opd_teacher_http_config {
 } opd_teacher_http_config;
 
 extern const opd_actor_class opd_teacher_http_class;
+
+/* Bytes of one question and of its answer at most, for sequences of max_len tokens (0: unknown)
+ * and top_k ids per token: the client refuses more (LIMIT). */
+uint64_t opd_teacher_question_max_bytes(uint32_t max_len);
+uint64_t opd_teacher_answer_max_bytes(uint32_t max_len, uint64_t top_k);
 
 #endif

@@ -19,7 +19,14 @@
 #include "opd/log.h"
 #include "transports/sglang.h"
 
-enum { PROBE_TIMEOUT_MS = 5000, PROBE_IDS = 4, REQUEST_BYTES_MAX = 64 * 1024 * 1024 };
+enum {
+    PROBE_TIMEOUT_MS = 5000,
+    PROBE_IDS = 4,
+    BODY_BYTES_MAX = 64 << 20,    /* where the length of the rollouts is not known */
+    BODY_BYTES_BASE = 1 << 20,    /* what stands around the tokens, texts included */
+    QUESTION_BYTES_PER_TOKEN = 12,
+    ANSWER_BYTES_PER_ENTRY = 256  /* [log-prob, id, text] in decimal */
+};
 
 uint64_t opd__teacher_ns(double seconds) { return (uint64_t)(seconds * 1e9); }
 
@@ -273,6 +280,16 @@ static opd_err on_closed(opd_ctx *ctx, void *state, opd_endpoint *endpoint) {
     return OPD_OK;
 }
 
+uint64_t opd_teacher_question_max_bytes(uint32_t max_len) {
+    if (max_len == 0) return BODY_BYTES_MAX;
+    return BODY_BYTES_BASE + (uint64_t)max_len * QUESTION_BYTES_PER_TOKEN;
+}
+
+uint64_t opd_teacher_answer_max_bytes(uint32_t max_len, uint64_t top_k) {
+    if (max_len == 0) return BODY_BYTES_MAX;
+    return BODY_BYTES_BASE + max_len * (1 + top_k) * ANSWER_BYTES_PER_ENTRY;
+}
+
 static opd_err open_url(opd__teacher *self, const char *url) {
     opd_endpoint_options options = {
         .alloc = self->c.alloc,
@@ -280,7 +297,8 @@ static opd_err open_url(opd__teacher *self, const char *url) {
         .url = url,
         .max_inflight = (uint32_t)self->c.teacher->max_inflight + 1, /* a probe besides */
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
-        .max_body_bytes = REQUEST_BYTES_MAX,
+        .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),
+        .max_answer_bytes = opd_teacher_answer_max_bytes(self->c.max_len, self->c.top_k),
         .closed = on_closed};
     OPD_TRY(opd_err_prefix(opd_endpoint_open(self->ctx, &options, &self->endpoint),
                            "teachers.%s.url", self->c.teacher->name));

@@ -1,0 +1,181 @@
+/* memory.c - the sum of a stage's bounds (memory.h). Each part names what it counts and where that
+ * is allocated; a test runs stages under a counting allocator and compares.
+ * Thread: any. Nothing is allocated.
+ */
+#include "actors/run/memory.h"
+
+#include "actors/messages.h"
+#include "actors/monitor/monitor_actor.h"
+#include "actors/teacher/teacher_http.h"
+#include "opd/actor.h"
+#include "opd/log.h"
+
+enum {
+    FLOAT = sizeof(float),
+    SMALL = 64 * 1024,          /* fixed structs of an actor, and rounding */
+    PREFILL_TOKENS = 4096,      /* rollout/engine.c */
+    TILE_ROWS = 64,             /* kernels/cpu/isa.h, and rounding */
+    HEAD_ROWS = 1024,           /* models/graph.c: rows of logits at once ... */
+    HEAD_FLOATS = 262144,       /* ... and their floats, but at least for 16 rows */
+    ROLLOUT_MAILBOX = 16 << 20, /* mailbox_bytes_max of the classes that raise it */
+    MONITOR_MAILBOX = 16 << 20,
+    SCORER_MAILBOX = 64 << 20,
+    MAILBOX = 256 * 1024,       /* of the others */
+    ROLES = 16,
+    BYTES_PER_ID = 256          /* of a tokenizer: texts, merges and their tables */
+};
+
+static uint64_t u64(int64_t n) { return n > 0 ? (uint64_t)n : 0; }
+
+/* ---- models ---------------------------------------------------------------------------- */
+
+typedef struct shape {
+    uint64_t params, layers, hidden, q, qkv, inner, vocab, kv, head_dim, group, rope_floats;
+} shape;
+
+static shape shape_of(const opd_model *model) {
+    const opd_model_config *c = &model->config;
+    uint64_t head_dim = u64(c->head_dim);
+    shape s = {.params = model->param_count, .layers = u64(c->layers),
+               .hidden = u64(c->hidden_size), .q = u64(c->heads) * head_dim,
+               .kv = u64(c->kv_heads) * head_dim, .inner = u64(c->intermediate_size),
+               .vocab = u64(c->vocab_size), .head_dim = head_dim,
+               .group = u64(c->heads) / u64(c->kv_heads),
+               .rope_floats = u64(c->max_position) * head_dim};
+    s.qkv = s.q + 2 * s.kv;
+    return s;
+}
+
+/* models/weights.c: plain and packed (in training also packed the other way), rotary table. */
+static uint64_t weights_bytes(const shape *s, bool train) {
+    uint64_t rounding = 16 * (4 * s->layers + 1);
+    uint64_t packed = (train ? 2 : 1) * (s->params + rounding);
+    return FLOAT * (s->params + packed + s->rope_floats) + SMALL;
+}
+
+/* models/graph.c carve_all: activations of `tokens` tokens, of every layer in training. */
+static uint64_t graph_bytes(const shape *s, bool train, uint64_t tokens) {
+    uint64_t rows = tokens < HEAD_ROWS ? tokens : HEAD_ROWS;
+    uint64_t logits = 16 * s->vocab > HEAD_FLOATS ? 16 * s->vocab : HEAD_FLOATS;
+    uint64_t layer = 2 * s->hidden + s->qkv + s->q + 2 * s->inner + 2;
+    uint64_t scratch = 2 * s->hidden + s->inner;
+    if (train) scratch += 2 * s->hidden + s->qkv + s->q + 3 * s->inner;
+    uint64_t floats = tokens * ((train ? s->layers : 1) * layer + scratch) +
+                      rows * (4 * s->hidden + 2) + logits + 16 * (7 * s->layers + 20);
+    uint64_t ints = FLOAT * (2 * tokens + rows) + sizeof(size_t) * (tokens + 1);
+    return FLOAT * floats + ints + s->layers * 256;
+}
+
+/* models/decoder.c: the prefill's graph, the cache, and the rows of a step; rollout/engine.c: the
+ * texts of the slots. */
+static uint64_t engine_bytes(const shape *s, const opd_sizes *sizes) {
+    uint64_t slots = sizes->slots, length = ((uint64_t)sizes->max_len + 15) / 16 * 16;
+    uint64_t prefill = sizes->max_len > PREFILL_TOKENS ? sizes->max_len : PREFILL_TOKENS;
+    uint64_t cache = slots * s->layers * 2 * s->kv * length;
+    uint64_t row = 2 * s->hidden + s->qkv + s->q + 3 * s->inner + s->vocab + 2;
+    uint64_t texts = slots * sizes->max_len * 2 + prefill;
+    uint64_t prompts = (uint64_t)sizes->window_groups + slots;
+    return FLOAT * (cache + slots * row + texts) + graph_bytes(s, false, prefill) +
+           1024 * slots + 256 * prompts + SMALL;
+}
+
+/* Scratch that the kernels keep for each thread (kernels/cpu/create.c): scores of a tile of
+ * attention with its keys and values, the candidates of sampling. */
+static uint64_t scratch_bytes(const shape *s, uint64_t threads, uint64_t tokens) {
+    uint64_t attention = (tokens + 64) * (2 * s->head_dim + 2 * TILE_ROWS + s->group);
+    return threads * (FLOAT * (attention + 3 * s->vocab) + SMALL);
+}
+
+/* Weights: the model's own, gradients and the two moments (learner), the published snapshot and
+ * the next one, a state to be saved (3), the engine's and the learner's copies; the teacher's. */
+static uint64_t models_bytes(const opd_assets *a, const shape *s) {
+    uint64_t bytes = FLOAT * s->params * 9 + weights_bytes(s, false) + weights_bytes(s, true);
+    if (a->teacher == NULL) return bytes;
+    shape teacher = shape_of(a->teacher);
+    return bytes + FLOAT * teacher.params + weights_bytes(&teacher, false);
+}
+
+static uint64_t compute_bytes(const opd_assets *a, const shape *s) {
+    const opd_sizes *z = &a->sizes;
+    const opd_config_device *d = &a->config->device;
+    uint64_t bytes = graph_bytes(s, true, z->micro_tokens) + engine_bytes(s, z) +
+                     scratch_bytes(s, u64(d->rollout_threads), z->max_len) +
+                     scratch_bytes(s, u64(d->trainer_threads), z->micro_tokens);
+    if (a->teacher == NULL) return bytes;
+    shape t = shape_of(a->teacher);
+    return bytes + graph_bytes(&t, false, z->micro_tokens) +
+           scratch_bytes(&t, u64(d->teacher_threads), z->micro_tokens);
+}
+
+/* ---- messages -------------------------------------------------------------------------- */
+
+/* The pipeline sets messages_max and leaves the other bounds of the system as they are. */
+static uint64_t runtime_bytes(const opd_assets *a) {
+    opd_system_options options = {.messages_max = a->sizes.messages_max};
+    uint64_t mailboxes = ROLLOUT_MAILBOX + MONITOR_MAILBOX + (uint64_t)MAILBOX * ROLES;
+    if (a->teacher != NULL) mailboxes += SCORER_MAILBOX;
+    return opd_system_memory_max(&options) + mailboxes + (uint64_t)SMALL * ROLES;
+}
+
+/* Payload: prompts, rollouts (one copy for all receivers; the batcher sends them on), scores.
+ * Their windows are window_bytes each; the lists of samples in teacher and batcher hold messages
+ * of these windows. Evaluations: the slots' prompts and answers. */
+static uint64_t windows_bytes(const opd_assets *a) {
+    const opd_sizes *z = &a->sizes;
+    bool policy = a->config->kind == OPD_CONFIG_KIND_RL;
+    uint64_t answers = (uint64_t)z->slots * z->max_len * (2 * FLOAT + sizeof(int32_t));
+    uint64_t join = (uint64_t)z->window_msgs * 4 * sizeof(void *);
+    return (policy ? 3 : 1) * z->window_bytes + join + answers;
+}
+
+/* trainer/batch.c and trainer/learner.c: per token; and per sample. */
+static uint64_t batch_bytes(const opd_assets *a) {
+    const opd_sizes *z = &a->sizes;
+    uint64_t k = a->config->opd.enabled ? u64(a->config->opd.log_prob_top_k) : 0;
+    if (k == 0) k = 1;
+    uint64_t flat = 3 * FLOAT + 1 + FLOAT * k;
+    uint64_t learner = 7 * FLOAT + 1 + 2 * FLOAT * k + 16;
+    uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
+    return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
+}
+
+/* Calls under way to a teacher's server, each with its question and its answer. */
+static uint64_t http_bytes(const opd_assets *a) {
+    const opd_config_teacher *t = opd_stage_teacher(a->config);
+    if (t == NULL || a->teacher != NULL) return 0;
+    uint64_t k = u64(a->config->opd.log_prob_top_k);
+    return (u64(t->max_inflight) + 1) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
+                                         opd_teacher_answer_max_bytes(a->sizes.max_len, k));
+}
+
+/* ---- data ------------------------------------------------------------------------------ */
+
+/* Texts and rows, the file itself while it is read, and the order of the rows kept. */
+static uint64_t dataset_bytes(const opd_dataset *dataset) {
+    if (dataset == NULL) return 0;
+    return dataset->rows->memory_bytes + dataset->rows->count * 2 * sizeof(uint64_t) + SMALL;
+}
+
+opd_memory opd_memory_of(const opd_assets *a) {
+    shape s = shape_of(a->model);
+    return (opd_memory){
+        .runtime = runtime_bytes(a), .windows = windows_bytes(a), .batch = batch_bytes(a),
+        .models = models_bytes(a, &s), .compute = compute_bytes(a, &s),
+        .monitor = OPD_MONITOR_MEMORY_MAX, .http = http_bytes(a),
+        .data = dataset_bytes(a->train) + dataset_bytes(a->eval) + BYTES_PER_ID * s.vocab};
+}
+
+uint64_t opd_memory_total(const opd_memory *m) {
+    return m->runtime + m->windows + m->batch + m->models + m->compute + m->monitor + m->http +
+           m->data;
+}
+
+static double mib(uint64_t bytes) { return (double)bytes / (1 << 20); }
+
+void opd_memory_log(const char *stage, const opd_memory *m) {
+    OPD_LOG_INFO("stage %s: memory ceiling: %.0f MiB (runtime %.0f, windows %.1f, batch %.1f, "
+                 "model and optimizer %.1f, compute %.1f, monitor %.0f, teacher calls %.1f, "
+                 "data %.1f)", stage, mib(opd_memory_total(m)), mib(m->runtime), mib(m->windows),
+                 mib(m->batch), mib(m->models), mib(m->compute), mib(m->monitor), mib(m->http),
+                 mib(m->data));
+}
