@@ -258,12 +258,14 @@ static void on_tcp_pull(void *arg, opd_iobatch *batch) {
 static void on_tcp_end(void *arg, opd_err err) {
     client_conn *conn = arg;
     char text[300];
+    /* Another protocol, perhaps; or a server that has no room, or is about to end: lost, not
+     * refused for good. */
     bool silent = err == OPD_ERR_CLOSED && !opd_h2_settled(conn->h2);
     if (silent)
         snprintf(text, sizeof text, no_h2_text, "it closed the connection without an answer");
     else
         snprintf(text, sizeof text, "%.200s", opd_err_context());
-    conn_fail(conn, silent ? OPD_ERR_UNSUPPORTED : OPD_ERR_RESET, text);
+    conn_fail(conn, OPD_ERR_RESET, text);
     turn(conn->client);
 }
 

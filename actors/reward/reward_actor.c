@@ -31,26 +31,30 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
                          (uint64_t)r->c.window_msgs * REWARD_BYTES, &r->batcher);
 }
 
-/* The reward of a response, or false where the sample has nothing to judge it by. */
-static bool judge(reward *r, const opd_rollout_fields *f, double *out_reward) {
-    *out_reward = 0;
-    if (r->c.type == OPD_REWARD_NONE) return true;
+/* The reward of a response; invalid where there is nothing to judge it by. Errors: NOMEM, for
+ * then the same sample would be worth another gradient the next time. */
+static opd_err judge(reward *r, const opd_rollout_fields *f, opd_reward_fields *out) {
+    out->valid = r->c.type == OPD_REWARD_NONE;
+    if (out->valid) return OPD_OK;
     const int32_t *tokens = opd_slice_data(f->tokens);
     size_t count = f->tokens.size_bytes / sizeof *tokens - f->prompt_len;
     opd_str_clear(&r->text);
     opd_tokenizer_decode(r->c.tokenizer, tokens + f->prompt_len, count, true, &r->text);
-    if (opd_str_status(&r->text) != OPD_OK || f->label.buf == NULL) return false;
+    opd_err err = opd_str_status(&r->text);
+    if (err == OPD_ERR_NOMEM) return err;
+    if (err != OPD_OK || f->label.buf == NULL) return OPD_OK;
     const char *text = r->text.data != NULL ? r->text.data : "";
-    *out_reward = opd_reward_math(text, r->text.size, opd_slice_data(f->label),
+    out->valid = true;
+    out->reward = opd_reward_math(text, r->text.size, opd_slice_data(f->label),
                                   f->label.size_bytes);
-    return true;
+    return OPD_OK;
 }
 
 static opd_err make_reward(reward *r, opd_ctx *ctx, const opd_msg *rollout) {
     opd_rollout_fields f;
     OPD_TRY(opd_message_read(rollout, OPD_MESSAGE_ROLLOUT, &f));
     opd_reward_fields out = {.group = f.group, .member = f.member};
-    out.valid = judge(r, &f, &out.reward);
+    OPD_TRY(judge(r, &f, &out));
     opd_trace_set(ctx, opd_msg_trace(rollout));
     return opd_message_create(opd_self_system(ctx), OPD_MESSAGE_REWARD, &out, &r->ready);
 }

@@ -12,6 +12,8 @@
 #include "core/base/check.h"
 #include "core/env/sim_inside.h"
 
+enum { CLOSING_EVENTS = 1000 };
+
 /* The simulated wall clock begins on 2024-01-01 00:00:00 UTC. */
 static const uint64_t WALL_BEGIN_NS = 1704067200u * (uint64_t)1000000000;
 
@@ -201,10 +203,26 @@ static bool sim_env_fault(opd_env *env, opd_fault site, const char *name) {
     return opd_sim_fault(opd__sim_node_of(env)->sim, site, name);
 }
 
+/* What a killed actor closed on its way out needs a few callbacks to be gone. */
+static void let_close(opd__sim_node *node) {
+    opd_sim *sim = node->sim;
+    unsigned fired = 0;
+    for (opd_list *n = sim->events.next;
+         node->handles > 0 && fired < CLOSING_EVENTS && n != &sim->events;) {
+        opd_sim_event *event = OPD_CONTAINER_OF(n, opd_sim_event, node);
+        n = n->next;
+        if (event->env != &node->env) continue;
+        fire(event);
+        fired++;
+        n = sim->events.next; /* a callback may have changed the list */
+    }
+}
+
 /* What is left for a node without open handles are the last callbacks of closed ones. */
 static opd_err sim_destroy(opd_env *env) {
     opd__sim_node *node = opd__sim_node_of(env);
     opd_sim *sim = node->sim;
+    let_close(node);
     if (node->handles > 0)
         return opd_fail(OPD_ERR_INTERNAL, "the node %s still has %u open handles", node->name,
                         node->handles);

@@ -31,7 +31,11 @@
 #include "core/env/lane.h"
 #include "core/env/spin.h"
 
-enum { OWN_HANDLES = 4, POLL_EACH_NS = 1000 * 1000 /* turns in between are for spun-for events */ };
+enum {
+    OWN_HANDLES = 4,
+    CLOSING_TURNS = 100,
+    POLL_EACH_NS = 1000 * 1000 /* turns in between are for spun-for events */
+};
 
 typedef struct env_uv {
     opd_env env; /* first */
@@ -209,10 +213,20 @@ static void close_own(env_uv *self) {
     for (size_t i = 0; i < OPD_COUNTOF(own); i++) uv_close(own[i], NULL);
 }
 
+/* What a killed actor closed on its way out needs a few turns of the loop to be gone. */
+static open_handles let_close(env_uv *self) {
+    open_handles found = {.count = 1};
+    for (unsigned turn = 0; found.count > 0 && turn < CLOSING_TURNS; turn++) {
+        if (turn > 0) (void)uv_run(&self->loop, UV_RUN_NOWAIT);
+        found = (open_handles){.self = self};
+        uv_walk(&self->loop, count_foreign, &found);
+    }
+    return found;
+}
+
 static opd_err uv_env_destroy(opd_env *env) {
     env_uv *self = self_of(env);
-    open_handles found = {.self = self};
-    uv_walk(&self->loop, count_foreign, &found);
+    open_handles found = let_close(self);
     if (found.count > 0)
         return opd_fail(OPD_ERR_INTERNAL, "the loop still has %u open handles, one is a %s",
                         found.count, found.kind);

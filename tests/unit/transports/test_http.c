@@ -407,7 +407,7 @@ TEST(peer_speaks_http1) {
 }
 
 TEST(peer_hangs_up) {
-    check_peer(NULL, true, OPD_ERR_UNSUPPORTED, "closed the connection without an answer");
+    check_peer(NULL, true, OPD_ERR_RESET, "closed the connection without an answer");
 }
 
 TEST(peer_is_silent) { check_peer(NULL, false, OPD_ERR_TIMEOUT, "no HTTP/2 connection in time"); }
