@@ -68,5 +68,6 @@ static void on_stop(opd_ctx *ctx, void *state) {
 }
 
 const opd_actor_class opd_checkpoint_class = {
-    .name = "checkpoint", .state_size = sizeof(checkpoint), .mailbox_bytes_max = UINT32_MAX,
+    .name = "checkpoint", .state_size = sizeof(checkpoint), .mailbox_msgs_max = 2,
+    .mailbox_bytes_max = UINT64_MAX, /* a state is as large as its model; one is made at a time */
     .on_start = on_start, .on_message = on_message, .on_stop = on_stop};

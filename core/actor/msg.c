@@ -173,7 +173,7 @@ static uint32_t msgs_max_of(const opd_ctx *ctx) {
 }
 
 static uint64_t bytes_max_of(const opd_ctx *ctx) {
-    uint32_t declared = ctx->actor_class->mailbox_bytes_max;
+    uint64_t declared = ctx->actor_class->mailbox_bytes_max;
     return declared == 0 ? OPD__MAILBOX_BYTES : declared;
 }
 

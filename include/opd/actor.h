@@ -150,7 +150,7 @@ typedef struct opd_actor_class {
     const char *name;
     size_t state_size;
     uint32_t mailbox_msgs_max;  /* messages that came by no link; 0: 64 */
-    uint32_t mailbox_bytes_max; /* bodies and attachments of those; 0: 256 KiB */
+    uint64_t mailbox_bytes_max; /* bodies and attachments of those; 0: 256 KiB */
     uint32_t requests_max;      /* requests waiting for their reply; 0: 256 */
     const opd_kind_policy *policies; /* for kinds that are not rejected; may be NULL */
     uint32_t policy_count;
@@ -286,8 +286,8 @@ unsigned opd_msg_attachment_count(const opd_msg *msg);
 const opd_attachment *opd_msg_attachment(const opd_msg *msg, unsigned index);
 
 /* Puts msg into the mailbox of `to`. Takes msg on OK only. Never blocks, and drops only kinds
- * that the receiver's class declares so (opd_kind_policy). Errors: AGAIN (mailbox full: try on a timer, or use a link), CLOSED (dead pid),
- * LIMIT (larger than the whole mailbox). */
+ * that the receiver's class declares so (opd_kind_policy). Errors: AGAIN (mailbox full: try on a
+ * timer, or use a link), CLOSED (dead pid), LIMIT (larger than the whole mailbox). */
 opd_err opd_send(opd_ctx *ctx, opd_pid to, opd_msg *msg) OPD_MUST_CHECK;
 
 /* The same from outside any actor (start-up code): opd_msg_from is nobody. */

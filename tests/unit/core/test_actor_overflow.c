@@ -131,6 +131,23 @@ TEST(drop_takes_the_message_when_there_is_no_room_and_counts_it) {
     sys_down(&t);
 }
 
+TEST(a_mailbox_may_be_larger_than_four_gib) {
+    static const opd_actor_class vast = {.name = "vast", .mailbox_bytes_max = UINT64_MAX,
+                                         SCRIPT_CALLBACKS};
+    opd_test_sys t;
+    sys_up(&t, NULL);
+    opd_buf *buf = NULL;
+    uint32_t rows = 640u << 20;
+    char none; /* the bytes are never touched */
+    CHECK_OK(opd_buf_wrap(NULL, &none, (size_t)rows * 8, NULL, NULL, &buf));
+    opd_msg *msg = letter(&t, ORDER, 'a', 1);
+    CHECK_OK(opd_msg_attach(msg, opd_slice_whole(buf), OPD_DTYPE_F64, 1, &rows, NULL));
+    opd_buf_release(buf);
+    CHECK_OK(opd_post(t.system, script_spawn_as(&t, &vast, NULL, (opd_script){0}), msg));
+    opd_system_kill(t.system, OPD_OK);
+    run_down(&t);
+}
+
 /* ---- requests and links under such kinds ----------------------------------------------- */
 
 typedef struct asker {
@@ -270,6 +287,76 @@ TEST(a_plain_message_is_wanted_by_nobody) {
     opd_msg *msg = letter(&t, ORDER, 'a', 1);
     CHECK(!opd_msg_wanted(msg));
     opd_msg_release(msg);
+    sys_down(&t);
+}
+
+/* ---- a place in the table used again --------------------------------------------------- */
+
+/* Keeps the first request, answers the second, and only then the first. */
+typedef struct slowpoke {
+    opd_msg *first;
+} slowpoke;
+
+static opd_err answer_both(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    slowpoke *s = arg;
+    opd_system *system = opd_self_system(ctx);
+    opd_msg_take(ctx, msg);
+    if (s->first == NULL) {
+        s->first = msg;
+        return OPD_OK;
+    }
+    CHECK(!opd_msg_wanted(s->first));
+    opd_reply(ctx, s->first, script_msg(system, ORDER, 1)); /* late: its place is msg's now */
+    CHECK(opd_msg_wanted(msg));
+    opd_reply(ctx, msg, script_msg(system, ASK, 2));
+    opd_msg_release(s->first);
+    opd_msg_release(msg);
+    return OPD_OK;
+}
+
+typedef struct again {
+    opd_pid to;
+    int calls;
+} again;
+
+static opd_err second_reply(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    again *a = arg;
+    (void)state;
+    CHECK_INT(err, OPD_OK);
+    CHECK_INT(opd_msg_kind(reply), ASK); /* its own answer, not that of the first */
+    CHECK_INT(++a->calls, 2);
+    opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err first_reply(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    again *a = arg;
+    (void)state;
+    CHECK_INT(err, OPD_ERR_TIMEOUT);
+    CHECK(reply == NULL);
+    CHECK_INT(++a->calls, 1);
+    opd_msg *msg = script_msg(opd_self_system(ctx), ASK, 0);
+    return opd_request(ctx, a->to, msg, OPD_NO_DEADLINE, second_reply, a, NULL);
+}
+
+static opd_err ask_twice(opd_ctx *ctx, void *arg) {
+    again *a = arg;
+    opd_msg *msg = script_msg(opd_self_system(ctx), ASK, 0);
+    return opd_request(ctx, a->to, msg, opd_deadline_in(ctx, 10), first_reply, a, NULL);
+}
+
+TEST(a_late_reply_does_not_answer_the_next_request_in_its_place) {
+    static const opd_actor_class one_at_a_time = {.name = "asker", .requests_max = 1,
+                                                  SCRIPT_CALLBACKS};
+    opd_test_sys t;
+    sys_up(&t, NULL);
+    slowpoke s = {.first = NULL};
+    again a = {.to = script_spawn(&t, "slow", (opd_script){.message = answer_both, .arg = &s})};
+    (void)script_spawn_as(&t, &one_at_a_time, NULL, (opd_script){.start = ask_twice, .arg = &a});
+    CHECK_OK(opd_system_run(t.system));
+    CHECK_INT(a.calls, 2);
+    CHECK_INT(opd_system_stats_get(t.system).late_replies, 1);
+    CHECK_INT(dead(&t, OPD_DEAD_LATE, ORDER, "asker"), 1);
     sys_down(&t);
 }
 
