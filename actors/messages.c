@@ -56,6 +56,10 @@ const char *opd_message_name(opd_message_kind kind) {
     return known ? TYPES[kind].name : "none";
 }
 
+const char *opd_message_kind_name(uint16_t kind) {
+    return opd_message_name((opd_message_kind)kind);
+}
+
 static opd_dtype dtype_of(field_kind kind) {
     switch (kind) {
     case FIELD_I32S: return OPD_DTYPE_I32;
@@ -107,10 +111,47 @@ static opd_err message_fill(opd_msg *msg, const message_type *type, const void *
     return opd_body_end(msg, &w);
 }
 
+void opd_sample_trace_text(uint64_t trace, char *out, size_t out_size) {
+    unsigned long long group = (trace >> 16) - 1;
+    unsigned member = (unsigned)(trace & UINT16_MAX);
+    if (member == OPD_TRACE_GROUP)
+        (void)snprintf(out, out_size, "%llu", group);
+    else
+        (void)snprintf(out, out_size, "%llu.%u", group, member);
+}
+
+/* What is about one sample says so, whoever makes it; the rest belongs to its maker's work. */
+static void trace_set(opd_msg *msg, opd_message_kind kind, const void *fields) {
+    const opd_prompt_fields *prompt = fields;
+    const opd_rollout_fields *rollout = fields;
+    const opd_scores_fields *scores = fields;
+    const opd_reward_fields *reward = fields;
+    const opd_sample_fields *sample = fields;
+    switch (kind) {
+    case OPD_MESSAGE_PROMPT:
+        opd_msg_trace_set(msg, opd_sample_trace(prompt->group, OPD_TRACE_GROUP));
+        break;
+    case OPD_MESSAGE_ROLLOUT:
+        opd_msg_trace_set(msg, opd_sample_trace(rollout->group, rollout->member));
+        break;
+    case OPD_MESSAGE_SCORES:
+        opd_msg_trace_set(msg, opd_sample_trace(scores->group, scores->member));
+        break;
+    case OPD_MESSAGE_REWARD:
+        opd_msg_trace_set(msg, opd_sample_trace(reward->group, reward->member));
+        break;
+    case OPD_MESSAGE_SAMPLE:
+        opd_msg_trace_set(msg, opd_sample_trace(sample->group, sample->member));
+        break;
+    default: break;
+    }
+}
+
 opd_err opd_message_create(opd_system *system, opd_message_kind kind, const void *fields,
                            opd_msg **out_msg) {
     opd_msg *msg;
     OPD_TRY(opd_msg_create(system, (uint16_t)kind, &msg));
+    trace_set(msg, kind, fields);
     opd_err err = message_fill(msg, type_of(kind), fields);
     if (err != OPD_OK) {
         opd_msg_release(msg);

@@ -164,6 +164,20 @@ OPD_MUST_CHECK opd_err opd_slice_copy(const opd_alloc *alloc, const void *data,
  * line must never stop the work. level as in opd/log.h. */
 void opd_note(opd_ctx *ctx, opd_pid monitor, int level, const char *fmt, ...) OPD_PRINTF(4, 5);
 
+/* The trace of a sample's messages (opd_msg_trace), set by opd_message_create from the fields:
+ * of ROLLOUT, SCORES, REWARD and SAMPLE their member's, of PROMPT its group's, for which the
+ * member is OPD_TRACE_GROUP. Members from that on share their group's. */
+enum { OPD_TRACE_GROUP = UINT16_MAX };
+static inline uint64_t opd_sample_trace(uint64_t group, uint32_t member) {
+    return (group + 1) << 16 | (member < OPD_TRACE_GROUP ? member : OPD_TRACE_GROUP);
+}
+
+/* "12.3" for member 3 of group 12, "12" for the group. */
+void opd_sample_trace_text(uint64_t trace, char *out, size_t out_size);
+
+/* The same for opd_system_options.kind_name; never NULL, whatever the number. */
+const char *opd_message_kind_name(uint16_t kind);
+
 /* Name of a kind ("prompt"), never NULL. */
 const char *opd_message_name(opd_message_kind kind);
 

@@ -17,6 +17,7 @@
 #include "actors/monitor/monitor_actor.h"
 #include "actors/reward/reward_actor.h"
 #include "actors/rollout/rollout_actor.h"
+#include "actors/run/watch.h"
 #include "actors/scorer/scorer_actor.h"
 #include "actors/teacher/teacher_host.h"
 #include "actors/teacher/teacher_http.h"
@@ -37,6 +38,7 @@ struct opd_pipeline {
     opd_system *system;
     opd_slot *weights;
     opd_signals *signals;
+    opd_watch watching;
     opd_lane *rollout_lane, *trainer_lane, *scorer_lane, *disk_lane;
     opd_roles roles;
     char teacher_dir[OPD_PATH_SIZE]; /* what the launched teacher serves */
@@ -231,10 +233,6 @@ void opd_pipeline_interrupt(opd_pipeline *p, int signal_number, bool now) {
     opd_system_stop(p->system, reason);
 }
 
-static const char *message_kind_name(uint16_t kind) {
-    return opd_message_name((opd_message_kind)kind);
-}
-
 static void on_stop_signal(void *arg, int signal_number, bool forced) {
     opd_pipeline_interrupt(arg, signal_number, forced);
 }
@@ -246,20 +244,28 @@ static opd_err build(pipeline *p) {
     opd_system_options options = {.alloc = p->a->alloc,
                                   .messages_max = p->a->sizes.messages_max,
                                   .stop_timeout_ms = 10000, .handler_warn_ms = 50,
-                                  .kind_name = message_kind_name};
+                                  .kind_name = opd_message_kind_name, .recorder = true,
+                                  .stall_report_ms = (uint64_t)p->c->run.stall_report_s * 1000};
     OPD_TRY(opd_system_create(&options, p->env, &p->system));
     if (p->o.watch != NULL) p->o.watch(p->o.watch_arg, p->system);
+    opd_watch_options watching = {.alloc = p->a->alloc, .system = p->system,
+                                  .env = p->env_own ? p->env : NULL,
+                                  .watchdog_ms = (uint64_t)p->c->run.watchdog_ms,
+                                  .trace_path = p->o.trace_path};
+    OPD_TRY(opd_watch_open(&p->watching, &watching));
     OPD_TRY(opd_slot_create(p->system, &p->weights));
     OPD_TRY(open_lanes(p));
     OPD_TRY(spawn_roles(p));
     if (!p->o.handle_signals) return OPD_OK;
-    return opd_signals_open(p->env, p->a->alloc, on_stop_signal, p, &p->signals);
+    OPD_TRY(opd_signals_open(p->env, p->a->alloc, on_stop_signal, p, &p->signals));
+    return opd_watch_signal(&p->watching, p->signals);
 }
 
 opd_err opd_pipeline_close(opd_pipeline *p, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(p->signals);
+    opd_watch_close(&p->watching);
     opd_slot_destroy(p->weights);
     opd_system_destroy(p->system);
     opd_err closed = p->env_own ? opd_env_destroy(p->env) : OPD_OK;

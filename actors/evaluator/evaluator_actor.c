@@ -11,6 +11,7 @@
 #include "actors/messages.h"
 #include "actors/reward/math.h"
 #include "core/base/check.h"
+#include "opd/diagnosis.h"
 #include "opd/log.h"
 
 enum { TEXT_BYTES_MAX = 64 << 20, ASKERS_MAX = 8, RETRY_MS = 1 };
@@ -52,6 +53,7 @@ static opd_err answered(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_m
         opd_eval_add_failed(&e->counts);
     }
     e->answered++;
+    opd_progress_note(opd_self_system(ctx), 1); /* whoever asked for the evaluation goes on */
     return pump(e, ctx);
 }
 

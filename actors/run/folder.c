@@ -210,3 +210,9 @@ void opd_run_folder_checkpoints(const opd_run_folder *f, const opd_config *confi
     (void)snprintf(out, OPD_PATH_SIZE, "%.*s/checkpoints%s%s", OPD_PATH_SIZE - 128, f->path,
                    config->has_stages ? "/" : "", config->has_stages ? stage : "");
 }
+
+void opd_run_folder_trace(const opd_run_folder *f, const opd_config *config, const char *stage,
+                          char out[OPD_PATH_SIZE]) {
+    (void)snprintf(out, OPD_PATH_SIZE, "%.*s/trace%s%s.json", OPD_PATH_SIZE - 128, f->path,
+                   config->has_stages ? "-" : "", config->has_stages ? stage : "");
+}

@@ -7,6 +7,7 @@
  *             summary.json     at the end
  *             checkpoints/     step-NNNNNN/, or STAGE/step-NNNNNN/ in a recipe of stages
  *             data/            generated files
+ *             trace.json       with run.trace; trace-STAGE.json in a recipe of stages
  *             log
  * Thread: the caller's, blocking; used between stages. The folder owns its descriptors.
  */
@@ -42,6 +43,10 @@ const opd_stage_result *opd_run_folder_result(const opd_run_folder *folder, cons
 /* Adds a finished stage and writes state.json. Errors: IO, DISK, NOMEM. */
 OPD_MUST_CHECK opd_err opd_run_folder_add(opd_run_folder *folder,
                                           const opd_stage_result *result);
+
+/* Where a stage's trace goes. */
+void opd_run_folder_trace(const opd_run_folder *folder, const opd_config *config,
+                          const char *stage, char out[OPD_PATH_SIZE]);
 
 /* Where a stage's checkpoints go. */
 void opd_run_folder_checkpoints(const opd_run_folder *folder, const opd_config *config,

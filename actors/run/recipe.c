@@ -119,8 +119,9 @@ static void name_teacher(const opd_config_stage *stage, opd_stage_result *result
 }
 
 static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_result *result) {
-    char checkpoints[OPD_PATH_SIZE];
+    char checkpoints[OPD_PATH_SIZE], trace[OPD_PATH_SIZE];
     opd_run_folder_checkpoints(&r->folder, r->config, stage->name, checkpoints);
+    opd_run_folder_trace(&r->folder, r->config, stage->name, trace);
     opd_assets assets;
     OPD_TRY(opd_assets_open(&assets, stage, checkpoints, r->o->resume, NULL, NULL));
     opd_memory memory = opd_memory_of(&assets);
@@ -135,7 +136,8 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
         .assets = &assets, .checkpoint_dir = checkpoints, .program = r->program,
         .metrics_fd = r->folder.metrics_fd, .samples_fd = r->folder.samples_fd,
         .screen_fd = r->screen_fd, .screen = r->screen,
-        .handle_signals = r->o->handle_signals};
+        .handle_signals = r->o->handle_signals,
+        .trace_path = stage->run.trace ? trace : NULL};
     opd_err err = opd_pipeline_execute(&options, &outcome);
     opd_assets_close(&assets);
     name_teacher(stage, result);

@@ -11,7 +11,9 @@
 #include <unistd.h>
 
 #include "actors/guardian/guardian_actor.h"
+#include "actors/messages.h"
 #include "actors/rollout/rollout_actor.h"
+#include "actors/run/watch.h"
 #include "actors/scorer/scorer_actor.h"
 #include "actors/server/server_actor.h"
 #include "actors/weights.h"
@@ -24,6 +26,8 @@ enum {
     SEQUENCES_DEFAULT = 64,
     SCORE_TOKENS_MIN = 4096, /* packed into one forward pass */
     LANE_QUEUE = 4,
+    WATCHDOG_MS = 1000,
+    STALL_REPORT_MS = 60000,
     CONTEXT_SIZE = 1024
 };
 
@@ -34,6 +38,7 @@ typedef struct serving {
     opd_env *env;
     opd_system *system;
     opd_signals *signals;
+    opd_watch watching;
     opd_slot *weights;
     opd_kernels *scorer_kernels, *rollout_kernels;
     opd_roles roles;
@@ -110,19 +115,23 @@ static opd_err spawn_server(serving *s) {
 
 static opd_err build(serving *s) {
     size_t threads = s->o->threads > 0 ? (size_t)s->o->threads : 1;
-    opd_system_options system = {.handler_warn_ms = 100};
+    opd_system_options system = {.handler_warn_ms = 100, .kind_name = opd_message_kind_name,
+                                 .recorder = true, .stall_report_ms = STALL_REPORT_MS};
     opd_pid guardian;
     if (s->o->exit_with_parent) OPD_TRY(follow_parent());
     OPD_TRY(load(s));
     OPD_TRY(opd_env_uv_create(NULL, &s->env));
     OPD_TRY(opd_system_create(&system, s->env, &s->system));
+    opd_watch_options watching = {.env = s->env, .system = s->system, .watchdog_ms = WATCHDOG_MS};
+    OPD_TRY(opd_watch_open(&s->watching, &watching));
     OPD_TRY(put_weights(s));
     OPD_TRY(spawn_scorer(s, threads));
     OPD_TRY(spawn_rollout(s, threads));
     OPD_TRY(spawn_server(s));
     OPD_TRY(opd_spawn(s->system, &opd_guardian_class, NULL, &s->roles, &guardian));
     if (!s->o->handle_signals) return OPD_OK;
-    return opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals);
+    OPD_TRY(opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals));
+    return opd_watch_signal(&s->watching, s->signals);
 }
 
 static void say_ready(const serving *s) {
@@ -139,6 +148,7 @@ static opd_err tear_down(serving *s, opd_err err) {
     char context[CONTEXT_SIZE];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(s->signals);
+    opd_watch_close(&s->watching);
     opd_slot_destroy(s->weights);
     opd_system_destroy(s->system);
     opd_kernels_destroy(s->scorer_kernels);

@@ -4,10 +4,13 @@
 #include <stdio.h>
 
 #include "actors/guardian/guardian_actor.h"
+#include "actors/messages.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/weights.h"
 #include "core/base/check.h"
 #include "core/env/env.h"
+
+enum { WATCHDOG_MS = 1000 };
 
 static void on_stop_signal(void *arg, int signal_number, bool forced) {
     opd_session *s = arg;
@@ -27,8 +30,11 @@ static opd_err put_weights(opd_session *s, const opd_model *model) {
 static opd_err build(opd_session *s, const opd_session_options *o) {
     opd_lane *lane;
     OPD_TRY(opd_env_uv_create(NULL, &s->env));
-    opd_system_options system = {.messages_max = 8 * o->slots + 4096, .handler_warn_ms = 50};
+    opd_system_options system = {.messages_max = 8 * o->slots + 4096, .handler_warn_ms = 50,
+                                 .kind_name = opd_message_kind_name, .recorder = true};
     OPD_TRY(opd_system_create(&system, s->env, &s->system));
+    opd_watch_options watching = {.env = s->env, .system = s->system, .watchdog_ms = WATCHDOG_MS};
+    OPD_TRY(opd_watch_open(&s->watching, &watching));
     OPD_TRY(opd_slot_create(s->system, &s->weights));
     OPD_TRY(put_weights(s, o->model));
     OPD_TRY(opd_lane_open(s->system, "rollout", 4, &lane));
@@ -38,13 +44,15 @@ static opd_err build(opd_session *s, const opd_session_options *o) {
         .roles = &s->roles, .slots = o->slots, .max_len = o->max_len, .requests_max = o->slots};
     OPD_TRY(opd_spawn(s->system, &opd_rollout_class, NULL, &rollout, &s->roles.rollout));
     if (!o->handle_signals) return OPD_OK;
-    return opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals);
+    OPD_TRY(opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals));
+    return opd_watch_signal(&s->watching, s->signals);
 }
 
 opd_err opd_session_abandon(opd_session *s, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(s->signals);
+    opd_watch_close(&s->watching);
     opd_slot_destroy(s->weights);
     opd_system_destroy(s->system);
     opd_kernels_destroy(s->kernels);

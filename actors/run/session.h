@@ -7,6 +7,7 @@
 #define OPD_ACTORS_RUN_SESSION_H
 
 #include "actors/roles.h"
+#include "actors/run/watch.h"
 #include "models/model.h"
 #include "opd/env.h"
 
@@ -19,6 +20,7 @@ typedef struct opd_session {
     opd_slot *weights;
     struct opd_kernels *kernels;
     struct opd_signals *signals;
+    opd_watch watching;
     opd_roles roles; /* rollout is set by open; the caller spawns the rest */
 } opd_session;
 

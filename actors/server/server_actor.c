@@ -13,6 +13,7 @@
 #include "actors/server/server_inside.h"
 #include "core/base/check.h"
 #include "core/base/list.h"
+#include "opd/diagnosis.h"
 #include "opd/log.h"
 
 enum { DRAIN_MS = 1000, TEXT_BYTES_MAX = 64 * 1024 };
@@ -31,10 +32,18 @@ struct opd__front {
 
 /* ---- visits ---- */
 
+/* An exchange came or went: whoever watches for stalls knows whether any is open. */
+static void note_progress(const opd__server *server) {
+    opd_progress_note(opd_self_system(server->ctx), opd_list_empty(&server->visits) ? 0 : 1);
+}
+
 static void visit_free(opd__visit *visit) {
     opd_event_cancel(&visit->arrived);
     opd_event_cancel(&visit->cancelled);
-    if (visit->node.next != NULL) opd_list_remove(&visit->node);
+    if (visit->node.next != NULL) {
+        opd_list_remove(&visit->node);
+        note_progress(visit->server);
+    }
     opd__generate_fini(visit);
     opd_mem_free(visit->alloc, visit);
 }
@@ -197,6 +206,7 @@ static opd_err deliver_visit(opd_ctx *ctx, void *state, opd_event *event) {
     visit->server = self;
     visit->began_ns = opd_now_ns(ctx);
     opd_list_push_back(&self->visits, &visit->node);
+    note_progress(self);
     if (opd_http_exchange_cancelled(visit->exchange))
         opd__visit_refuse(visit, 503, "cancelled"); /* goes nowhere */
     else

@@ -77,6 +77,7 @@ static opd_err pump(opd_ctx *ctx, teacher *self) {
                                 .start = sample->fields.prompt_len - 1,
                                 .top_k = self->config.top_k,
                                 .temperature = temperature};
+        opd_trace_set(ctx, opd_sample_trace(sample->fields.group, sample->fields.member));
         opd_err err = opd_message_request(ctx, self->config.roles->scorer, OPD_MESSAGE_SCORE, &ask,
                                           OPD_NO_DEADLINE, on_scored, sample, NULL);
         if (err == OPD_ERR_AGAIN) return opd_timer_start_after(&self->retry, RETRY_NS);

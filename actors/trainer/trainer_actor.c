@@ -17,6 +17,7 @@
 
 #include "actors/messages.h"
 #include "core/base/check.h"
+#include "opd/diagnosis.h"
 #include "opd/log.h"
 
 enum { INVALID_BATCHES_MAX = 1000, RETRY_MS = 10 };
@@ -192,6 +193,11 @@ static opd_err run_unit(opd_job *job) {
 
 static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job);
 
+/* A sample came, a part of a batch was learnt: whoever watches for stalls may be at ease. */
+static void note_progress(const trainer *t) {
+    opd_progress_note(opd_self_system(t->ctx), t->c.steps - t->version);
+}
+
 static opd_err submit_unit(trainer *t) {
     t->job = (opd_job){.run = run_unit, .done = unit_done, .arg = t};
     return opd_job_submit(t->ctx, t->c.lane, &t->job);
@@ -272,6 +278,7 @@ static opd_err halt(trainer *t, opd_err reason) {
 
 /* After STOP, with no batch at work: saves if there is something to save, then exits. */
 static opd_err leave(trainer *t) {
+    opd_progress_note(opd_self_system(t->ctx), 0);
     if (t->version > t->saved_version) return save(t);
     opd_exit(t->ctx, OPD_OK);
     return OPD_OK;
@@ -310,6 +317,7 @@ static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job) {
         return t->stopping ? leave(t) : OPD_OK;
     }
     if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
+    note_progress(t);
     return t->learned ? after_batch(t) : submit_unit(t);
 }
 
@@ -425,6 +433,7 @@ static opd_err begin(opd_ctx *ctx, void *self, opd_event *event) {
     (void)event;
     trainer *t = self;
     t->last_batch_ns = opd_now_ns(ctx);
+    note_progress(t);
     if (t->version == t->c.steps) return close_stage(t); /* resumed after its last batch */
     return t->c.eval_start && t->version == 0 ? evaluate(t) : fill(t);
 }
@@ -465,6 +474,7 @@ static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
     }
     OPD_ASSERT(t->held_count < t->held_max); /* the link's window is smaller */
     opd_msg_take(ctx, msg);
+    note_progress(t);
     t->held[(t->held_head + t->held_count++) % t->held_max] = msg;
     return t->state == STATE_FILL && t->held_count >= t->batch_samples ? fill(t) : OPD_OK;
 }

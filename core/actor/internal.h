@@ -130,7 +130,7 @@ typedef struct opd__keeper {
     opd_event gone; /* posted when it has been freed */
 } opd__keeper;
 
-/* Where an actor's counters stood at the last opd_progress. */
+/* Where an actor's counters stood at the last opd_progress_note. */
 typedef struct opd__counts {
     uint64_t messages, events, refused;
 } opd__counts;

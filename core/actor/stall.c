@@ -1,6 +1,6 @@
 /* stall.c - why does nothing get done? One report that names the cause (opd/diagnosis.h).
  *
- * opd_progress notes how far every actor's counters are; when no further call comes in time,
+ * opd_progress_note notes how far every actor's counters are; when no further call comes in time,
  * the causes below are looked for in this order, and what the first finds is the cause. Others
  * that apply too follow after it.
  *
@@ -31,7 +31,7 @@ typedef struct inquiry {
     opd__line *line;
 } inquiry;
 
-void opd_progress(opd_system *system, uint64_t outstanding) {
+void opd_progress_note(opd_system *system, uint64_t outstanding) {
     opd__stall *stall = &system->stall;
     uint64_t now = system->clock_ns;
     if (stall->stalled) {
@@ -314,7 +314,7 @@ static void report(const opd_system *system) {
 void opd__stall_check(opd_system *system) {
     opd__stall *stall = &system->stall;
     if (system->now_ns < stall->due_ns) return;
-    stall->due_ns = UINT64_MAX; /* one report; opd_progress watches anew */
+    stall->due_ns = UINT64_MAX; /* one report; opd_progress_note watches anew */
     stall->stalled = true;
     stall->reports++;
     report(system);

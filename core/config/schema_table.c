@@ -57,6 +57,9 @@ const opd__key opd__keys[] = {
      .initial = "info", .names = log_names, .unit = "", .doc = "The least important lines that are logged."},
     INT("run.metrics_interval", STAGE(run.metrics_interval), "1", 1, BIG, "steps", "Steps between two lines of metrics.jsonl."),
     INT("run.samples_interval", STAGE(run.samples_interval), "16", 0, BIG, "samples", "Every k-th sample goes to samples.jsonl; 0 = none."),
+    INT("run.stall_report_s", STAGE(run.stall_report_s), "60", 0, BIG, "seconds", "Time without progress after which the log names the cause; 0 = never."),
+    INT("run.watchdog_ms", STAGE(run.watchdog_ms), "1000", 0, BIG, "ms", "A handler that holds the loop longer is named in the log; 0 = no watchdog."),
+    BOOL("run.trace", STAGE(run.trace), "false", "Write trace.json, a Chrome trace of each sample's way, into the run's folder."),
 
     ENUM("device.kind", STAGE(device.kind), "cpu", device_names, "Where the arithmetic is done."),
     INT("device.rollout_threads", STAGE(device.rollout_threads), "1", 1, 1024, "threads", "Threads that generate; results do not depend on them."),

@@ -75,7 +75,7 @@ typedef struct opd_system_options {
     uint64_t handler_warn_ms;    /* a slower handler is logged by name; 10 */
     const char *(*kind_name)(uint16_t kind); /* for logs and dumps; NULL: kinds are numbers */
     bool recorder;               /* keep the last envelope headers (opd/diagnosis.h), 256 KiB */
-    uint64_t stall_report_ms;    /* report that nothing gets done (opd_progress); implies recorder;
+    uint64_t stall_report_ms;    /* when opd_progress_note is silent (implies recorder); 0: never */
                                     0: never */
 } opd_system_options;
 

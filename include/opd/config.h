@@ -94,6 +94,9 @@ typedef struct opd_config_run {
     opd_log_level log_level;
     int64_t metrics_interval; /* steps between lines of metrics.jsonl            */
     int64_t samples_interval; /* every k-th sample to samples.jsonl; 0 = none    */
+    int64_t stall_report_s;   /* silence that is reported with its cause; 0 = none */
+    int64_t watchdog_ms;      /* a handler that takes longer is named; 0 = none  */
+    bool trace;               /* write trace.json                                */
 } opd_config_run;
 
 typedef struct opd_config_device {

@@ -41,7 +41,7 @@ void opd_recorder_dump(const opd_system *system, size_t lines_max, opd_line_fn l
  * how much is still to do. When it is more than 0 and no call comes for stall_report_ms
  * (opd_system_options), the log gets one warning that names the cause, and one line when
  * things move again. With 0, silence is no stall. Before the first call nothing is watched. */
-void opd_progress(opd_system *system, uint64_t outstanding);
+void opd_progress_note(opd_system *system, uint64_t outstanding);
 
 /* How many stalls were reported. */
 uint64_t opd_stalls(const opd_system *system);

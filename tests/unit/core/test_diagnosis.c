@@ -66,7 +66,7 @@ static opd_err judge_start(opd_ctx *ctx, void *state, const void *config) {
     judge *j = state;
     (void)config;
     opd_timer_init(&j->timer, ctx, judge_looks);
-    opd_progress(opd_self_system(ctx), 1);
+    opd_progress_note(opd_self_system(ctx), 1);
     return opd_timer_start_after(&j->timer, 5000000);
 }
 
@@ -334,7 +334,7 @@ static opd_err pace_on(opd_ctx *ctx, void *state, opd_timer *timer) {
     opd_system *system = opd_self_system(ctx);
     if (++p->beats == 1) { /* the stall came before this: it is over now, and nothing is left */
         CHECK_INT(opd_stalls(system), 1);
-        opd_progress(system, 0);
+        opd_progress_note(system, 0);
         return opd_timer_start_after(timer, 300000000);
     }
     CHECK_INT(opd_stalls(system), 1); /* silence with nothing outstanding */
@@ -346,7 +346,7 @@ static opd_err pace_start(opd_ctx *ctx, void *state, const void *config) {
     pace *p = state;
     (void)config;
     opd_timer_init(&p->timer, ctx, pace_on);
-    opd_progress(opd_self_system(ctx), 5);
+    opd_progress_note(opd_self_system(ctx), 5);
     return opd_timer_start_after(&p->timer, 300000000);
 }
 
