@@ -9,7 +9,7 @@
  *   a livelock               many messages or events are handled, and nothing comes of them
  *   a leak of credits        a link is blocked: who holds what was sent on it
  *   an unanswered request    who asked whom
- *   hoarding                 somebody keeps messages and does nothing
+ *   hoarding                 messages are kept, and nothing else is under way
  *
  * Thread: the loop's. Nothing is allocated.
  */
@@ -21,7 +21,8 @@ enum {
     LIVELOCK_MSGS_MIN = 200, /* handled since the last progress, and ... */
     LIVELOCK_PER_S = 50,
     LIVELOCK_EVENTS_PER_S = 2000,
-    REFUSED_MIN = 200
+    REFUSED_MIN = 200,
+    HOARDERS_NAMED = 5
 };
 
 /* What the finders share. */
@@ -278,16 +279,15 @@ static bool find_request(const inquiry *q) {
 static bool is_held_by(const opd_msg *msg, const void *ctx) { return msg->holder == ctx; }
 
 static bool find_hoard(const inquiry *q) {
-    const opd_ctx *most = NULL;
+    unsigned named = 0;
     const opd_list *actors = &q->system->actors;
-    for (const opd_list *n = actors->next; n != actors; n = n->next) {
+    for (const opd_list *n = actors->next; n != actors && named < HOARDERS_NAMED; n = n->next) {
         const opd_ctx *ctx = OPD_CONTAINER_OF(n, opd_ctx, spawned);
-        if (ctx->stats.held > (most == NULL ? 0 : most->stats.held)) most = ctx;
+        if (ctx->stats.held == 0) continue;
+        opd__line_add(q->line, named++ == 0 ? "%s keeps " : "; %s keeps ", ctx->name);
+        (void)opd__line_messages(q->line, q->system, is_held_by, ctx);
     }
-    if (most == NULL) return false;
-    opd__line_add(q->line, "%s keeps ", most->name);
-    (void)opd__line_messages(q->line, q->system, is_held_by, most);
-    return true;
+    return named > 0;
 }
 
 /* ---- the report ------------------------------------------------------------------------ */

@@ -76,7 +76,6 @@ typedef struct opd_system_options {
     const char *(*kind_name)(uint16_t kind); /* for logs and dumps; NULL: kinds are numbers */
     bool recorder;               /* keep the last envelope headers (opd/diagnosis.h), 256 KiB */
     uint64_t stall_report_ms;    /* when opd_progress_note is silent (implies recorder); 0: never */
-                                    0: never */
 } opd_system_options;
 
 /* The most bytes a system of these options (NULL: the defaults) ever allocates for itself: pool,
