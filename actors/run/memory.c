@@ -109,9 +109,10 @@ static uint64_t compute_bytes(const opd_assets *a, const shape *s) {
 
 /* ---- messages -------------------------------------------------------------------------- */
 
-/* The pipeline sets messages_max and leaves the other bounds of the system as they are. */
+/* The pipeline sets messages_max and the recorder, and leaves the system's other bounds as they
+ * are. */
 static uint64_t runtime_bytes(const opd_assets *a) {
-    opd_system_options options = {.messages_max = a->sizes.messages_max};
+    opd_system_options options = {.messages_max = a->sizes.messages_max, .recorder = true};
     uint64_t mailboxes = ROLLOUT_MAILBOX + MONITOR_MAILBOX + (uint64_t)MAILBOX * ROLES;
     if (a->teacher != NULL) mailboxes += SCORER_MAILBOX;
     return opd_system_memory_max(&options) + mailboxes + (uint64_t)SMALL * ROLES;

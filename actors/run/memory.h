@@ -2,7 +2,8 @@
  *
  * Every queue, pool, table and buffer of a run is bounded by its configuration; this is the sum
  * of those bounds, in one place, and what the start-up log says. Not in it: code, stacks of
- * threads, the kernel's socket buffers, what libuv and nghttp2 keep for their connections.
+ * threads, the kernel's socket buffers, what libuv and nghttp2 keep for their connections, a
+ * trace of the run where one is asked for.
  *
  * Thread: any, after opd_assets_open. Nothing is allocated.
  */

@@ -176,7 +176,9 @@ def case_table_and_summary(work):
     expect((folder / "config.yaml").read_text() == printed, "config.yaml is not what `opd config` prints")
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     expect(len(samples) == 48 and {"prompt", "response", "reward", "reverse_kl"} <= set(samples[0]), str(samples[:1]))
-    expect("stage opd (rl) begins" in (folder / "log").read_text(), "the log")
+    log = (folder / "log").read_text()
+    expect("stage opd (rl) begins" in log, "the log")
+    expect(re.search(r"stage opd: memory ceiling: \d+ MiB \(runtime \d+, windows ", log), "no memory ceiling in the log")
 
 
 if __name__ == "__main__":
