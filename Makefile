@@ -1,6 +1,7 @@
 # make demo   the main job on this machine: a student distilled from its teacher
 # make test   every test, under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench  speed of the runtime and the kernels, with floors; wants an idle machine
+# make sim    the long simulation: 10,000 seeds, planted bugs, memory
 # make        the release build: build/release/cli/opd
 # Each target installs the Debian packages it needs (root), or prints the line to run.
 SHELL      := /bin/bash
@@ -12,7 +13,7 @@ TEST_PACKAGES := python3 curl nghttp2-client nghttp2-server
 # A run folder is never overwritten: the demo takes the next free name.
 DEMO_ARGS  ?=
 
-.PHONY: all demo test tsan bench deps test-deps release debug clean
+.PHONY: all demo test tsan bench sim deps test-deps release debug clean
 
 all: release
 
@@ -42,6 +43,15 @@ tsan: deps
 bench: deps
 	@cmake -S . -B $(BUILD)/bench -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 	@cmake --build $(BUILD)/bench -j $(JOBS) --target bench
+
+# 10,000 seeds of the simulated pipeline, traces compared over compilers, mutants, memory.
+sim: deps
+	@$(call need,clang python3)
+	@cmake -S . -B $(BUILD)/sim -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=gcc >/dev/null
+	@cmake -S . -B $(BUILD)/sim-clang -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang >/dev/null
+	@cmake --build $(BUILD)/sim -j $(JOBS) --target simulation
+	@cmake --build $(BUILD)/sim-clang -j $(JOBS) --target sim_pipeline
+	@python3 tests/sim/long.py $(BUILD)/sim $(BUILD)/sim-clang $(JOBS)
 
 deps:
 	@$(call need,$(PACKAGES))

@@ -127,7 +127,7 @@ static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim
 static void write_config(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
     uint64_t batch = from(r, 1, 4), samples = from(r, 1, 4), steps = from(r, 1, 6);
     bool opd = !one_in(r, 5), eval = one_in(r, 2), math = !opd || one_in(r, 2);
-    c->http = opd && one_in(r, 2) && getenv("SIM_HTTP") != NULL;
+    c->http = opd && one_in(r, 2);
     if (!opd && samples == 1) samples = 2;
     opd_str_printf(y, "run: {seed: %d, metrics_interval: 1, samples_interval: %d}\n",
                    (int)from(r, 1, 9), (int)from(r, 0, 3));
@@ -173,7 +173,7 @@ void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plai
     write_config(&yaml, &r, files, c);
     must(opd_str_status(&yaml), "configuration");
     opd_err err = opd_config_load_text(NULL, "sim.yaml", yaml.data, yaml.size, NULL, &c->config);
-    if (err != OPD_OK) (void)fputs(yaml.data, stderr);
+    if (err != OPD_OK || getenv("SIM_YAML")) (void)fputs(yaml.data, stderr);
     must(err, "configuration");
     opd_str_fini(&yaml);
     c->stage = &c->config->stages[0];
