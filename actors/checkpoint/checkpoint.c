@@ -139,15 +139,44 @@ static void prune(const char *dir, uint32_t keep) {
     }
 }
 
+static opd_err fail_place(void) {
+    int code = errno;
+    return opd_fail(code == ENOSPC || code == EDQUOT ? OPD_ERR_DISK : OPD_ERR_IO,
+                    "it cannot be put in place: %s", strerror(code));
+}
+
+/* For file systems that cannot exchange two names: the old one steps aside for a moment. */
+static opd_err put_in_place_by_steps(const char *part, const char *path) {
+    char aside[OPD_PATH_SIZE];
+    if (snprintf(aside, sizeof aside, "%s.old", part) >= (int)sizeof aside)
+        return opd_fail(OPD_ERR_LIMIT, "%s: the path is too long", path);
+    OPD_TRY(remove_folder(aside));
+    bool moved = rename(path, aside) == 0;
+    if (!moved && errno != ENOENT) return fail_place();
+    if (rename(part, path) != 0) {
+        opd_err err = fail_place();
+        if (moved && rename(aside, path) != 0) OPD_LOG_ERROR("%s is now called %s", path, aside);
+        return err;
+    }
+    return remove_folder(aside);
+}
+
 /* Makes the written folder the checkpoint; an old one of that step leaves in the same move, so
  * that at no moment there is neither. */
 static opd_err put_in_place(const char *part, const char *path) {
     if (renameat2(AT_FDCWD, part, AT_FDCWD, path, RENAME_EXCHANGE) == 0)
         return remove_folder(part); /* the old one */
-    if (errno != ENOENT) OPD_TRY(remove_folder(path)); /* no such move on this file system */
-    if (rename(part, path) != 0)
-        return opd_fail(OPD_ERR_IO, "%s cannot be put in place: %s", path, strerror(errno));
-    return OPD_OK;
+    if (errno == EINVAL || errno == ENOSYS) return put_in_place_by_steps(part, path);
+    if (errno != ENOENT) return fail_place(); /* the old one stays */
+    return rename(part, path) == 0 ? OPD_OK : fail_place();
+}
+
+/* The error that ended a write, with what there was of it removed. */
+static opd_err give_up(const char *part, const char *path, opd_err err) {
+    char context[1024];
+    (void)snprintf(context, sizeof context, "%s", opd_err_context());
+    (void)remove_folder(part);
+    return opd_fail(err, "%s: %s", path, context);
 }
 
 opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
@@ -160,13 +189,9 @@ opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
     OPD_TRY(opd_dir_make(dir));
     OPD_TRY(remove_folder(part));
     opd_err err = write_files(part, model, tokenizer, info, state, alloc);
-    if (err != OPD_OK) {
-        char context[1024];
-        (void)snprintf(context, sizeof context, "%s", opd_err_context());
-        (void)remove_folder(part);
-        return opd_fail(err, "%s: %s", path, context);
-    }
-    OPD_TRY(put_in_place(part, path));
+    if (err != OPD_OK) return give_up(part, path, err);
+    err = put_in_place(part, path);
+    if (err != OPD_OK) return give_up(part, path, err);
     prune(dir, keep);
     return OPD_OK;
 }
