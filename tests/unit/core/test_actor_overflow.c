@@ -262,7 +262,7 @@ static void work_until_unwanted(asker *q, opd_err (*start)(opd_ctx *, void *), b
 }
 
 TEST(a_request_that_timed_out_is_unwanted_and_its_error_late) {
-    asker q = {.kind = ASK, .requests = 1, .timeout_ms = 10};
+    asker q = {.kind = ASK, .requests = 1, .timeout_ms = 300}; /* the worker must see it first */
     q.calls = -1; /* the worker ends the system, not the reply */
     work_until_unwanted(&q, ask, true);
     CHECK_INT(q.last, OPD_ERR_TIMEOUT);
