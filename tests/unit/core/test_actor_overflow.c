@@ -342,7 +342,7 @@ static opd_err first_reply(opd_ctx *ctx, void *state, void *arg, opd_err err, op
 static opd_err ask_twice(opd_ctx *ctx, void *arg) {
     again *a = arg;
     opd_msg *msg = script_msg(opd_self_system(ctx), ASK, 0);
-    return opd_request(ctx, a->to, msg, opd_deadline_in(ctx, 10), first_reply, a, NULL);
+    return opd_request(ctx, a->to, msg, opd_deadline_in(ctx, 300), first_reply, a, NULL);
 }
 
 TEST(a_late_reply_does_not_answer_the_next_request_in_its_place) {
