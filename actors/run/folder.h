@@ -7,7 +7,7 @@
  *             summary.json     at the end
  *             checkpoints/     step-NNNNNN/, or STAGE/step-NNNNNN/ in a recipe of stages
  *             data/            generated files
- *             trace.json       with run.trace; trace-STAGE.json in a recipe of stages
+ *             trace.json       with run.trace; trace-STAGE.json in a file with stages
  *             log
  * Thread: the caller's, blocking; used between stages. The folder owns its descriptors.
  */

@@ -9,6 +9,7 @@
 #include "core/codec/json.h"
 #include "core/env/env.h"
 #include "opd/diagnosis.h"
+#include "opd/sim.h"
 #include "tests/support/script_actor.h"
 
 enum { KIND_PING = 1, KIND_PONG, KIND_DATA, KIND_ASK };
@@ -38,15 +39,44 @@ static bool has_said(const char *part) {
     return found;
 }
 
+static opd_system_options options_of(uint64_t stall_report_ms) {
+    return (opd_system_options){.kind_name = kind_name, .recorder = true,
+                                .stall_report_ms = stall_report_ms, .messages_max = 256};
+}
+
 static void up(opd_test_sys *t, uint64_t stall_report_ms) {
-    opd_system_options options = {.kind_name = kind_name, .recorder = true,
-                                  .stall_report_ms = stall_report_ms, .messages_max = 256};
+    opd_system_options options = options_of(stall_report_ms);
     opd_log_sink_set(say, NULL);
     sys_up(t, &options);
 }
 
+/* The same troubles in both worlds: the real loop, and virtual time with a seeded order. */
+static opd_sim *world;
+
+static void up_in(opd_test_sys *t, bool simulated, uint64_t stall_report_ms) {
+    world = NULL;
+    if (!simulated) {
+        up(t, stall_report_ms);
+        return;
+    }
+    opd_log_sink_set(say, NULL);
+    opd_test_alloc_tracing(&t->memory);
+    opd_system_options options = options_of(stall_report_ms);
+    options.alloc = &t->memory.alloc;
+    CHECK_OK(opd_sim_create(7, &(opd_sim_options){.alloc = &t->memory.alloc}, &world));
+    CHECK_OK(opd_sim_env(world, "node", &t->env));
+    CHECK_OK(opd_system_create(&options, t->env, &t->system));
+}
+
 static void down(opd_test_sys *t) {
-    sys_down(t);
+    if (world == NULL) {
+        sys_down(t);
+    } else {
+        opd_system_destroy(t->system);
+        CHECK_OK(opd_env_destroy(t->env));
+        opd_sim_destroy(world);
+        CHECK_INT(t->memory.live, 0);
+    }
     opd_log_sink_set(NULL, NULL);
 }
 
@@ -95,9 +125,9 @@ static opd_err ping_first(opd_ctx *ctx, void *arg) {
     return opd_send(ctx, *(opd_pid *)arg, script_msg(opd_self_system(ctx), KIND_PING, 1));
 }
 
-TEST(a_livelock_is_named) {
+static void livelock(bool simulated) {
     opd_test_sys t;
-    up(&t, 150);
+    up_in(&t, simulated, 150);
     opd_pid echo = script_spawn(&t, "echo", (opd_script){.message = send_back});
     script_spawn(&t, "caller",
                  (opd_script){.start = ping_first, .message = send_back, .arg = &echo});
@@ -107,6 +137,10 @@ TEST(a_livelock_is_named) {
     CHECK(has_said("most between echo<0.1> (ping) and caller<1.1> (pong)"));
     down(&t);
 }
+
+TEST(a_livelock_is_named) { livelock(false); }
+
+TEST(a_livelock_is_named_in_simulation) { livelock(true); }
 
 /* ---- livelock of one: a timer that always fires again ------------------------------------ */
 
@@ -121,17 +155,21 @@ static opd_err spin_start(opd_ctx *ctx, void *state, const void *config) {
     return opd_timer_start(state, opd_now_ns(ctx));
 }
 
-TEST(a_spinning_timer_is_named) {
+static void spinning_timer(bool simulated) {
     opd_test_sys t;
     static const opd_actor_class spinner = {.name = "spinner", .state_size = sizeof(opd_timer),
                                             .on_start = spin_start};
     opd_pid pid;
-    up(&t, 150);
+    up_in(&t, simulated, 150);
     CHECK_OK(opd_spawn(t.system, &spinner, NULL, NULL, &pid));
     run_until_stall(&t);
     CHECK(has_said(": livelock: spinner handles "));
     down(&t);
 }
+
+TEST(a_spinning_timer_is_named) { spinning_timer(false); }
+
+TEST(a_spinning_timer_is_named_in_simulation) { spinning_timer(true); }
 
 /* ---- a leak of credits: the receiver keeps what it got ----------------------------------- */
 
@@ -167,10 +205,10 @@ static void let_go(opd_ctx *ctx, void *arg) {
     while (h->count > 0) opd_msg_release(h->kept[--h->count]);
 }
 
-TEST(a_leak_of_credits_is_named) {
+static void leak_of_credits(bool simulated) {
     opd_test_sys t;
     hoard h = {0};
-    up(&t, 150);
+    up_in(&t, simulated, 150);
     h.receiver = script_spawn(&t, "miser", (opd_script){.message = keep, .stop = let_go, .arg = &h});
     script_spawn(&t, "giver", (opd_script){.start = fill_link, .arg = &h});
     run_until_stall(&t);
@@ -179,6 +217,10 @@ TEST(a_leak_of_credits_is_named) {
     CHECK(has_said("; also: miser keeps 2 data, the oldest for "));
     down(&t);
 }
+
+TEST(a_leak_of_credits_is_named) { leak_of_credits(false); }
+
+TEST(a_leak_of_credits_is_named_in_simulation) { leak_of_credits(true); }
 
 /* ---- an unbounded producer, of messages and of attempts ---------------------------------- */
 
@@ -217,16 +259,20 @@ static void flood_stop(opd_ctx *ctx, void *state) {
 static const opd_actor_class flood_class = {.name = "spring", .state_size = sizeof(flood),
                                             .on_start = flood_start, .on_stop = flood_stop};
 
-TEST(an_unbounded_producer_is_named) {
+static void unbounded_producer(bool simulated) {
     opd_test_sys t;
     opd_pid nobody = OPD_PID_NOBODY, pid;
-    up(&t, 800);
+    up_in(&t, simulated, 800);
     CHECK_OK(opd_spawn(t.system, &flood_class, NULL, &nobody, &pid));
     run_until_stall(&t);
     CHECK(has_said(": unbounded producer: spring made "));
     CHECK(has_said("(pool of 256): "));
     down(&t);
 }
+
+TEST(an_unbounded_producer_is_named) { unbounded_producer(false); }
+
+TEST(an_unbounded_producer_is_named_in_simulation) { unbounded_producer(true); }
 
 /* A mailbox whose owner has failed to read it: full for good. */
 static opd_err never_mind(opd_ctx *ctx, void *arg, opd_msg *msg) {
@@ -247,9 +293,9 @@ static opd_err fill_own_mailbox(opd_ctx *ctx, void *arg) {
     }
 }
 
-TEST(one_who_is_refused_for_ever_is_named) {
+static void refused_for_ever(bool simulated) {
     opd_test_sys t;
-    up(&t, 800);
+    up_in(&t, simulated, 800);
     opd_pid full = script_spawn(&t, "full", (opd_script){.start = fill_own_mailbox,
                                                          .message = never_mind}), pid;
     CHECK_OK(opd_spawn(t.system, &flood_class, NULL, &full, &pid));
@@ -258,6 +304,10 @@ TEST(one_who_is_refused_for_ever_is_named) {
     CHECK(has_said(", by full<0.1>"));
     down(&t);
 }
+
+TEST(one_who_is_refused_for_ever_is_named) { refused_for_ever(false); }
+
+TEST(one_who_is_refused_for_ever_is_named_in_simulation) { refused_for_ever(true); }
 
 /* ---- a request that nobody answers ------------------------------------------------------- */
 
@@ -275,16 +325,20 @@ static opd_err ask(opd_ctx *ctx, void *arg) {
                        OPD_NO_DEADLINE, answered, NULL, NULL);
 }
 
-TEST(an_unanswered_request_is_named) {
+static void unanswered_request(bool simulated) {
     opd_test_sys t;
     hoard h = {0};
-    up(&t, 150);
+    up_in(&t, simulated, 150);
     opd_pid mute = script_spawn(&t, "mute", (opd_script){.message = keep, .stop = let_go, .arg = &h});
     script_spawn(&t, "waiter", (opd_script){.start = ask, .arg = &mute});
     run_until_stall(&t);
     CHECK(has_said(": waiter waits for mute<0.1>, which has not answered ask for "));
     down(&t);
 }
+
+TEST(an_unanswered_request_is_named) { unanswered_request(false); }
+
+TEST(an_unanswered_request_is_named_in_simulation) { unanswered_request(true); }
 
 /* ---- a job that does not end ------------------------------------------------------------- */
 
