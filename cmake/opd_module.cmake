@@ -11,6 +11,22 @@ function(opd_sources)
   endforeach()
 endfunction()
 
+# opd_test_simulated(NAME FILE SEED...)
+#                        registers the cases of FILE in the program of opd_test(NAME ...) once more for
+#                        each seed, as sim_NAME.CASE.SEED: the same tests in a simulated world
+#                        (tests/support/sys_test.h).
+function(opd_test_simulated name file)
+  file(STRINGS ${file} lines REGEX "^TEST\\([a-z0-9_]+\\)")
+  foreach(seed ${ARGN})
+    foreach(line ${lines})
+      string(REGEX REPLACE "^TEST\\(([a-z0-9_]+)\\).*" "\\1" case "${line}")
+      add_test(NAME sim_${name}.${case}.${seed} COMMAND test_${name} ${case})
+      set_tests_properties(sim_${name}.${case}.${seed} PROPERTIES TIMEOUT 60 SKIP_RETURN_CODE 77
+                           ENVIRONMENT "OPD_TEST_SIM_SEED=${seed}")
+    endforeach()
+  endforeach()
+endfunction()
+
 function(opd_test name)
   cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;LABELS" ${ARGN})
   if(NOT T_TIMEOUT)

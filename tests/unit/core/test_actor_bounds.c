@@ -49,8 +49,7 @@ TEST(a_message_made_in_a_callback_is_held_until_sent_or_released) {
     CHECK_INT(held_by(&t, other), 0);
     opd_msg_release(nobodys);
     opd_system_destroy(t.system);
-    CHECK_OK(opd_env_destroy(t.env));
-    CHECK_INT(t.memory.live, 0);
+    sys_env_down(&t);
 }
 
 static opd_err count_held(opd_ctx *ctx, void *arg, opd_msg *msg) {

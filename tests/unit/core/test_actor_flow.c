@@ -195,8 +195,7 @@ TEST(requests_waiting_are_bounded_and_die_with_the_asker) {
     CHECK_OK(opd_spawn(t.system, &server_class, NULL, NULL, &to));
     CHECK_OK(opd_spawn(t.system, &crowd, NULL, &to, &pid));
     opd_system_destroy(t.system); /* both end with two requests between them */
-    CHECK_OK(opd_env_destroy(t.env));
-    CHECK_INT(t.memory.live, 0);
+    sys_env_down(&t);
 }
 
 /* The deadline of the request being handled is inherited by what its handler asks. */

@@ -5,19 +5,52 @@
 
 #include "core/env/env.h"
 #include "tests/support/test.h"
+#include "transports/tcp_sim.h"
 
 opd_env *loop_env;
+opd_sim *loop_sim;
+static opd_net_sim *loop_net;
 
-void loop_init(void) { CHECK_OK(opd_env_uv_create(NULL, &loop_env)); }
+void loop_init(void) {
+    const char *seed = getenv("OPD_TEST_SIM_SEED");
+    if (seed == NULL) {
+        CHECK_OK(opd_env_uv_create(NULL, &loop_env));
+        return;
+    }
+    CHECK_OK(opd_sim_create(strtoull(seed, NULL, 10), NULL, &loop_sim));
+    CHECK_OK(opd_net_sim_create(loop_sim, NULL, &loop_net));
+    CHECK_OK(opd_sim_env(loop_sim, "test", &loop_env));
+    CHECK_OK(opd_net_sim_join(loop_net, loop_env));
+}
 
 void loop_fini(void) {
     CHECK_OK(opd_env_destroy(loop_env));
+    if (loop_net != NULL) CHECK_INT(opd_net_sim_stats_get(loop_net).open, 0);
+    opd_net_sim_destroy(loop_net);
+    opd_sim_destroy(loop_sim);
     loop_env = NULL;
+    loop_sim = NULL;
+    loop_net = NULL;
+}
+
+typedef struct wanted {
+    const int *flag;
+    int count;
+} wanted;
+
+static bool is_reached(void *arg) {
+    const wanted *w = arg;
+    return w->flag != NULL && *w->flag >= w->count;
 }
 
 static void on_tick(uv_timer_t *timer) { (void)timer; }
 
-static void loop_run(const int *flag, int count, uint64_t limit_ms, bool must) {
+static void loop_run_sim(const int *flag, int count, uint64_t limit_ms) {
+    wanted w = {flag, count};
+    CHECK_OK(opd_sim_run(loop_sim, loop_in_ms(limit_ms), is_reached, &w));
+}
+
+static void loop_run_real(const int *flag, int count, uint64_t limit_ms) {
     uv_loop_t *loop = opd_env_uv_loop(loop_env);
     uv_timer_t tick; /* so that the loop never sleeps past the limit */
     uv_timer_init(loop, &tick);
@@ -27,6 +60,13 @@ static void loop_run(const int *flag, int count, uint64_t limit_ms, bool must) {
         uv_run(loop, UV_RUN_ONCE);
     uv_close((uv_handle_t *)&tick, NULL);
     uv_run(loop, UV_RUN_NOWAIT);
+}
+
+static void loop_run(const int *flag, int count, uint64_t limit_ms, bool must) {
+    if (loop_sim != NULL)
+        loop_run_sim(flag, count, limit_ms);
+    else
+        loop_run_real(flag, count, limit_ms);
     if (must && *flag < count) opd_test_fail(__FILE__, __LINE__, "got %d of %d events", *flag, count);
 }
 

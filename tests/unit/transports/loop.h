@@ -1,5 +1,7 @@
-/* loop.h - a real env for transport tests, and loopback peers of other kinds.
+/* loop.h - an env for transport tests, and loopback peers of other kinds.
  *
+ * With OPD_TEST_SIM_SEED in the environment the env is a node of a simulated world, on a
+ * simulated network: the same test then runs in virtual time, with seeded delays and chunks.
  * loop_until runs the loop until a flag is set or 10 s pass (then the test fails).
  * raw_server is a plain TCP listener that answers every connection with fixed bytes.
  */
@@ -13,6 +15,9 @@
 #include "transports/tcp.h"
 
 extern opd_env *loop_env;
+
+/* The world of loop_env, NULL if it is real. */
+extern struct opd_sim *loop_sim;
 
 /* Makes loop_env; ends it, checking that no handle is left open. */
 void loop_init(void);
