@@ -164,6 +164,8 @@ void opd__msg_sent(opd_ctx *from, opd_msg *msg) {
     if (msg->link != NULL) opd__link_credit_return(msg);
     opd__msg_hold(NULL, msg);
     msg->from = from == NULL ? OPD_PID_NOBODY : from->pid;
+    msg->deadline_ns = OPD_NO_DEADLINE; /* of a request that it was before */
+    msg->correlation = 0;
     msg->flags = 0;
 }
 

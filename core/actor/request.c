@@ -108,10 +108,11 @@ static void fail_entry(opd_ctx *ctx, opd__pending *entry, opd_err err, const cha
 
 /* The deadline's timer, then the mailbox; nothing is kept on failure. */
 static opd_err launch(opd_ctx *ctx, opd_ctx *target, opd_msg *msg, opd__pending *entry) {
+    uint64_t deadline_ns = msg->deadline_ns;
     OPD_TRY(opd__mail_admit(target, msg));
-    if (msg->deadline_ns != OPD_NO_DEADLINE)
-        OPD_TRY(opd_timer_start(&entry->timer, msg->deadline_ns));
+    if (deadline_ns != OPD_NO_DEADLINE) OPD_TRY(opd_timer_start(&entry->timer, deadline_ns));
     opd__msg_sent(ctx, msg);
+    msg->deadline_ns = deadline_ns;
     msg->correlation = id_of(ctx, entry);
     OPD__TAP_MSG(msg, OPD_TAP_REQUESTED, ctx->pid, target->pid, OPD_OK);
     msg->flags = OPD__MSG_REQUEST | OPD__MSG_QUOTA;

@@ -388,6 +388,46 @@ TEST(a_request_that_expired_in_the_mailbox_is_answered_without_its_handler) {
     sys_down(&t);
 }
 
+/* ---- a request sent on ----------------------------------------------------------------- */
+
+/* Answers the request, waits until its deadline is over, and sends the message itself on. */
+typedef struct forwarder {
+    opd_msg *msg;
+    opd_pid to;
+    opd_timer later;
+} forwarder;
+
+static opd_err send_on(opd_ctx *ctx, void *state, opd_timer *timer) {
+    forwarder *f = timer->arg;
+    (void)state;
+    return opd_send(ctx, f->to, f->msg);
+}
+
+static opd_err answer_and_keep(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    forwarder *f = arg;
+    f->msg = msg;
+    opd_msg_take(ctx, msg);
+    opd_reply(ctx, msg, script_msg(opd_self_system(ctx), ASK, 0));
+    f->later.arg = f;
+    opd_timer_init(&f->later, ctx, send_on);
+    return opd_timer_start(&f->later, opd_msg_deadline_ns(msg) + 1000000);
+}
+
+TEST(an_answered_request_may_be_sent_on_after_its_deadline) {
+    opd_test_sys t;
+    sys_up(&t, NULL);
+    seen s = {.left = 1};
+    forwarder f = {.to = script_spawn(&t, "end", (opd_script){.message = see, .arg = &s})};
+    opd_script forward = {.message = answer_and_keep, .arg = &f};
+    asker q = {.to = script_spawn(&t, "forwarder", forward), .kind = ASK, .requests = 1,
+               .calls = -1, .timeout_ms = 10};
+    (void)script_spawn(&t, "asker", (opd_script){.start = ask, .arg = &q});
+    CHECK_OK(opd_system_run(t.system));
+    CHECK_INT(s.left, 0); /* a plain message has no deadline */
+    CHECK_INT(opd_system_stats_get(t.system).dead_letters, 0);
+    sys_down(&t);
+}
+
 /* ---- dead letters ---------------------------------------------------------------------- */
 
 TEST(dead_letters_are_counted_by_reason_kind_and_target_and_the_last_kept) {
