@@ -94,16 +94,12 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 /* pipeline -> trainer: stop in order after the present step. */
 #define OPD_INTERRUPT_FIELDS(X, T) X(T, U32, reason)
 
-/* teacher host -> teacher: where the server listens now; "" while there is none. */
-#define OPD_ENDPOINT_FIELDS(X, T) X(T, TEXT, url)
-
 #define OPD_MESSAGE_TABLE(M)                                                               \
     M(PROMPT, prompt) M(EXAMPLE, example) M(ROLLOUT, rollout) M(SCORES, scores)            \
     M(REWARD, reward) M(SAMPLE, sample) M(ADMIT, admit) M(HOLD, hold)                      \
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
-    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)                                              \
-    M(ENDPOINT, endpoint)
+    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,

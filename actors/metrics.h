@@ -8,7 +8,7 @@
 #define OPD_ACTORS_METRICS_H
 
 /* rollout/: the samples of a batch before the update. teacher/: its scores. train/: the
- * optimizer step. perf/: time. */
+ * optimizer step. perf/: time. run/: what became of the actors. */
 #define OPD_METRIC_TABLE(X)                                                                    \
     X(RAW_REWARD, "rollout/raw_reward")                 /* mean reward as given            */  \
     X(REWARDS, "rollout/rewards")                       /* after group normalisation       */  \
@@ -43,7 +43,8 @@
     X(SAMPLES, "train/samples")                                                                \
     X(STEP_TIME, "perf/step_time")                      /* s, batch to batch               */  \
     X(TRAIN_TIME, "perf/train_time")                    /* s, computing                    */  \
-    X(WAIT_TIME, "perf/train_wait_time")                /* s, waiting for the batch        */
+    X(WAIT_TIME, "perf/train_wait_time")                /* s, waiting for the batch        */  \
+    X(RESTARTS, "run/restarts")                         /* so far: parts started again     */
 
 typedef enum opd_metric {
 #define X(name, text) OPD_METRIC_##name,

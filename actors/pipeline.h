@@ -1,8 +1,8 @@
 /* pipeline.h - one stage as a set of actors: spawned, linked, run to the end, taken down.
  *
- * The only file that knows every role. Order of start (and, reversed, of stopping):
- *   monitor, checkpoint, trainer, batcher, reward, [scorer], [teacher, [teacher host]],
- *   rollout, [evaluator], dataset, guardian
+ * tree.c is the only file that knows every role. Order of start (and, reversed, of stopping):
+ *   monitor, checkpoint, [teacher host], trainer, batcher, reward, [scorer], [teacher],
+ *   rollout, [evaluator], dataset
  * so that every actor finds those it opens links to.
  * Thread: the caller's becomes the loop's until the stage has ended.
  */

@@ -71,7 +71,8 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     dataset_state *s = state;
     s->c = *(const opd_dataset_config *)config;
     s->next = s->c.first_group;
-    s->admitted = s->c.examples ? s->c.group_end : s->c.first_group;
+    s->admitted = s->c.examples ? s->c.group_end : s->c.admitted;
+    if (s->admitted > s->c.group_end) s->admitted = s->c.group_end;
     opd_pid to = s->c.examples ? s->c.roles->trainer : s->c.roles->rollout;
     OPD_TRY(opd_link_open(ctx, to, s->c.window_msgs, s->c.window_bytes, &s->link));
     return pump(s, ctx);

@@ -18,7 +18,8 @@ typedef struct opd_dataset_config {
     const opd_dataset *dataset;
     const opd_roles *roles;
     bool examples;          /* supervised: EXAMPLE to the trainer                        */
-    uint64_t first_group;   /* of a resumed run                                          */
+    uint64_t first_group;   /* of a resumed run, or after a restart                       */
+    uint64_t admitted;      /* bound that the trainer gave before; 0: none yet            */
     uint64_t group_end;     /* all groups of the run                                     */
     uint32_t batch_prompts; /* groups per weights version; with max_staleness it gives the */
     uint32_t max_staleness; /* version a prompt must wait for                             */

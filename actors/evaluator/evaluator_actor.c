@@ -1,7 +1,8 @@
 /* evaluator_actor.c - asks, judges, counts (evaluator_actor.h).
  *
- * Invariants: answers = asked - in flight; a problem whose answer failed counts as wrong;
- * the EVALUATE request is held until its reply. Thread: the loop.
+ * Invariants: answers = asked - in flight; a problem whose answer failed counts as wrong, but
+ * where the rollout itself is gone the evaluator fails too, and whoever asked asks again; the
+ * EVALUATE request is held until its reply. Thread: the loop.
  */
 #include "actors/evaluator/evaluator_actor.h"
 
@@ -44,6 +45,7 @@ static void judge(evaluator *e, uint64_t number, const opd_generated_fields *f) 
 static opd_err answered(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
     evaluator *e = state;
     opd_generated_fields f;
+    if (err == OPD_ERR_CLOSED) return opd_err_prefix(err, "evaluator: the rollout is gone");
     if (err == OPD_OK) err = opd_message_read(reply, OPD_MESSAGE_GENERATED, &f);
     if (err == OPD_OK) {
         judge(e, (uint64_t)(uintptr_t)arg, &f);

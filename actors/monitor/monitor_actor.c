@@ -67,17 +67,18 @@ static opd_err write_job(opd_job *job) {
 static opd_err flush(monitor *m);
 
 static opd_err written(opd_ctx *ctx, void *state, opd_job *job) {
-    (void)ctx;
     monitor *m = state;
     m->busy = false;
-    if (job->err != OPD_OK) return opd_fail(job->err, "%s", job->text);
-    return flush(m);
+    if (job->err == OPD_OK) return flush(m);
+    m->failed = true; /* a disk that is full is so for the next monitor too: the run stops */
+    opd_system_stop(opd_self_system(ctx), opd_fail(job->err, "%s", job->text));
+    return OPD_OK;
 }
 
 static opd_err flush(monitor *m) {
     bool empty = true;
     for (int i = 0; i < OUTS; i++) empty = empty && m->filling[i].size == 0;
-    if (m->busy || empty) return OPD_OK;
+    if (m->busy || m->failed || empty) return OPD_OK;
     for (int i = 0; i < OUTS; i++) {
         opd_str swap = m->writing[i];
         m->writing[i] = m->filling[i];

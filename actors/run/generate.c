@@ -13,7 +13,7 @@
 enum { TEXT_BYTES_MAX = 64 << 20, TOKENS_DEFAULT = 256 };
 
 /* Asks for `count` answers, prints each as it comes, and stops the system after the last. A
- * failed one fails the asker, and the session's guardian ends all with its reason. */
+ * failed one fails the asker, and the session with its reason. */
 typedef struct asker {
     const opd_generate_options *o;
     const opd_roles *roles;
@@ -61,6 +61,11 @@ static const opd_actor_class asker_class = {
     .name = "generate", .state_size = sizeof(asker *), .requests_max = 4096,
     .on_start = on_start};
 
+static opd_err start_asker(opd_system *system, void *arg, opd_pid *out_pid) {
+    asker *a = arg;
+    return opd_spawn(system, &asker_class, NULL, &a, out_pid);
+}
+
 static opd_err encode(asker *a, const opd_model *model) {
     size_t size = strlen(a->o->prompt), count;
     opd_buf *buf;
@@ -83,8 +88,8 @@ static opd_err ask(asker *a, const opd_model *model) {
         .handle_signals = a->o->handle_signals};
     OPD_TRY(opd_session_open(&session, &options));
     a->roles = &session.roles;
-    opd_err err = opd_spawn(session.system, &asker_class, NULL, &a, &session.roles.client);
-    return err == OPD_OK ? opd_session_run(&session) : opd_session_abandon(&session, err);
+    opd_session_add(&session, "asker", start_asker, a);
+    return opd_session_run(&session);
 }
 
 opd_err opd_generate(const opd_generate_options *options) {

@@ -38,6 +38,24 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
 static const opd_actor_class examiner_class = {
     .name = "examiner", .state_size = sizeof(examiner_config), .on_start = on_start};
 
+/* What `opd eval` starts besides the rollout. */
+typedef struct exam {
+    opd_session session;
+    opd_evaluator_config evaluator;
+    examiner_config examiner;
+} exam;
+
+static opd_err start_evaluator(opd_system *system, void *arg, opd_pid *out_pid) {
+    exam *e = arg;
+    OPD_TRY(opd_spawn(system, &opd_evaluator_class, NULL, &e->evaluator, out_pid));
+    e->session.roles.evaluator = *out_pid;
+    return OPD_OK;
+}
+
+static opd_err start_examiner(opd_system *system, void *arg, opd_pid *out_pid) {
+    return opd_spawn(system, &examiner_class, NULL, &((exam *)arg)->examiner, out_pid);
+}
+
 static opd_err open_problems(const opd_config_stage *stage, const opd_model *model,
                              const opd_tokenizer *tokenizer, opd_dataset **out) {
     opd_dataset_options options = {
@@ -53,25 +71,23 @@ static opd_err examine(const opd_config_stage *stage, const opd_model *model,
     const opd_config_eval *e = &stage->eval;
     uint64_t longest = problems->prompt_max + (uint64_t)e->max_response_len;
     uint64_t most = (uint64_t)model->config.max_position;
-    opd_session session;
+    exam x;
     opd_session_options options = {
         .model = model, .threads = (uint32_t)stage->device.rollout_threads,
         .slots = (uint32_t)stage->rollout.slots,
         .max_len = (uint32_t)(longest < most ? longest : most),
         .handle_signals = handle_signals};
-    OPD_TRY(opd_session_open(&session, &options));
-    opd_evaluator_config evaluator = {
-        .dataset = problems, .roles = &session.roles, .tokenizer = tokenizer,
+    OPD_TRY(opd_session_open(&x.session, &options));
+    x.evaluator = (opd_evaluator_config){
+        .dataset = problems, .roles = &x.session.roles, .tokenizer = tokenizer,
         .samples = (uint32_t)e->samples, .inflight = options.slots,
         .max_new = (uint32_t)e->max_response_len, .temperature = e->temperature,
         .top_p = e->top_p, .top_k = e->top_k > 0 ? (uint32_t)e->top_k : 0,
         .seed = (uint64_t)stage->rollout.seed};
-    examiner_config examiner = {.roles = &session.roles, .out = out};
-    opd_err err = opd_spawn(session.system, &opd_evaluator_class, NULL, &evaluator,
-                            &session.roles.evaluator);
-    if (err == OPD_OK)
-        err = opd_spawn(session.system, &examiner_class, NULL, &examiner, &session.roles.client);
-    return err == OPD_OK ? opd_session_run(&session) : opd_session_abandon(&session, err);
+    x.examiner = (examiner_config){.roles = &x.session.roles, .out = out};
+    opd_session_add(&x.session, "evaluator", start_evaluator, &x);
+    opd_session_add(&x.session, "examiner", start_examiner, &x);
+    return opd_session_run(&x.session);
 }
 
 opd_err opd_measure(const opd_config_stage *stage, const char *dir, bool handle_signals,

@@ -1,8 +1,9 @@
 /* serve.c - opd_serve of opd/run.h: a model behind HTTP until a signal.
  *
- * Two lanes, each with its own kernels: "scorer" and "rollout". Actors stop in reverse order of
- * their start: the server first, so that requests under way are answered while the others
- * still live.
+ * Two lanes, each with its own kernels: "scorer" and "rollout". One supervisor starts scorer,
+ * rollout and server, restarts the one that fails (requests that it held are answered 503
+ * by the server; a new server takes the old one's port), and stops them in reverse: the server
+ * first, so that requests under way are answered while the others still live.
  * Thread: the caller's becomes the loop's. Everything is freed before opd_serve returns.
  */
 #include <signal.h>
@@ -10,7 +11,6 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "actors/guardian/guardian_actor.h"
 #include "actors/messages.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/run/watch.h"
@@ -21,6 +21,7 @@
 #include "core/env/env.h"
 #include "models/safetensors.h"
 #include "opd/run.h"
+#include "opd/supervisor.h"
 
 enum {
     SEQUENCES_DEFAULT = 64,
@@ -41,7 +42,9 @@ typedef struct serving {
     opd_watch watching;
     opd_slot *weights;
     opd_kernels *scorer_kernels, *rollout_kernels;
+    opd_lane *scorer_lane, *rollout_lane;
     opd_roles roles;
+    opd_child_spec children[3];
     uint16_t port;
 } serving;
 
@@ -81,43 +84,64 @@ static opd_err put_weights(serving *s) {
     return OPD_OK;
 }
 
-static opd_err spawn_scorer(serving *s, size_t threads) {
-    opd_lane *lane;
+static opd_err open_lanes(serving *s) {
+    size_t threads = s->o->threads > 0 ? (size_t)s->o->threads : 1;
+    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->scorer_kernels));
+    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->rollout_kernels));
+    OPD_TRY(opd_lane_open(s->system, "scorer", LANE_QUEUE, &s->scorer_lane));
+    return opd_lane_open(s->system, "rollout", LANE_QUEUE, &s->rollout_lane);
+}
+
+/* ---- the actors ---- */
+
+static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
+    serving *s = arg;
     uint32_t max_tokens = (uint32_t)s->model->config.max_position;
     if (max_tokens < SCORE_TOKENS_MIN) max_tokens = SCORE_TOKENS_MIN;
-    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->scorer_kernels));
-    OPD_TRY(opd_lane_open(s->system, "scorer", LANE_QUEUE, &lane));
-    opd_scorer_config scorer = {.model = s->model, .lane = lane, .kernels = s->scorer_kernels,
-                                .max_tokens = max_tokens};
-    return opd_spawn(s->system, &opd_scorer_class, NULL, &scorer, &s->roles.scorer);
+    opd_scorer_config scorer = {.model = s->model, .lane = s->scorer_lane,
+                                .kernels = s->scorer_kernels, .max_tokens = max_tokens};
+    OPD_TRY(opd_spawn(system, &opd_scorer_class, NULL, &scorer, out_pid));
+    s->roles.scorer = *out_pid;
+    return OPD_OK;
 }
 
-static opd_err spawn_rollout(serving *s, size_t threads) {
-    opd_lane *lane;
+static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
+    serving *s = arg;
     uint32_t slots = s->o->max_sequences > 0 ? (uint32_t)s->o->max_sequences : SEQUENCES_DEFAULT;
-    OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->rollout_kernels));
-    OPD_TRY(opd_lane_open(s->system, "rollout", LANE_QUEUE, &lane));
     opd_rollout_config rollout = {.model = &s->model->config, .kernels = s->rollout_kernels,
-                                  .lane = lane, .weights = s->weights, .roles = &s->roles,
-                                  .slots = slots,
+                                  .lane = s->rollout_lane, .weights = s->weights,
+                                  .roles = &s->roles, .slots = slots,
                                   .max_len = (uint32_t)s->model->config.max_position,
                                   .requests_max = slots};
-    return opd_spawn(s->system, &opd_rollout_class, NULL, &rollout, &s->roles.rollout);
+    OPD_TRY(opd_spawn(system, &opd_rollout_class, NULL, &rollout, out_pid));
+    s->roles.rollout = *out_pid;
+    return OPD_OK;
 }
 
-static opd_err spawn_server(serving *s) {
+static opd_err start_server(opd_system *system, void *arg, opd_pid *out_pid) {
+    serving *s = arg;
+    uint16_t port = s->port != 0 ? s->port : (uint16_t)s->o->port; /* 0: any, then the same */
     opd_server_config server = {.roles = &s->roles, .env = s->env, .model = &s->model->config,
                                 .tokenizer = s->tokenizer, .model_path = s->o->model,
-                                .host = s->o->host, .port = (uint16_t)s->o->port,
-                                .out_port = &s->port};
-    return opd_spawn(s->system, &opd_server_class, NULL, &server, &s->roles.server);
+                                .host = s->o->host, .port = port, .out_port = &s->port};
+    OPD_TRY(opd_spawn(system, &opd_server_class, NULL, &server, out_pid));
+    s->roles.server = *out_pid;
+    return OPD_OK;
+}
+
+static opd_err start_actors(serving *s) {
+    opd_pid pid;
+    s->children[0] = (opd_child_spec){.id = "scorer", .start = start_scorer, .arg = s};
+    s->children[1] = (opd_child_spec){.id = "rollout", .start = start_rollout, .arg = s};
+    s->children[2] = (opd_child_spec){.id = "server", .start = start_server, .arg = s};
+    opd_supervisor_options serve = {.name = "serve", .children = s->children,
+                                    .child_count = OPD_COUNTOF(s->children)};
+    return opd_supervisor_start(s->system, &serve, &pid);
 }
 
 static opd_err build(serving *s) {
-    size_t threads = s->o->threads > 0 ? (size_t)s->o->threads : 1;
     opd_system_options system = {.handler_warn_ms = 100, .kind_name = opd_message_kind_name,
                                  .recorder = true, .stall_report_ms = STALL_REPORT_MS};
-    opd_pid guardian;
     if (s->o->exit_with_parent) OPD_TRY(follow_parent());
     OPD_TRY(load(s));
     OPD_TRY(opd_env_uv_create(NULL, &s->env));
@@ -125,10 +149,8 @@ static opd_err build(serving *s) {
     opd_watch_options watching = {.env = s->env, .system = s->system, .watchdog_ms = WATCHDOG_MS};
     OPD_TRY(opd_watch_open(&s->watching, &watching));
     OPD_TRY(put_weights(s));
-    OPD_TRY(spawn_scorer(s, threads));
-    OPD_TRY(spawn_rollout(s, threads));
-    OPD_TRY(spawn_server(s));
-    OPD_TRY(opd_spawn(s->system, &opd_guardian_class, NULL, &s->roles, &guardian));
+    OPD_TRY(open_lanes(s));
+    OPD_TRY(start_actors(s));
     if (!s->o->handle_signals) return OPD_OK;
     OPD_TRY(opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals));
     return opd_watch_signal(&s->watching, s->signals);

@@ -1,9 +1,8 @@
-/* session.c - env, system and rollout actor for one client (session.h). Thread: the loop. */
+/* session.c - env, system and the actors of one client (session.h). Thread: the loop. */
 #include "actors/run/session.h"
 
 #include <stdio.h>
 
-#include "actors/guardian/guardian_actor.h"
 #include "actors/messages.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/weights.h"
@@ -27,8 +26,25 @@ static opd_err put_weights(opd_session *s, const opd_model *model) {
     return OPD_OK;
 }
 
+static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
+    opd_session *s = arg;
+    opd_rollout_config config = {
+        .model = &s->model->config, .kernels = s->kernels, .lane = s->lane,
+        .weights = s->weights, .roles = &s->roles, .slots = s->slots, .max_len = s->max_len,
+        .requests_max = s->slots};
+    OPD_TRY(opd_spawn(system, &opd_rollout_class, NULL, &config, out_pid));
+    s->roles.rollout = *out_pid;
+    return OPD_OK;
+}
+
+void opd_session_add(opd_session *session, const char *id,
+                     opd_err (*start)(opd_system *system, void *arg, opd_pid *out_pid), void *arg) {
+    OPD_ASSERT(session->part_count < OPD_SESSION_PARTS_MAX);
+    session->parts[session->part_count++] = (opd_child_spec){
+        .id = id, .start = start, .arg = arg, .restart = OPD_RESTART_TRANSIENT};
+}
+
 static opd_err build(opd_session *s, const opd_session_options *o) {
-    opd_lane *lane;
     OPD_TRY(opd_env_uv_create(NULL, &s->env));
     opd_system_options system = {.messages_max = 8 * o->slots + 4096, .handler_warn_ms = 50,
                                  .kind_name = opd_message_kind_name, .recorder = true};
@@ -37,18 +53,15 @@ static opd_err build(opd_session *s, const opd_session_options *o) {
     OPD_TRY(opd_watch_open(&s->watching, &watching));
     OPD_TRY(opd_slot_create(s->system, &s->weights));
     OPD_TRY(put_weights(s, o->model));
-    OPD_TRY(opd_lane_open(s->system, "rollout", 4, &lane));
+    OPD_TRY(opd_lane_open(s->system, "rollout", 4, &s->lane));
     OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, o->threads, NULL, &s->kernels));
-    opd_rollout_config rollout = {
-        .model = &o->model->config, .kernels = s->kernels, .lane = lane, .weights = s->weights,
-        .roles = &s->roles, .slots = o->slots, .max_len = o->max_len, .requests_max = o->slots};
-    OPD_TRY(opd_spawn(s->system, &opd_rollout_class, NULL, &rollout, &s->roles.rollout));
+    opd_session_add(s, "rollout", start_rollout, s);
     if (!o->handle_signals) return OPD_OK;
     OPD_TRY(opd_signals_open(s->env, NULL, on_stop_signal, s, &s->signals));
     return opd_watch_signal(&s->watching, s->signals);
 }
 
-opd_err opd_session_abandon(opd_session *s, opd_err err) {
+static opd_err take_down(opd_session *s, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(s->signals);
@@ -61,14 +74,18 @@ opd_err opd_session_abandon(opd_session *s, opd_err err) {
 }
 
 opd_err opd_session_open(opd_session *session, const opd_session_options *options) {
-    *session = (opd_session){.env = NULL};
+    *session = (opd_session){.model = options->model, .slots = options->slots,
+                             .max_len = options->max_len};
     opd_err err = build(session, options);
-    return err == OPD_OK ? OPD_OK : opd_session_abandon(session, err);
+    return err == OPD_OK ? OPD_OK : take_down(session, err);
 }
 
 opd_err opd_session_run(opd_session *session) {
-    opd_pid guardian;
-    opd_err err = opd_spawn(session->system, &opd_guardian_class, NULL, &session->roles, &guardian);
+    opd_pid pid;
+    opd_supervisor_options top = {.name = "session", .children = session->parts,
+                                  .child_count = session->part_count,
+                                  .restarts_max = OPD_SUPERVISOR_NO_RESTARTS};
+    opd_err err = opd_supervisor_start(session->system, &top, &pid);
     if (err == OPD_OK) err = opd_system_run(session->system);
-    return opd_session_abandon(session, err);
+    return take_down(session, err);
 }

@@ -36,7 +36,6 @@ typedef struct host {
     uint32_t restarts;
     uint64_t pause_ms;
     opd_timer timer; /* PAUSING: the next start; STOPPING: SIGKILL */
-    opd_timer news;  /* ENDPOINT did not fit the mailbox            */
     char url[OPD_MESSAGE_TEXT_SIZE];
     char words[WORDS_MAX][WORD_SIZE]; /* a ring */
     unsigned word_count;
@@ -44,19 +43,14 @@ typedef struct host {
 
 /* ---- news for the teacher ---- */
 
-static opd_err tell(opd_ctx *ctx, host *self) {
-    opd_endpoint_fields fields = {.url = ""};
-    memcpy(fields.url, self->url, sizeof fields.url);
-    opd_err err = opd_message_send(ctx, self->c.roles->teacher, OPD_MESSAGE_ENDPOINT, &fields);
-    if (err == OPD_ERR_AGAIN || err == OPD_ERR_LIMIT)
-        return opd_timer_start_after(&self->news, (uint64_t)100 * 1000000);
-    opd_timer_stop(&self->news);
-    return err == OPD_ERR_CLOSED ? OPD_OK : err; /* the teacher is gone: we are stopping */
-}
-
-static opd_err on_news(opd_ctx *ctx, void *state, opd_timer *timer) {
-    (void)timer;
-    return tell(ctx, state);
+static opd_err tell(const host *self) {
+    opd_buf *buf;
+    size_t size = strlen(self->url) + 1;
+    OPD_TRY(opd_buf_create(self->c.alloc, size, &buf));
+    memcpy(opd_buf_data(buf), self->url, size);
+    opd_slot_put(self->c.endpoint, buf, opd_slot_get(self->c.endpoint, NULL) + 1);
+    opd_buf_release(buf);
+    return OPD_OK;
 }
 
 /* ---- the child ---- */
@@ -70,7 +64,7 @@ static opd_err on_ready(opd_ctx *ctx, host *self, const char *url) {
         opd_note(ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO,
                  "teacher %s runs again, process %d (start number %u)", self->c.name,
                  opd_child_pid(self->child), self->restarts + 1);
-    return tell(ctx, self);
+    return tell(self);
 }
 
 static opd_err on_line(opd_ctx *ctx, void *state, opd_child *child, bool is_stderr,
@@ -144,7 +138,7 @@ static opd_err on_exit(opd_ctx *ctx, void *state, opd_child *child, int64_t exit
     bool told = self->url[0] == '\0';
     self->url[0] = '\0';
     self->ready = false;
-    if (!told) OPD_TRY(tell(ctx, self));
+    if (!told) OPD_TRY(tell(self));
     return pause_and_restart(self);
 }
 
@@ -172,7 +166,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     self->c = *(const opd_teacher_host_config *)config;
     self->pause_ms = PAUSE_MIN_MS;
     opd_timer_init(&self->timer, ctx, on_pause_over);
-    opd_timer_init(&self->news, ctx, on_news);
+    OPD_TRY(tell(self)); /* what an earlier one told is void */
     return start_child(ctx, self);
 }
 

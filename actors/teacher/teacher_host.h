@@ -1,9 +1,9 @@
 /* teacher_host.h - runs `opd serve` as a child process for a teacher given by its path.
  *
  * Starts PROGRAM serve --model DIR --port 0 --threads N --exit-with-parent, reads the ready
- * line and tells the teacher actor where it listens (ENDPOINT). A child that ends is started
- * again, after 0.2 s doubling to 5 s; meanwhile the teacher has ENDPOINT "". What the child
- * writes to stderr goes to the run's log. At STOP it gets SIGTERM, later SIGKILL.
+ * line and puts the URL at which it listens into the slot `endpoint`. A child that ends is started
+ * again, after 0.2 s doubling to 5 s; meanwhile the slot holds "". So the teacher finds the server
+ * whichever of the two was restarted. What the child writes to stderr goes to the run's log. At STOP it gets SIGTERM, later SIGKILL.
  *
  * A first child that ends before it was ready stops the system with its last words: the path
  * is wrong, or the model cannot be served.
@@ -16,7 +16,9 @@
 
 /* Everything but the threads is borrowed and outlives the actor. */
 typedef struct opd_teacher_host_config {
-    const opd_roles *roles; /* teacher, monitor */
+    const opd_roles *roles; /* monitor */
+    opd_slot *endpoint;     /* a NUL-terminated URL, or ""         */
+    const opd_alloc *alloc;
     struct opd_env *env;
     const char *program;    /* path of the opd command             */
     const char *name;       /* the teacher's                       */

@@ -280,6 +280,15 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     return opd__teacher_pump(self);
 }
 
+static opd_err on_moved(opd_ctx *ctx, void *state, opd_slot_watch *watch) {
+    opd_buf *buf;
+    (void)ctx;
+    (void)opd_slot_get(watch->slot, &buf);
+    opd_err err = opd__teacher_move(state, opd_buf_data(buf));
+    opd_buf_release(buf);
+    return err;
+}
+
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     opd__teacher *self = state;
     self->c = *(const opd_teacher_http_config *)config;
@@ -293,16 +302,14 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     OPD_TRY(opd_delivery_open(&self->delivery, ctx, self->c.roles->batcher, self->c.window_msgs,
                               self->c.window_bytes, self->c.teacher->name, self->c.alloc));
     OPD_TRY(opd_timer_start_after(&self->tick, OPD__TEACHER_TICK_NS));
+    if (self->c.endpoint != NULL)
+        opd_slot_watch_start(ctx, self->c.endpoint, &self->watch, on_moved);
     return opd__teacher_begin(self);
 }
 
 static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
-    opd__teacher *self = state;
-    opd_endpoint_fields news;
     (void)ctx;
-    if (opd_msg_kind(msg) == OPD_MESSAGE_ROLLOUT) return take_rollout(self, msg);
-    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_ENDPOINT, &news));
-    return opd__teacher_move(self, news.url);
+    return take_rollout(state, msg);
 }
 
 static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {

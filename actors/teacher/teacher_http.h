@@ -1,7 +1,7 @@
 /* teacher_http.h - the teacher behind a server: rollouts out over HTTP, scores back.
  *
- * In: ROLLOUT (link; held until its scores are sent, which is the backpressure), ENDPOINT from
- * the host of a launched server. Out: SCORES to the batcher (link), exactly one for each
+ * In: ROLLOUT (link; held until its scores are sent, which is the backpressure); the URL of a
+ * launched server from its host's slot. Out: SCORES to the batcher (link), exactly one for each
  * ROLLOUT: with scores, or with none and the reason. HOLD to the dataset while the endpoint is
  * gone; notes to the monitor.
  *
@@ -26,7 +26,8 @@ typedef struct opd_teacher_http_config {
     const opd_roles *roles;
     struct opd_env *env;
     const opd_alloc *alloc;
-    const opd_config_teacher *teacher; /* url "": it comes by ENDPOINT */
+    const opd_config_teacher *teacher;
+    opd_slot *endpoint; /* where the url is "": the present one, as teacher_host.h says */
     double teacher_lost_s;
     uint32_t top_k;     /* ids per row in SCORES.topk; 0: none           */
     uint32_t max_len;   /* tokens of a rollout at most; 0: not known     */

@@ -29,6 +29,7 @@ typedef struct opd__teacher {
     uint32_t endpoints_open; /* with those still closing  */
     opd_teacher_health health;
     opd_timer tick;
+    opd_slot_watch watch;    /* of c.endpoint */
     bool ready, probing, stopping, failed;
     bool hold, hold_told;    /* what the dataset should know, and what it was told */
     uint64_t start_by_ns, lost_at_ns;

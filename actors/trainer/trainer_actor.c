@@ -7,7 +7,8 @@
  * the batch takes their content; (3) an interrupt is honoured between batches only, so that the
  * saved state is that of a whole number of batches; (4) a stop that others asked for (a lost
  * teacher, a failed role) ends the batch at work and saves before the actor exits. While the
- * system stops, roles that are gone already (CLOSED) are no failure of this one.
+ * system stops, roles that are gone already (CLOSED) are no failure of this one; (5) what is held
+ * is of one batcher, and of the present one when a batch takes it.
  * Thread: the loop, except run_unit and run_snapshot (the lane). The actor owns the batch.
  */
 #include "actors/trainer/trainer_actor.h"
@@ -20,7 +21,12 @@
 #include "opd/diagnosis.h"
 #include "opd/log.h"
 
-enum { INVALID_BATCHES_MAX = 1000, RETRY_MS = 10 };
+enum {
+    INVALID_BATCHES_MAX = 1000,
+    RETRY_MS = 10,
+    REPLACED_MS = 250, /* the one asked is being restarted */
+    REPLACED_MAX = 120
+};
 
 typedef enum state { STATE_START, STATE_FILL, STATE_LEARN, STATE_CLOSE, STATE_HALT } state;
 
@@ -39,6 +45,7 @@ typedef struct trainer {
     opd_slice snapshot; /* made on the lane */
     opd_event begin;
     opd_timer admit_retry, evaluate_retry, save_retry; /* a full mailbox refused it */
+    uint32_t replaced_count; /* times in a row that the one asked was gone */
 
     bool interrupted, saving, evaluating, closing;
     bool stopping;          /* STOP came: exit when saved */
@@ -54,6 +61,14 @@ static opd_err fill(trainer *t);
 static opd_err close_stage(trainer *t);
 
 /* ---- evaluation and saving ---- */
+
+/* The one asked is gone: its supervisor starts another, or ends the run. */
+static opd_err ask_successor(trainer *t, opd_timer *retry) {
+    if (t->replaced_count++ == REPLACED_MAX)
+        return opd_fail(OPD_ERR_CLOSED, "nobody has taken its place for %d s",
+                        REPLACED_MAX * REPLACED_MS / 1000);
+    return opd_timer_start_after(retry, REPLACED_MS * UINT64_C(1000000));
+}
 
 static void note_accuracy(trainer *t, const opd_evaluated_fields *f) {
     opd_trainer_outcome *o = t->c.outcome;
@@ -73,9 +88,12 @@ static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_m
     (void)ctx;
     (void)arg;
     trainer *t = self;
-    t->evaluating = false;
     opd_evaluated_fields f;
-    if (err == OPD_ERR_CLOSED) return OPD_OK; /* STOP is on its way */
+    if (err == OPD_ERR_CLOSED)
+        return t->stopping ? OPD_OK
+                           : opd_err_prefix(ask_successor(t, &t->evaluate_retry), "evaluation");
+    t->evaluating = false;
+    t->replaced_count = 0;
     if (err == OPD_OK) err = opd_message_read(reply, OPD_MESSAGE_EVALUATED, &f);
     OPD_TRY(opd_err_prefix(err, "evaluation"));
     note_accuracy(t, &f);
@@ -99,7 +117,12 @@ static opd_err saved(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *
     (void)arg;
     (void)reply;
     trainer *t = self;
+    if (err == OPD_ERR_CLOSED && !t->stopping)
+        return opd_err_prefix(ask_successor(t, &t->save_retry), "checkpoint");
     t->saving = false;
+    t->replaced_count = 0;
+    opd_buf_release(t->snapshot.buf);
+    t->snapshot = (opd_slice){.buf = NULL};
     if (err != OPD_OK && t->stopping) OPD_LOG_ERROR("checkpoint: %s", opd_err_context());
     OPD_TRY(opd_err_prefix(err, "checkpoint"));
     t->saved_version = t->version;
@@ -144,10 +167,7 @@ static opd_err ask_to_save(trainer *t) {
         .state = t->snapshot};
     opd_err err = opd_message_request(t->ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
                                       OPD_NO_DEADLINE, saved, NULL, NULL);
-    if (err == OPD_ERR_AGAIN) return again(&t->save_retry);
-    opd_buf_release(t->snapshot.buf);
-    t->snapshot = (opd_slice){.buf = NULL};
-    return err;
+    return err == OPD_ERR_AGAIN ? again(&t->save_retry) : err;
 }
 
 static opd_err snapshot_done(opd_ctx *ctx, void *self, opd_job *job) {
@@ -177,6 +197,7 @@ static opd_err admit(trainer *t) {
     uint64_t batches = t->version + t->c.max_staleness + 1;
     if (batches > t->c.steps) batches = t->c.steps;
     opd_admit_fields f = {.group_end = batches * t->c.batch_prompts};
+    t->c.outcome->groups_admitted = f.group_end;
     opd_err err = opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
     if (err == OPD_ERR_AGAIN) return again(&t->admit_retry);
     return err == OPD_ERR_CLOSED ? OPD_OK : err;
@@ -228,6 +249,7 @@ static void report(trainer *t) {
     t->batch_values[OPD_METRIC_STEP_TIME] = (double)(now - t->last_batch_ns) * 1e-9;
     t->batch_values[OPD_METRIC_WAIT_TIME] = (double)(t->batch_full_ns - t->last_batch_ns) * 1e-9;
     t->batch_values[OPD_METRIC_TRAIN_TIME] = (double)(now - t->batch_full_ns) * 1e-9;
+    t->batch_values[OPD_METRIC_RESTARTS] = (double)t->c.outcome->restarts;
     t->last_batch_ns = now;
     for (int i = 0; i < OPD_METRIC_COUNT; i++)
         if (!isnan(t->batch_values[i])) values[i] = t->batch_values[i];
@@ -303,8 +325,7 @@ static opd_err after_batch(trainer *t) {
     }
     if (t->version == t->c.steps) return close_stage(t);
     if (due(t->c.save_interval, t->version)) OPD_TRY(save(t));
-    if (due(t->c.eval_interval, t->version) && t->c.roles->evaluator != OPD_PID_NOBODY)
-        return evaluate(t);
+    if (due(t->c.eval_interval, t->version)) return evaluate(t);
     return fill(t);
 }
 
@@ -380,6 +401,19 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
     return opd_batch_add(t->batch, &sample);
 }
 
+/* Whether a sample or example is of the present batcher (or dataset). */
+static bool current(const trainer *t, const opd_msg *msg) {
+    const opd_roles *r = t->c.roles;
+    return opd_msg_from(msg) == (t->c.objective == OPD_OBJECTIVE_SFT ? r->dataset : r->batcher);
+}
+
+static void drop_stale(trainer *t) {
+    for (; t->held_count > 0 && !current(t, t->held[t->held_head]); t->held_count--) {
+        opd_msg_release(t->held[t->held_head]);
+        t->held_head = (t->held_head + 1) % t->held_max;
+    }
+}
+
 /* Starts the next batch if one is there and nothing else is in the way. */
 static opd_err fill(trainer *t) {
     if (t->closing || t->saving || t->evaluating || t->stopping) return OPD_OK;
@@ -393,6 +427,7 @@ static opd_err fill(trainer *t) {
         return close_stage(t);
     }
     OPD_TRY(admit(t));
+    drop_stale(t);
     if (t->held_count < t->batch_samples) return OPD_OK;
     for (size_t i = 0; i < t->batch_samples; i++) {
         opd_msg *msg = t->held[t->held_head];
@@ -403,6 +438,7 @@ static opd_err fill(trainer *t) {
         opd_msg_release(msg);
         OPD_TRY(err);
     }
+    t->c.outcome->groups_taken = (t->version + 1) * t->c.batch_prompts;
     t->batch_values[OPD_METRIC_SAMPLES] = (double)t->batch->sample_count;
     t->batch_values[OPD_METRIC_TOKENS] = (double)t->batch->token_count;
     return begin_batch(t);
@@ -419,7 +455,7 @@ static opd_err admit_again(opd_ctx *ctx, void *self, opd_timer *timer) {
 static opd_err evaluate_again(opd_ctx *ctx, void *self, opd_timer *timer) {
     (void)ctx;
     (void)timer;
-    return evaluate(self);
+    return ((trainer *)self)->stopping ? OPD_OK : evaluate(self);
 }
 
 static opd_err save_again(opd_ctx *ctx, void *self, opd_timer *timer) {
@@ -446,6 +482,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     t->version = t->c.first_step;
     t->saved_version = t->version;
     t->c.outcome->steps = t->c.outcome->version = t->version;
+    t->c.outcome->groups_taken = t->c.outcome->groups_admitted = t->version * t->c.batch_prompts;
     t->samples_seen = t->c.outcome->samples;
     t->batch_samples = (size_t)t->c.batch_prompts * t->c.samples_per_prompt;
     t->held_max = t->batch_samples * (t->c.max_staleness + 2);
@@ -472,6 +509,8 @@ static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
         t->interrupted = true;
         return t->state == STATE_FILL ? fill(t) : OPD_OK;
     }
+    drop_stale(t);
+    if (!current(t, msg)) return OPD_OK;
     OPD_ASSERT(t->held_count < t->held_max); /* the link's window is smaller */
     opd_msg_take(ctx, msg);
     note_progress(t);

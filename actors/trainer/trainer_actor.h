@@ -11,6 +11,10 @@
  *
  * Weights version = batches done. Admission bound = (version + max_staleness + 1) batches, so
  * the lag of any sample is at most max_staleness by construction.
+ *
+ * Other roles may be restarted. Samples of a batcher (or dataset) that roles does not name any more
+ * are dropped: a new one begins at outcome->groups_taken and makes the same samples again. SAVE and
+ * EVALUATE are asked again, for half a minute, where the one asked is gone.
  * Thread: the loop; learning and snapshots run on the trainer's lane.
  */
 #ifndef OPD_ACTORS_TRAINER_ACTOR_H
@@ -29,6 +33,10 @@ typedef struct opd_trainer_outcome {
     bool has_before, has_after; /* evaluations at the start and at the end      */
     uint64_t before_correct, before_total, after_correct, after_total;
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
+    /* where a data plane that is started again begins: the first group that no batch took, and
+     * the bound of the newest ADMIT */
+    uint64_t groups_taken, groups_admitted;
+    uint64_t restarts; /* of services and of the data plane; the tree counts */
 } opd_trainer_outcome;
 
 /* Borrowed until the actor has stopped. */

@@ -220,8 +220,8 @@ static void give_up(supervisor *s, const child *c, opd_err reason, const char *t
     if (reason == OPD_OK) reason = OPD_ERR_CLOSED, text = "it should not have";
     if (c->is_supervisor) /* whose text is a chain already */
         length = snprintf(chain, sizeof chain, "%s > %s", name, text);
-    else if (within == 1)
-        length = snprintf(chain, sizeof chain, "%s > %s %s: %s", name, c->spec->id, did, text);
+    else if (within == 1) /* nothing is to be said of restarts */
+        length = snprintf(chain, sizeof chain, "%s", text);
     else
         length = snprintf(chain, sizeof chain, "%s > %s %s %u times within %llu s: %s", name,
                           c->spec->id, did, within,

@@ -100,8 +100,9 @@ typedef struct opd_supervisor_options {
  * The supervisor ends with OPD_OK when it was stopped or when every child has ended for good. It
  * fails when more than restarts_max failures fell into one period, with the last one's reason
  * and a text that names the chain of actors, "run > dataplane > reward failed 4 times
- * within 30 s: ..."; or with an error that no restart cures, whose text is passed on as
- * it is (the chain is in the log). All its children have been stopped by then.
+ * within 30 s: ..."; where nothing was tried again (an error that no restart cures, or
+ * OPD_SUPERVISOR_NO_RESTARTS) the child's text is passed on as it is and the log names the
+ * chain. All its children have been stopped by then.
  *
  * Errors: INVALID (the options), those of the children's starts and of opd_spawn. */
 opd_err opd_supervisor_start(opd_system *system, const opd_supervisor_options *options,

@@ -167,8 +167,8 @@ TEST(numbers_and_names_that_do_not_fit_are_refused) {
         {OPD_MESSAGE_REWARD, "\x95\x01\xff\x00\x00\xc3", 6},         /* a negative group       */
         {OPD_MESSAGE_REWARD, "\x95\x01\x05\x00\x00\x01", 6},         /* valid is no bool       */
         {OPD_MESSAGE_REWARD, "\x95\x01\x05\x00\xa1x\xc3", 7},        /* reward is a text       */
-        {OPD_MESSAGE_ENDPOINT, "\x92\x01\x05", 3},                   /* url is a number        */
-        {OPD_MESSAGE_ENDPOINT, "\x92\x01\xc0", 3},                   /* url is nil             */
+        {OPD_MESSAGE_NOTE, "\x93\x01\x02\x05", 4},                   /* text is a number       */
+        {OPD_MESSAGE_NOTE, "\x93\x01\x02\xc0", 4},                   /* text is nil            */
         {OPD_MESSAGE_REPORT, "\x93\x01\x05\xd7\x01\x00\x07\x01\x00\x01\x00\x00\x00", 13}, /* none attached */
         {OPD_MESSAGE_REPORT, "\x93\x01\x05\xc4\x01z", 6},            /* bytes for a name       */
         {OPD_MESSAGE_ADMIT, "\xc0", 1},
@@ -214,14 +214,14 @@ TEST(an_attachment_of_another_type_is_refused) {
 TEST(texts_beyond_their_room_are_cut) {
     opd_test_sys t;
     sys_up(&t, NULL);
-    char body[512] = "\x92\x01\xda\x01\x2c"; /* a text of 300 bytes */
-    memset(body + 5, 'u', 300);
+    char body[512] = "\x93\x01\x02\xda\x01\x2c"; /* a text of 300 bytes */
+    memset(body + 6, 'u', 300);
     opd_msg *msg;
-    opd_endpoint_fields out;
-    CHECK_OK(opd_msg_create(t.system, OPD_MESSAGE_ENDPOINT, &msg));
-    CHECK_OK(opd_msg_body_set(msg, body, 305));
-    CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ENDPOINT, &out));
-    CHECK_INT(strlen(out.url), OPD_MESSAGE_TEXT_SIZE - 1);
+    opd_note_fields out;
+    CHECK_OK(opd_msg_create(t.system, OPD_MESSAGE_NOTE, &msg));
+    CHECK_OK(opd_msg_body_set(msg, body, 306));
+    CHECK_OK(opd_message_read(msg, OPD_MESSAGE_NOTE, &out));
+    CHECK_INT(strlen(out.text), OPD_MESSAGE_TEXT_SIZE - 1);
     opd_msg_release(msg);
     sys_down(&t);
 }
