@@ -76,6 +76,7 @@ opd_err opd_pipeline_close(opd_pipeline *p, opd_err err) {
     char context[1024];
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(p->signals);
+    opd_watch_close(&p->watching);
     opd_slot_destroy(p->endpoint);
     opd_slot_destroy(p->weights);
     opd_system_destroy(p->system);
