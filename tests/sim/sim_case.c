@@ -107,47 +107,78 @@ static uint64_t from(opd_rng *r, uint64_t low, uint64_t high) {
 
 static bool one_in(opd_rng *r, uint64_t n) { return opd_rng_below(r, n) == 0; }
 
-static const char *word(bool yes) { return yes ? "true" : "false"; }
+/* "key: N, " with N from [low, high]. One draw a call: compilers differ in the order in which they
+ * evaluate arguments. */
+static uint64_t put(opd_str *y, opd_rng *r, const char *key, uint64_t low, uint64_t high) {
+    uint64_t value = from(r, low, high);
+    opd_str_printf(y, "%s: %d, ", key, (int)value);
+    return value;
+}
+
+/* The same in tenths. */
+static double put_tenths(opd_str *y, opd_rng *r, const char *key, uint64_t low, uint64_t high) {
+    double value = (double)from(r, low, high) / 10;
+    opd_str_printf(y, "%s: %g, ", key, value);
+    return value;
+}
+
+static void put_bool(opd_str *y, opd_rng *r, const char *key, uint64_t true_one_in) {
+    opd_str_printf(y, "%s: %s, ", key, one_in(r, true_one_in) ? "true" : "false");
+}
 
 static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim_case *c) {
-    opd_str_printf(y, "opd: {enabled: true, type: %s, log_prob_top_k: %d, on_missing: %s, "
-                   "only_reward: %s, invalid_batches_max: 1000}\n",
-                   c->http ? "sglang" : "megatron", (int)from(r, 0, 2),
-                   one_in(r, 4) ? "rollout_log_probs" : "mask", word(one_in(r, 3)));
-    double timeout_s = (double)from(r, 1, 20) / 10;
-    opd_str_printf(y, "teachers:\n  t: {timeout_s: %g, deadline_s: %g, connect_timeout_s: %g, "
-                   "max_inflight: %d, retries: %d, backoff_ms: %d, backoff_max_ms: %d, ",
-                   timeout_s, timeout_s * (double)from(r, 1, 10), (double)from(r, 1, 20) / 10,
-                   (int)from(r, 1, 8), (int)from(r, 0, 4), (int)from(r, 1, 40),
-                   (int)from(r, 40, 400));
-    if (c->http) opd_str_printf(y, "url: \"http://server:%d\"}\n", SIM_TEACHER_PORT);
-    else opd_str_printf(y, "path: %s}\n", f->teacher);
+    opd_str_printf(y, "opd: {enabled: true, type: %s, invalid_batches_max: 1000, ",
+                   c->http ? "sglang" : "megatron");
+    (void)put(y, r, "log_prob_top_k", 0, 2);
+    put_bool(y, r, "only_reward", 3);
+    opd_str_printf(y, "on_missing: %s}\n", one_in(r, 4) ? "rollout_log_probs" : "mask");
+    opd_str_text(y, "teachers: {t: {");
+    double timeout_s = put_tenths(y, r, "timeout_s", 1, 20);
+    opd_str_printf(y, "deadline_s: %g, ", timeout_s * (double)from(r, 1, 10));
+    (void)put_tenths(y, r, "connect_timeout_s", 1, 20);
+    (void)put(y, r, "max_inflight", 1, 8);
+    (void)put(y, r, "retries", 0, 4);
+    (void)put(y, r, "backoff_ms", 1, 40);
+    (void)put(y, r, "backoff_max_ms", 40, 400);
+    if (c->http) opd_str_printf(y, "url: \"http://server:%d\"}}\n", SIM_TEACHER_PORT);
+    else opd_str_printf(y, "path: %s}}\n", f->teacher);
+}
+
+static void write_eval(opd_str *y, opd_rng *r, const sim_files *f) {
+    opd_str_text(y, "eval: {");
+    (void)put(y, r, "limit", 1, HELD_OUT);
+    (void)put(y, r, "interval", 0, 3);
+    (void)put(y, r, "samples", 1, 2);
+    put_bool(y, r, "at_start", 2);
+    put_bool(y, r, "at_end", 2);
+    opd_str_printf(y, "path: %s}\n", f->held_out);
 }
 
 static void write_config(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
-    uint64_t batch = from(r, 1, 4), samples = from(r, 1, 4), steps = from(r, 1, 6);
-    bool opd = !one_in(r, 5), eval = one_in(r, 2), math = !opd || one_in(r, 2);
-    c->http = opd && one_in(r, 2);
-    if (!opd && samples == 1) samples = 2;
-    opd_str_printf(y, "run: {seed: %d, metrics_interval: 1, samples_interval: %d}\n",
-                   (int)from(r, 1, 9), (int)from(r, 0, 3));
+    bool opd = !one_in(r, 5), eval = one_in(r, 2), math = one_in(r, 2) || !opd;
+    c->http = one_in(r, 2) && opd;
     opd_str_text(y, "model: {init: {hidden_size: 2, intermediate_size: 1, layers: 1, heads: 1, "
-                 "max_position: 64}}\n");
-    opd_str_printf(y, "data: {path: %s, limit: %d, shuffle: %s}\n", f->problems,
-                   (int)from(r, 1, PROBLEMS), word(!one_in(r, 4)));
-    opd_str_printf(y, "rollout: {batch_prompts: %d, samples_per_prompt: %d, max_response_len: %d, "
-                   "max_staleness: %d, slots: %d}\n", (int)batch, (int)samples,
-                   (int)from(r, 1, 8), (int)from(r, 0, 2), (int)from(r, 1, 8));
-    opd_str_printf(y, "reward: {type: %s}\n", math ? "math" : "none");
+                 "max_position: 64}}\nrun: {metrics_interval: 1, ");
+    (void)put(y, r, "seed", 1, 9);
+    (void)put(y, r, "samples_interval", 0, 3);
+    opd_str_text(y, "}\ndata: {");
+    (void)put(y, r, "limit", 1, PROBLEMS);
+    put_bool(y, r, "shuffle", 2);
+    opd_str_printf(y, "path: %s}\nrollout: {", f->problems);
+    (void)put(y, r, "batch_prompts", 1, 4);
+    (void)put(y, r, "samples_per_prompt", opd ? 1 : 2, 4); /* a group of one has no advantage */
+    (void)put(y, r, "max_response_len", 1, 8);
+    (void)put(y, r, "max_staleness", 0, 2);
+    (void)put(y, r, "slots", 1, 8);
+    opd_str_printf(y, "}\nreward: {type: %s}\ntrain: {lr: 0.01, ", math ? "math" : "none");
+    (void)put(y, r, "steps", 1, 6);
+    (void)put(y, r, "micro_batch_tokens", 1, 80);
+    (void)put(y, r, "optimizer_steps_per_batch", 1, 2);
+    (void)put(y, r, "save_interval", 0, 3);
+    (void)put(y, r, "keep", 1, 2);
+    opd_str_text(y, "}\n");
     if (opd) write_teachers(y, r, f, c);
-    opd_str_printf(y, "train: {steps: %d, lr: 0.01, micro_batch_tokens: %d, "
-                   "optimizer_steps_per_batch: %d, save_interval: %d, keep: %d}\n", (int)steps,
-                   (int)from(r, 1, 80), (int)from(r, 1, 2), (int)from(r, 0, 3), (int)from(r, 1, 2));
-    if (eval)
-        opd_str_printf(y, "eval: {path: %s, limit: %d, interval: %d, at_start: %s, at_end: %s, "
-                       "samples: %d}\n", f->held_out, (int)from(r, 1, HELD_OUT),
-                       (int)from(r, 0, 3), word(one_in(r, 2)), word(one_in(r, 2)),
-                       (int)from(r, 1, 2));
+    if (eval) write_eval(y, r, f);
 }
 
 static void draw_troubles(sim_case *c, opd_rng *r) {
