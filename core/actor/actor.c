@@ -87,8 +87,11 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
     opd_ctx *spawner = system->current;
     OPD__TAP(system, .kind = OPD_TAP_SPAWNED, .to = ctx->pid, .name = ctx->name,
              .from = spawner == NULL ? OPD_PID_NOBODY : spawner->pid);
+    opd_heartbeat outer = system->heartbeat;
     system->current = ctx;
+    if (system->running) opd__heartbeat(ctx, system->clock_ns, 0);
     if (actor_class->on_start != NULL) err = actor_class->on_start(ctx, ctx->state, config);
+    if (system->running) opd__heartbeat_set(&system->heartbeat, outer.began_ns, outer.what);
     system->current = spawner;
     if (err != OPD_OK) {
         char text[OPD_ERROR_TEXT_SIZE];

@@ -25,8 +25,6 @@ static void add_histogram(opd__line *line, const char *what, const opd_histogram
 
 static bool is_held_by(const opd_msg *msg, const void *ctx) { return msg->holder == ctx; }
 
-static bool is_on_link(const opd_msg *msg, const void *link) { return msg->link == link; }
-
 static void dump_links(const opd_ctx *ctx, opd_line_fn out, void *arg) {
     for (const opd_list *n = ctx->links.next; n != &ctx->links; n = n->next) {
         const opd_link *link = OPD_CONTAINER_OF(n, opd_link, owned);
@@ -40,11 +38,10 @@ static void dump_links(const opd_ctx *ctx, opd_line_fn out, void *arg) {
             opd__line_add(&line, ", BLOCKED for ");
             opd__line_time(&line, age_of(ctx->system, link->blocked_ns));
         }
-        if (link->msgs_used > 0) {
+        if (link->msgs_used > 0 || link->views > 0) {
             opd__line_add(&line, "; on it ");
-            (void)opd__line_messages(&line, ctx->system, is_on_link, link);
+            opd__line_link(&line, link);
         }
-        if (link->views > 0) opd__line_add(&line, "; %u attachments referenced", link->views);
         opd__line_end(&line, out, arg);
     }
 }

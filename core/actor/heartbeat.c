@@ -1,7 +1,7 @@
 /* heartbeat.c - which callback runs, for a reader on another thread (opd/diagnosis.h).
  *
- * Every word is written by the loop and read elsewhere with relaxed atomics: a reader needs no
- * order between them, because it believes only what stood still while it looked.
+ * A sequence lock with the time of the callback's begin as its sequence: a reader believes what
+ * it read only if that did not change meanwhile. Every word is atomic.
  * Thread: opd__heartbeat_* the loop's, opd_heartbeat_read any. Freed with the system.
  */
 #include <string.h>
@@ -28,9 +28,9 @@ void opd__heartbeat_name(opd_ctx *ctx) {
 const opd_heartbeat *opd_system_heartbeat(const opd_system *system) { return &system->heartbeat; }
 
 bool opd_heartbeat_read(const opd_heartbeat *heartbeat, opd_heartbeat_reading *out) {
-    uint64_t began_ns = __atomic_load_n(&heartbeat->began_ns, __ATOMIC_RELAXED);
+    uint64_t began_ns = __atomic_load_n(&heartbeat->began_ns, __ATOMIC_ACQUIRE);
     if (began_ns == 0) return false;
-    uint64_t what = __atomic_load_n(&heartbeat->what, __ATOMIC_RELAXED);
+    uint64_t what = __atomic_load_n(&heartbeat->what, __ATOMIC_ACQUIRE);
     uint64_t words[NAME_WORDS];
     for (size_t i = 0; i < NAME_WORDS; i++)
         words[i] = __atomic_load_n(&heartbeat->names[(what >> 16) * NAME_WORDS + i],

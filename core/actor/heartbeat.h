@@ -1,18 +1,24 @@
 /* heartbeat.h - the loop's side of the heartbeat (opd/diagnosis.h, heartbeat.c).
  *
- * Thread: the loop's; the words are read by the watchdog, hence the relaxed atomics.
+ * Thread: the loop's; the words are read by the watchdog, hence the atomics.
  */
 #ifndef OPD_CORE_ACTOR_HEARTBEAT_H
 #define OPD_CORE_ACTOR_HEARTBEAT_H
 
 #include "core/actor/internal.h"
 
-/* Which callback begins now; began_ns 0: none. For the watchdog. */
+/* A sequence lock of one writer: began_ns is 0 while `what` changes. Who sees the new `what`
+ * sees the 0, or what came after it. */
+static inline void opd__heartbeat_set(opd_heartbeat *h, uint64_t began_ns, uint64_t what) {
+    __atomic_store_n(&h->began_ns, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&h->what, what, __ATOMIC_RELEASE);
+    __atomic_store_n(&h->began_ns, began_ns, __ATOMIC_RELEASE);
+}
+
+/* Which callback begins now; began_ns 0: none. */
 static inline void opd__heartbeat(const opd_ctx *ctx, uint64_t began_ns, uint16_t kind) {
-    opd_heartbeat *h = &ctx->system->heartbeat;
     uint64_t slot = (ctx->pid >> 32) & UINT16_MAX;
-    __atomic_store_n(&h->what, slot << 16 | kind, __ATOMIC_RELAXED);
-    __atomic_store_n(&h->began_ns, began_ns, __ATOMIC_RELAXED);
+    opd__heartbeat_set(&ctx->system->heartbeat, began_ns, slot << 16 | kind);
 }
 
 /* Makes the table of names; freed with the system. Errors: NOMEM. */

@@ -73,6 +73,20 @@ uint32_t opd__line_messages(opd__line *line, const opd_system *system,
     return all;
 }
 
+static bool is_on_link(const opd_msg *msg, const void *link) { return msg->link == link; }
+
+void opd__line_link(opd__line *line, const opd_link *link) {
+    const opd_system *system = link->system;
+    uint32_t unread = 0, all = opd__line_messages(line, system, is_on_link, link);
+    for (uint32_t i = 0; i < system->pool_fresh; i++) {
+        const opd_msg *msg = &system->pool[i];
+        unread += msg->system != NULL && msg->link == link && msg->holder == NULL;
+    }
+    if (all > 0) opd__line_add(line, " (%u unread, %u in hand)", unread, all - unread);
+    if (link->views > 0)
+        opd__line_add(line, "%s%u attachments referenced", all > 0 ? ", " : "", link->views);
+}
+
 void opd__line_end(opd__line *line, opd_line_fn out, void *arg) {
     out(arg, line->text);
     line->used = 0;

@@ -29,6 +29,10 @@ void opd__line_kind(opd__line *line, const opd_system *system, uint16_t kind);
 uint32_t opd__line_messages(opd__line *line, const opd_system *system,
                             bool (*match)(const opd_msg *msg, const void *arg), const void *arg);
 
+/* What was sent on a link and not let go: "2 data, the oldest for 1.2 s (1 unread, 1 in hand)",
+ * and how many attachments of it are referenced. Empty where nothing is. */
+void opd__line_link(opd__line *line, const opd_link *link);
+
 /* Gives the line away and empties it. */
 void opd__line_end(opd__line *line, opd_line_fn out, void *arg);
 

@@ -225,8 +225,6 @@ static bool find_livelock(const inquiry *q) {
 
 /* ---- credits, requests, hoards --------------------------------------------------------- */
 
-static bool is_on_link(const opd_msg *msg, const void *link) { return msg->link == link; }
-
 static bool find_blocked_link(const inquiry *q) {
     const opd_link *oldest = NULL;
     const opd_list *actors = &q->system->actors;
@@ -247,8 +245,7 @@ static bool find_blocked_link(const inquiry *q) {
     opd__line_add(q->line, " with %u of %u messages, %llu of %llu bytes in use, that receiver has ",
                   oldest->msgs_used, oldest->msgs_max, (unsigned long long)oldest->bytes_used,
                   (unsigned long long)oldest->bytes_max);
-    if (opd__line_messages(q->line, q->system, is_on_link, oldest) == 0)
-        opd__line_add(q->line, "%u attachments of messages it released", oldest->views);
+    opd__line_link(q->line, oldest);
     return true;
 }
 
@@ -315,6 +312,7 @@ void opd__stall_check(opd_system *system) {
     opd__stall *stall = &system->stall;
     if (system->now_ns < stall->due_ns) return;
     stall->due_ns = UINT64_MAX; /* one report; opd_progress_note watches anew */
+    if (system->stopping) return; /* who is late to stop is named by the stop */
     stall->stalled = true;
     stall->reports++;
     report(system);

@@ -48,9 +48,8 @@ uint64_t opd_stalls(const opd_system *system);
 
 /* ---- heartbeat ------------------------------------------------------------------------- */
 
-/* Which callback runs since when; written by the loop with relaxed atomics, read by any thread.
- * A reader takes `began_ns`, then the rest, then `began_ns` again: if it did not change, what
- * it read belongs together. */
+/* Which callback runs since when; written by the loop, read by any thread with
+ * opd_heartbeat_read. */
 typedef struct opd_heartbeat {
     uint64_t began_ns; /* 0: no callback runs */
     uint64_t what;     /* slot of the actor << 16 | kind of the message (0: an event) */

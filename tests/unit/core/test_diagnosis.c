@@ -213,7 +213,8 @@ static void leak_of_credits(bool simulated) {
     script_spawn(&t, "giver", (opd_script){.start = fill_link, .arg = &h});
     run_until_stall(&t);
     CHECK(has_said(": no credit comes back: link giver -> miser<0.1> is blocked for "));
-    CHECK(has_said("with 2 of 2 messages, 200 of 4096 bytes in use, that receiver has 2 data"));
+    CHECK(has_said("with 2 of 2 messages, 200 of 4096 bytes in use, that receiver has 2 data, the "));
+    CHECK(has_said(" (0 unread, 2 in hand)"));
     CHECK(has_said("; also: miser keeps 2 data, the oldest for "));
     down(&t);
 }
