@@ -227,6 +227,7 @@ struct opd_system {
     uint64_t now_ns;
     uint64_t clock_ns; /* the latest reading of the clock: begin or end of a callback */
     opd_tap *taps;
+    uint32_t tap_kinds; /* what any of them wants */
     uint64_t serial; /* of the newest message */
     uint64_t armed_ns; /* what the env's timer is set to */
     unsigned turn_msgs_max; /* callbacks of one actor's turn */
@@ -286,22 +287,26 @@ void opd__actor_end(opd_ctx *ctx);        /* ctx may be gone afterwards */
 void opd__actor_job_ended(opd_ctx *ctx);  /* ctx may be gone afterwards */
 void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text);
 
-/* Tells what happened, if anyone listens: OPD__TAP(system, .kind = ..., ...). */
-#define OPD__TAP(system_, ...)                                            \
-    do {                                                                  \
-        if (__builtin_expect((system_)->taps != NULL, 0))                 \
-            opd__tap((system_), (opd_tap_record){__VA_ARGS__});           \
+/* Tells what happened, if anyone listens: OPD__TAP(system, .kind = ..., ...). The record is made
+ * only then, in place: a copy of it would cost more than all the rest. */
+#define OPD__TAP(system_, ...)                                                                \
+    do {                                                                                      \
+        if (OPD__TAPPED(system_, ((const opd_tap_record){__VA_ARGS__}).kind))                 \
+            opd__tap((system_), &(opd_tap_record){__VA_ARGS__});                              \
     } while (0)
 
 /* The same for a record about a message. */
 #define OPD__TAP_MSG(msg, kind, from, to, err)                            \
     do {                                                                  \
-        if (__builtin_expect((msg)->system->taps != NULL, 0))             \
+        if (OPD__TAPPED((msg)->system, kind))                             \
             opd__tap_msg((msg), (kind), (from), (to), (err));             \
     } while (0)
 
+#define OPD__TAPPED(system_, kind_) \
+    __builtin_expect(((system_)->tap_kinds & OPD_TAP_BIT(kind_)) != 0, 0)
+
 /* tap.c */
-void opd__tap(opd_system *system, opd_tap_record record);
+void opd__tap(opd_system *system, opd_tap_record *record); /* sets its time, if it has none */
 void opd__send_refused(opd_ctx *from, const opd_msg *msg, opd_pid to, opd_err err);
 void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err);
 

@@ -10,19 +10,13 @@
 
 #include "core/actor/line.h"
 
-static bool is_told(opd_tap_kind kind) {
-    switch (kind) {
-    case OPD_TAP_EVENT:
-    case OPD_TAP_RETURNED:
-    case OPD_TAP_RELEASED:
-    case OPD_TAP_JOB_BEGIN: return false;
-    default: return true;
-    }
-}
+enum {
+    NOT_TOLD = OPD_TAP_BIT(OPD_TAP_EVENT) | OPD_TAP_BIT(OPD_TAP_RETURNED) |
+               OPD_TAP_BIT(OPD_TAP_RELEASED) | OPD_TAP_BIT(OPD_TAP_JOB_BEGIN)
+};
 
 static void record(void *arg, const opd_tap_record *r) {
     opd__recorder *recorder = arg;
-    if (!is_told(r->kind)) return;
     recorder->ring[recorder->count++ % OPD_RECORDER_RECORDS] = (opd__record){
         .time_ns = r->time_ns, .from = r->from, .to = r->to, .serial = r->serial,
         .correlation = r->correlation, .trace = r->trace,
@@ -33,7 +27,8 @@ static void record(void *arg, const opd_tap_record *r) {
 opd_err opd__recorder_create(opd_system *system) {
     opd__recorder *recorder = opd_mem_get(system->options.alloc, sizeof *recorder);
     if (recorder == NULL) return opd_fail(OPD_ERR_NOMEM, "flight recorder");
-    recorder->tap = (opd_tap){.record = record, .arg = recorder};
+    recorder->tap = (opd_tap){.record = record, .arg = recorder,
+                              .kinds = OPD_TAP_BIT(OPD_TAP_KIND_COUNT) - 1 - NOT_TOLD};
     system->recorder = recorder;
     opd_tap_add(system, &recorder->tap);
     return OPD_OK;

@@ -7,11 +7,18 @@
 
 #include "core/actor/internal.h"
 
+static void sum_kinds(opd_system *system) {
+    system->tap_kinds = 0;
+    for (const opd_tap *tap = system->taps; tap != NULL; tap = tap->next)
+        system->tap_kinds |= tap->kinds == 0 ? UINT32_MAX : tap->kinds;
+}
+
 void opd_tap_add(opd_system *system, opd_tap *tap) {
     opd_tap **place = &system->taps;
     while (*place != NULL) place = &(*place)->next;
     tap->next = NULL;
     *place = tap;
+    sum_kinds(system);
 }
 
 void opd_tap_remove(opd_system *system, opd_tap *tap) {
@@ -19,21 +26,24 @@ void opd_tap_remove(opd_system *system, opd_tap *tap) {
         if (*place != tap) continue;
         *place = tap->next;
         tap->next = NULL;
+        sum_kinds(system);
         return;
     }
 }
 
-void opd__tap(opd_system *system, opd_tap_record record) {
-    if (record.time_ns == 0) record.time_ns = system->clock_ns;
+void opd__tap(opd_system *system, opd_tap_record *record) {
+    if (record->time_ns == 0) record->time_ns = system->clock_ns;
     for (const opd_tap *tap = system->taps; tap != NULL; tap = tap->next)
-        tap->record(tap->arg, &record);
+        if (tap->kinds == 0 || (tap->kinds & OPD_TAP_BIT(record->kind)) != 0)
+            tap->record(tap->arg, record);
 }
 
 void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid to, opd_err err) {
-    opd__tap(msg->system, (opd_tap_record){.kind = kind, .err = err, .from = from, .to = to,
-                                           .serial = msg->serial, .correlation = msg->correlation,
-                                           .trace = msg->trace, .bytes = msg->payload_bytes,
-                                           .link = msg->link, .message_kind = msg->kind});
+    opd_tap_record record = {.kind = kind, .err = err, .from = from, .to = to,
+                             .serial = msg->serial, .correlation = msg->correlation,
+                             .trace = msg->trace, .bytes = msg->payload_bytes,
+                             .link = msg->link, .message_kind = msg->kind};
+    opd__tap(msg->system, &record);
 }
 
 void opd__send_refused(opd_ctx *from, const opd_msg *msg, opd_pid to, opd_err err) {

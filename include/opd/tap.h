@@ -2,7 +2,7 @@
  *
  * A tap is a function that sees a record of each thing that happens to actors and messages,
  * in the order in which it happens. The flight recorder, the Chrome trace and the checkers of
- * the simulation are taps. A system without a tap pays one untaken branch per point.
+ * the simulation are taps. What no tap wants to know costs one untaken branch per point.
  *
  * Invariants a tap may rely on:
  *  1. A message has one serial from opd_msg_create to its RELEASED; a serial is never used twice.
@@ -65,10 +65,14 @@ typedef struct opd_tap_record {
     uint16_t message_kind;
 } opd_tap_record;
 
-/* Set record and arg; next is the runtime's. */
+/* The bit of a kind in opd_tap.kinds. */
+#define OPD_TAP_BIT(kind) (UINT32_C(1) << (kind))
+
+/* Set record and arg, and kinds where not all are of interest; next is the runtime's. */
 typedef struct opd_tap {
     void (*record)(void *arg, const opd_tap_record *record);
     void *arg;
+    uint32_t kinds; /* told are only these; 0: all. Not changed while the tap is in */
     struct opd_tap *next;
 } opd_tap;
 

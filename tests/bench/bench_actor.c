@@ -33,7 +33,9 @@ double bench_now_s(void) {
 
 void bench_up(bench_system *b, const opd_system_options *options) {
     bench_must(opd_env_uv_create(NULL, &b->env));
-    bench_must(opd_system_create(options, b->env, &b->system));
+    opd_system_options o = options == NULL ? (opd_system_options){0} : *options;
+    o.recorder = true; /* as a run has it */
+    bench_must(opd_system_create(&o, b->env, &b->system));
 }
 
 double bench_run_s(bench_system *b) {

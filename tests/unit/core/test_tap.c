@@ -222,3 +222,29 @@ TEST(taps_in_order_and_removed) {
     CHECK(second.records[1].serial > second.records[0].serial);
     sys_down(&t);
 }
+
+/* Each tap sees its kinds, whatever the others want. */
+TEST(taps_are_told_only_the_kinds_they_want) {
+    static seen none, released, all;
+    opd_test_sys t;
+    opd_pid pid = 0;
+    sys_up(&t, NULL);
+    opd_tap n = {.record = see, .arg = &none, .kinds = OPD_TAP_BIT(OPD_TAP_DOWN)};
+    opd_tap r = {.record = see, .arg = &released, .kinds = OPD_TAP_BIT(OPD_TAP_RELEASED)};
+    opd_tap every = {.record = see, .arg = &all};
+    opd_msg *msg = NULL;
+    opd_tap_add(t.system, &n);
+    opd_tap_add(t.system, &r);
+    CHECK_OK(opd_spawn(t.system, &server_class, NULL, NULL, &pid));
+    CHECK_OK(opd_msg_create(t.system, KIND_HELLO, &msg));
+    opd_msg_release(msg);
+    CHECK_INT(released.count, 1);
+    CHECK_INT(released.records[0].kind, OPD_TAP_RELEASED);
+    opd_tap_add(t.system, &every);
+    opd_stop(t.system, pid);
+    CHECK_OK(opd_system_run(t.system));
+    CHECK(all.count >= 2); /* the end of the actor among them */
+    CHECK_INT(released.count, 1);
+    CHECK_INT(none.count, 0);
+    sys_down(&t);
+}
