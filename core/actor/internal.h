@@ -338,7 +338,8 @@ void opd__monitors_notify(opd_ctx *ctx);
 void opd__resources_release(opd_ctx *ctx); /* timers, monitors, watches, cleanups */
 
 /* msg.c */
-void opd__mail_append(opd_ctx *to, opd_msg *msg);
+/* address: the pid the sender used, that of `to`. */
+void opd__mail_append(opd_ctx *to, opd_pid address, opd_msg *msg);
 opd_msg *opd__mail_take(opd_ctx *ctx);
 void opd__mail_drop(opd_ctx *ctx);
 opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg); /* AGAIN is counted as refused */

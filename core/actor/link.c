@@ -110,7 +110,7 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
     msg->link_bytes = msg->body_size;
     link->msgs_used++;
     link->bytes_used += msg->payload_bytes;
-    opd__mail_append(target, msg);
+    opd__mail_append(target, link->to, msg);
     return OPD_OK;
 }
 

@@ -195,11 +195,11 @@ opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg) {
     return OPD_OK;
 }
 
-void opd__mail_append(opd_ctx *to, opd_msg *msg) {
+void opd__mail_append(opd_ctx *to, opd_pid address, opd_msg *msg) {
     msg->next = NULL;
-    msg->to = to->pid;
+    msg->to = address;
     msg->since_ns = to->system->clock_ns;
-    OPD__TAP_MSG(msg, OPD_TAP_SENT, msg->from, to->pid, OPD_OK);
+    OPD__TAP_MSG(msg, OPD_TAP_SENT, msg->from, address, OPD_OK);
     if (to->mail_last == NULL)
         to->mail_first = msg;
     else
@@ -292,7 +292,7 @@ static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *m
     }
     opd__msg_sent(from, msg);
     msg->flags = OPD__MSG_QUOTA;
-    opd__mail_append(target, msg);
+    opd__mail_append(target, to, msg);
     return OPD_OK;
 }
 

@@ -116,7 +116,7 @@ static opd_err launch(opd_ctx *ctx, opd_ctx *target, opd_msg *msg, opd__pending 
     msg->correlation = id_of(ctx, entry);
     OPD__TAP_MSG(msg, OPD_TAP_REQUESTED, ctx->pid, target->pid, OPD_OK);
     msg->flags = OPD__MSG_REQUEST | OPD__MSG_QUOTA;
-    opd__mail_append(target, msg);
+    opd__mail_append(target, entry->to, msg);
     return OPD_OK;
 }
 
@@ -201,7 +201,7 @@ void opd_reply(opd_ctx *ctx, opd_msg *request, opd_msg *reply) {
     reply->flags = OPD__MSG_REPLY;
     reply->correlation = request->correlation;
     OPD__TAP_MSG(reply, OPD_TAP_REPLIED, reply->from, asker->pid, OPD_OK);
-    opd__mail_append(asker, reply);
+    opd__mail_append(asker, request->from, reply);
 }
 
 void opd__request_answer(opd_msg *request, opd_err err, const char *text) {
