@@ -7,8 +7,9 @@
  * The last line says how many runs failed and a hash over all; exit status 1 if any did.
  *
  * A run: workers (worker.c) play until each has used up its budget and nothing it began is
- * pending; a keeper starts those that crashed again; a director ends the run. Faults stop at half
- * a second of virtual time: what stalls after that does not reach the end and is an error.
+ * pending. Those that end meanwhile are started again: in a third of the runs by a keeper that
+ * watches them, else by a tree of two supervisors with seeded strategies. Faults stop at
+ * half a second of virtual time: what stalls after that does not reach the end and is an error.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "core/base/rng.h"
 #include "opd/log.h"
 #include "opd/sim.h"
+#include "opd/supervisor.h"
 #include "tests/sim/worker.h"
 
 static const uint64_t MS = 1000000;
@@ -28,21 +30,28 @@ typedef struct outcome {
     opd_sim_stats stats;
 } outcome;
 
-/* ---- the keeper: starts what crashed again, ends the run when all is quiet ------------- */
+/* ---- the keeper: starts what ended again, ends the run when all is quiet --------------- */
+
+/* The workers of one run, and who looks after them. */
+typedef struct crew {
+    playground ground;
+    bool supervised;
+    unsigned indices[WORKERS_MAX];
+    char ids[WORKERS_MAX][8];
+    opd_child_spec inner[WORKERS_MAX], outer[WORKERS_MAX + 1];
+    opd_supervisor_options inner_options, outer_options;
+} crew;
 
 typedef struct keeper {
+    struct crew *crew;
     playground *ground;
     opd_monitor monitors[WORKERS_MAX];
     opd_timer tick;
 } keeper;
 
 static void keeper_start_one(opd_ctx *ctx, keeper *k, unsigned i) {
-    worker_config config = {.ground = k->ground, .index = i};
-    char name[8];
-    (void)snprintf(name, sizeof name, "w%u", i);
     opd_pid pid = OPD_PID_NOBODY;
-    if (opd_spawn(k->ground->system, &worker_class, name, &config, &pid) != OPD_OK) return;
-    k->ground->pids[i] = pid;
+    if (worker_spawn(k->ground, i, &pid) != OPD_OK) return; /* at the next tick, then */
     opd_monitor_start(ctx, &k->monitors[i], pid);
 }
 
@@ -51,8 +60,9 @@ static opd_err keeper_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     playground *g = k->ground;
     bool all_quiet = true;
     for (unsigned i = 0; i < g->count; i++) {
-        if (g->pids[i] == OPD_PID_NOBODY) keeper_start_one(ctx, k, i);
-        if (g->pids[i] == OPD_PID_NOBODY || !g->quiet[i]) all_quiet = false;
+        bool gone = !opd_alive(g->system, g->pids[i]);
+        if (gone && !k->crew->supervised) keeper_start_one(ctx, k, i);
+        if (gone || !g->quiet[i]) all_quiet = false;
     }
     if (all_quiet) opd_system_stop(g->system, OPD_OK);
     return opd_timer_start_after(timer, 3 * MS);
@@ -60,7 +70,8 @@ static opd_err keeper_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
 
 static opd_err keeper_start(opd_ctx *ctx, void *state, const void *config) {
     keeper *k = state;
-    k->ground = *(playground *const *)config;
+    k->crew = *(struct crew *const *)config;
+    k->ground = &k->crew->ground;
     opd_timer_init(&k->tick, ctx, keeper_tick);
     return opd_timer_start_after(&k->tick, 0);
 }
@@ -69,10 +80,8 @@ static opd_err keeper_signal(opd_ctx *ctx, void *state, const opd_signal *signal
     keeper *k = state;
     (void)ctx;
     if (signal->kind != OPD_SIGNAL_DOWN) return OPD_OK;
-    long i = signal->monitor - k->monitors;
-    if (k->ground->pids[i] != signal->pid)
+    if (k->ground->pids[signal->monitor - k->monitors] != signal->pid)
         checkers_fail(k->ground->checks, "keeper: DOWN of a worker that was not its");
-    k->ground->pids[i] = OPD_PID_NOBODY;
     return OPD_OK;
 }
 
@@ -87,6 +96,40 @@ static const opd_actor_class keeper_class = {
     .on_signal = keeper_signal, .on_stop = keeper_stop,
 };
 
+/* ---- the tree: some workers under the top, the others under a supervisor of their own --- */
+
+static opd_err child_start(opd_system *system, void *arg, opd_pid *out_pid) {
+    unsigned *index = arg;
+    (void)system;
+    crew *c = OPD_CONTAINER_OF(index - *index, crew, indices);
+    return worker_spawn(&c->ground, *index, out_pid);
+}
+
+static opd_err inner_start(opd_system *system, void *arg, opd_pid *out_pid) {
+    return opd_supervisor_start(system, &((crew *)arg)->inner_options, out_pid);
+}
+
+static opd_err tree_start(crew *c, uint64_t seed, opd_pid *out_pid) {
+    unsigned outside = (unsigned)(opd_rng_at(seed, 101, 0, 0) % c->ground.count);
+    opd_backoff backoff = {.base_ms = 1, .max_ms = 10};
+    for (unsigned i = 0; i < c->ground.count; i++) {
+        opd_child_spec *spec = i < outside ? &c->outer[i + 1] : &c->inner[i - outside];
+        c->indices[i] = i;
+        (void)snprintf(c->ids[i], sizeof c->ids[i], "w%u", i);
+        *spec = (opd_child_spec){.id = c->ids[i], .start = child_start, .arg = &c->indices[i],
+                                 .stop_timeout_ms = 20, .backoff = backoff};
+    }
+    c->outer[0] = (opd_child_spec){.id = "inner", .start = inner_start, .arg = c,
+                                   .backoff = backoff};
+    c->inner_options = (opd_supervisor_options){
+        .name = "inner", .children = c->inner, .child_count = c->ground.count - outside,
+        .strategy = (opd_strategy)(opd_rng_at(seed, 102, 0, 0) % 3), .restarts_max = 20};
+    c->outer_options = (opd_supervisor_options){
+        .name = "outer", .children = c->outer, .child_count = outside + 1,
+        .strategy = (opd_strategy)(opd_rng_at(seed, 103, 0, 0) % 3), .restarts_max = 1000};
+    return opd_supervisor_start(c->ground.system, &c->outer_options, out_pid);
+}
+
 /* ---- one run --------------------------------------------------------------------------- */
 
 static bool only_workers(void *arg, opd_fault site, const char *name) {
@@ -94,10 +137,12 @@ static bool only_workers(void *arg, opd_fault site, const char *name) {
     return site == OPD_FAULT_ALLOC || name[0] == 'w';
 }
 
-static opd_err ground_open(playground *g, opd_sim *sim, opd_env *env, uint64_t seed) {
+static opd_err ground_open(crew *c, opd_sim *sim, opd_env *env, uint64_t seed) {
+    playground *g = &c->ground;
     opd_system_options options = {.alloc = opd_sim_alloc(sim), .actors_max = 16,
                                   .messages_max = 64, .timers_max = 256, .stop_timeout_ms = 100};
-    *g = (playground){.alloc = options.alloc};
+    *c = (crew){.supervised = seed % 3 != 0};
+    g->alloc = options.alloc;
     g->count = 2 + (unsigned)(opd_rng_at(seed, 100, 0, 0) % (WORKERS_MAX - 1));
     OPD_TRY(opd_system_create(&options, env, &g->system));
     g->checks = checkers_create(g->system);
@@ -106,7 +151,8 @@ static opd_err ground_open(playground *g, opd_sim *sim, opd_env *env, uint64_t s
         OPD_TRY(opd_lane_open(g->system, "lane", 3, &g->lanes[i]));
     OPD_TRY(opd_slot_create(g->system, &g->slot));
     opd_pid pid = OPD_PID_NOBODY;
-    return opd_spawn(g->system, &keeper_class, NULL, &g, &pid);
+    OPD_TRY(opd_spawn(g->system, &keeper_class, NULL, &c, &pid));
+    return c->supervised ? tree_start(c, seed, &pid) : OPD_OK;
 }
 
 static void ground_close(playground *g) {
@@ -117,6 +163,9 @@ static void ground_close(playground *g) {
 
 static void report(uint64_t seed, const playground *g, opd_err err, const char *text) {
     const char *violation = checkers_violation(g->checks);
+    char kept[1024];
+    (void)snprintf(kept, sizeof kept, "%s", text); /* the context, which others overwrite */
+    text = kept;
     printf("seed %llu: %s\n", (unsigned long long)seed, violation != NULL ? violation : text);
     if (err != OPD_OK && violation != NULL) printf("  and %s\n", text);
     checkers_print(g->checks, stdout);
@@ -125,23 +174,25 @@ static void report(uint64_t seed, const playground *g, opd_err err, const char *
 static outcome run_seed(uint64_t seed, uint32_t faults) {
     opd_sim *sim = NULL;
     opd_env *env = NULL;
-    playground g;
+    crew c;
+    playground *g = &c.ground;
     outcome out = {.failed = true};
     opd_sim_options options = {.job_max_ns = 3 * MS, .time_max_ns = 20000 * MS, .faults = faults,
                                .faults_until_ns = 500 * MS, .fault_one_in = 40,
                                .fault_allowed = only_workers};
     opd_err err = opd_sim_create(seed, &options, &sim);
     if (err == OPD_OK) err = opd_sim_env(sim, "node", &env);
-    if (err == OPD_OK) err = ground_open(&g, sim, env, seed);
+    if (err == OPD_OK) err = ground_open(&c, sim, env, seed);
     OPD_ASSERT(err == OPD_OK); /* no fault fires before the run */
-    err = opd_system_run(g.system);
-    const char *text = err == OPD_OK ? "" : opd_err_context();
-    if (err == OPD_OK) checkers_end(g.checks);
-    out.failed = err != OPD_OK || checkers_violation(g.checks) != NULL;
-    if (out.failed) report(seed, &g, err, text);
-    out.hash = checkers_hash(g.checks);
-    out.counts = checkers_counts_get(g.checks);
-    ground_close(&g);
+    err = opd_system_run(g->system);
+    /* An end with a reason is an end too: memory may lack for a restart. */
+    bool ended = opd_system_stats_get(g->system).actors == 0;
+    if (ended) checkers_end(g->checks);
+    out.failed = !ended || checkers_violation(g->checks) != NULL;
+    if (out.failed) report(seed, g, err, opd_err_context());
+    out.hash = checkers_hash(g->checks);
+    out.counts = checkers_counts_get(g->checks);
+    ground_close(g);
     out.stats = opd_sim_stats_get(sim);
     if (out.stats.live_blocks != 0) {
         printf("seed %llu: %zu blocks, %zu bytes are not free at the end\n",
@@ -215,12 +266,18 @@ static bool parse(int argc, char **argv, plan *out) {
     return true;
 }
 
+static void no_log(void *arg, opd_log_level level, const char *text) {
+    (void)arg;
+    (void)level;
+    (void)text;
+}
+
 int main(int argc, char **argv) {
     plan p;
     if (!parse(argc, argv, &p)) {
         fprintf(stderr, "usage: %s [--seeds A-B] [--twice] [--no-faults]\n", argv[0]);
         return 2;
     }
-    opd_log_level_set(OPD_LOG_LEVEL_ERROR);
+    opd_log_sink_set(no_log, NULL); /* crashes and forced ends are what is wanted here */
     return run_all(&p) == 0 ? 0 : 1;
 }

@@ -1,22 +1,31 @@
 /* worker.c - see worker.h.
  *
  * Rules of its own that a worker checks: each ask ends once, each monitor tells once, a job is
- * done once, the slot's version never goes back.
+ * done once, the slot's version never goes back. Every message begins with the pid it is meant
+ * for, and workers remember pids of long ago: none of it may reach a successor. A reply carries
+ * the token of its request.
  */
 #include "tests/sim/worker.h"
 
-#include "core/base/check.h"
-#include "core/base/list.h"
+#include <string.h>
 
-enum { HELD_MAX = 6, ASKS_MAX = 4, JOBS_MAX = 2, BUFS_MAX = 4, WATCHES_MAX = 3 };
+#include "core/base/check.h"
+
+enum { BODY_MAX = 700, HELD_MAX = 6, ASKS_MAX = 4, JOBS_MAX = 2, BUFS_MAX = 4, WATCHES_MAX = 3 };
 enum { KIND_PLAIN = 1, KIND_LATEST, KIND_DEBUG, KIND_ASK, KIND_BULK, KIND_REPLY };
 
 static const uint64_t US = 1000;
 
 typedef struct ask {
     bool waits;
-    uint64_t id;
+    uint64_t id, token;
 } ask;
+
+/* How every body begins. */
+typedef struct letter {
+    opd_pid to;
+    uint64_t token; /* of a request, and of its reply */
+} letter;
 
 typedef struct labour {
     opd_job job;
@@ -29,10 +38,13 @@ typedef struct worker {
     playground *ground;
     unsigned index;
     opd_timer tick;
+    opd_pid old_pids[WORKERS_MAX]; /* of the others when it was started */
+    bool stopping;             /* was told to stop, takes its time */
     opd_msg *held[HELD_MAX];   /* requests and others, oldest first */
     unsigned held_count;
     opd_buf *bufs[BUFS_MAX];   /* kept longer than their message */
-    opd_link *link;            /* to a later worker */
+    opd_link *link;            /* to a later worker: link_to */
+    opd_pid link_to;
     opd_msg *refused;          /* waits for CREDIT */
     ask asks[ASKS_MAX];
     labour labours[JOBS_MAX];
@@ -58,8 +70,9 @@ static bool is_ordinary(opd_err err) {
 
 /* Fills a message with a random body and perhaps an attachment. */
 static opd_err fill(opd_ctx *ctx, worker *w, opd_msg *msg) {
-    static const char bytes[600] = {1};
-    OPD_TRY(opd_msg_body_set(msg, bytes, draw(ctx, 8) == 0 ? 300 + draw(ctx, 300) : draw(ctx, 64)));
+    static const char bytes[BODY_MAX] = {1};
+    size_t more = draw(ctx, 8) == 0 ? 300 + draw(ctx, 300) : draw(ctx, 64);
+    OPD_TRY(opd_msg_body_set(msg, bytes, sizeof(letter) + more));
     if (draw(ctx, 3) != 0) return OPD_OK;
     uint32_t size = 1 + (uint32_t)draw(ctx, 1500);
     opd_buf *buf = NULL;
@@ -79,17 +92,55 @@ static opd_msg *new_msg(opd_ctx *ctx, worker *w, uint16_t kind) {
     return NULL;
 }
 
+/* Itself at times, or one that is gone, or nobody. */
 static opd_pid some_peer(opd_ctx *ctx, const worker *w) {
-    return w->ground->pids[draw(ctx, w->ground->count)]; /* itself at times, or nobody */
+    uint64_t i = draw(ctx, w->ground->count);
+    return draw(ctx, 4) == 0 ? w->old_pids[i] : w->ground->pids[i];
 }
 
-static opd_err act_send(opd_ctx *ctx, worker *w) {
+static letter letter_of(const opd_msg *msg) {
+    letter l;
+    size_t size = 0;
+    const void *body = opd_msg_body(msg, &size);
+    OPD_ASSERT(size >= sizeof l);
+    memcpy(&l, body, sizeof l);
+    return l;
+}
+
+/* Writes into msg whom it is meant for. */
+static void address(opd_msg *msg, opd_pid to, uint64_t token) {
+    char bytes[BODY_MAX];
+    letter l = {.to = to, .token = token};
+    size_t size = 0;
+    const void *body = opd_msg_body(msg, &size);
+    OPD_ASSERT(size >= sizeof l && size <= sizeof bytes);
+    memcpy(bytes, body, size);
+    memcpy(bytes, &l, sizeof l);
+    opd_err err = opd_msg_body_set(msg, bytes, size);
+    OPD_ASSERT(err == OPD_OK); /* the same size: no memory is needed */
+}
+
+static void check_address(opd_ctx *ctx, const worker *w, const opd_msg *msg) {
+    if (letter_of(msg).to != opd_self(ctx))
+        checkers_fail(w->ground->checks, "%s got a message that was meant for an earlier actor",
+                      opd_self_name(ctx));
+}
+
+static opd_err send_one(opd_ctx *ctx, worker *w, opd_pid to) {
     uint16_t kinds[] = {KIND_PLAIN, KIND_PLAIN, KIND_LATEST, KIND_DEBUG};
     opd_msg *msg = new_msg(ctx, w, kinds[draw(ctx, 4)]);
     if (msg == NULL) return OPD_OK;
-    opd_err err = opd_send(ctx, some_peer(ctx, w), msg);
+    address(msg, to, 0);
+    opd_err err = opd_send(ctx, to, msg);
     if (err != OPD_OK) opd_msg_release(msg);
     return err;
+}
+
+static opd_err act_send(opd_ctx *ctx, worker *w) {
+    opd_pid to = some_peer(ctx, w);
+    uint64_t burst = draw(ctx, 6) == 0 ? 12 : 1;
+    for (; burst > 0; burst--) OPD_TRY(send_one(ctx, w, to));
+    return OPD_OK;
 }
 
 static opd_err link_send(opd_ctx *ctx, worker *w, opd_msg *msg) {
@@ -111,12 +162,13 @@ static opd_err act_bulk(opd_ctx *ctx, worker *w) {
     if (w->refused != NULL || w->index + 1 == g->count) return OPD_OK;
     if (w->link == NULL) {
         opd_pid to = g->pids[w->index + 1 + draw(ctx, g->count - w->index - 1)];
-        opd_err err = opd_link_open(ctx, to, 1 + (uint32_t)draw(ctx, 4), 2500, &w->link);
-        if (err != OPD_OK) return err;
+        OPD_TRY(opd_link_open(ctx, to, 1 + (uint32_t)draw(ctx, 4), 2500, &w->link));
+        w->link_to = to;
     }
     for (uint64_t burst = draw(ctx, 5); burst > 0; burst--) {
         opd_msg *msg = new_msg(ctx, w, KIND_BULK);
         if (msg == NULL) return OPD_OK;
+        address(msg, w->link_to, 0);
         OPD_TRY(link_send(ctx, w, msg));
         if (w->refused != NULL || w->link == NULL) return OPD_OK;
     }
@@ -146,6 +198,8 @@ static opd_err on_reply(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_m
     if (!a->waits) checkers_fail(w->ground->checks, "worker %u: an ask ended twice", w->index);
     if ((err == OPD_OK) != (reply != NULL))
         checkers_fail(w->ground->checks, "worker %u: reply and error disagree", w->index);
+    if (reply != NULL && letter_of(reply).token != a->token)
+        checkers_fail(w->ground->checks, "worker %u: the reply to another ask", w->index);
     a->waits = false;
     return tick_soon(ctx, w);
 }
@@ -158,7 +212,10 @@ static opd_err act_ask(opd_ctx *ctx, worker *w) {
     opd_msg *msg = new_msg(ctx, w, KIND_ASK);
     if (msg == NULL) return OPD_OK;
     uint64_t deadline = draw(ctx, 2) == 0 ? OPD_NO_DEADLINE : opd_deadline_in(ctx, 1 + draw(ctx, 5));
-    opd_err err = opd_request(ctx, some_peer(ctx, w), msg, deadline, on_reply, a, &a->id);
+    opd_pid to = some_peer(ctx, w);
+    a->token = opd_random(ctx);
+    address(msg, to, a->token);
+    opd_err err = opd_request(ctx, to, msg, deadline, on_reply, a, &a->id);
     if (err != OPD_OK)
         opd_msg_release(msg);
     else
@@ -257,10 +314,12 @@ static opd_err act_slot(opd_ctx *ctx, worker *w) {
 
 static void answer(opd_ctx *ctx, worker *w, opd_msg *request) {
     opd_msg *reply = draw(ctx, 4) == 0 ? NULL : new_msg(ctx, w, KIND_REPLY);
-    if (reply != NULL)
-        opd_reply(ctx, request, reply);
-    else
+    if (reply == NULL) {
         opd_reply_error(ctx, request, opd_fail(OPD_ERR_INVALID, "no answer today"));
+        return;
+    }
+    address(reply, opd_msg_from(request), letter_of(request).token);
+    opd_reply(ctx, request, reply);
 }
 
 /* Lets go of the oldest message it holds: answered, passed on or dropped. */
@@ -270,8 +329,10 @@ static void let_go(opd_ctx *ctx, worker *w) {
     for (unsigned i = 0; i < w->held_count; i++) w->held[i] = w->held[i + 1];
     if (opd_msg_is_request(msg)) {
         if (draw(ctx, 4) != 0) answer(ctx, w, msg); /* else: released without an answer */
-    } else if (draw(ctx, 3) == 0 && opd_send(ctx, some_peer(ctx, w), msg) == OPD_OK) {
-        return;
+    } else if (draw(ctx, 3) == 0) {
+        opd_pid to = some_peer(ctx, w);
+        address(msg, to, 0);
+        if (opd_send(ctx, to, msg) == OPD_OK) return;
     }
     opd_msg_release(msg);
 }
@@ -286,6 +347,7 @@ static void keep_buf(opd_ctx *ctx, worker *w, const opd_msg *msg) {
 
 static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     worker *w = state;
+    check_address(ctx, w, msg);
     keep_buf(ctx, w, msg);
     bool keep = draw(ctx, 2) == 0;
     if (keep && w->held_count < HELD_MAX) {
@@ -297,19 +359,39 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     return tick_soon(ctx, w);
 }
 
+/* Stops at once, after a while, or not at all: then it is ended by force. */
+static opd_err on_stop_signal(opd_ctx *ctx, worker *w) {
+    uint64_t way = draw(ctx, 8);
+    if (way > 2) return OPD_OK;
+    opd_stop_defer(ctx);
+    w->stopping = way > 0;
+    return tick_soon(ctx, w);
+}
+
 static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
     worker *w = state;
     switch (signal->kind) {
     case OPD_SIGNAL_CREDIT: return on_credit(ctx, w, signal->link);
     case OPD_SIGNAL_DOWN: return on_down(w, signal);
-    case OPD_SIGNAL_STOP: break;
+    case OPD_SIGNAL_STOP: return on_stop_signal(ctx, w);
     }
     return OPD_OK;
 }
 
 /* ---- its life -------------------------------------------------------------------------- */
 
+/* Its own end, or another's. */
+static opd_err act_end(opd_ctx *ctx, worker *w) {
+    switch (draw(ctx, 6)) {
+    case 0: opd_exit(ctx, OPD_OK); return OPD_OK;
+    case 1: return opd_fail(OPD_ERR_IO, "it failed, as workers do");
+    case 2: opd_stop(w->ground->system, some_peer(ctx, w)); return OPD_OK;
+    default: return OPD_OK;
+    }
+}
+
 static opd_err act(opd_ctx *ctx, worker *w) {
+    if (draw(ctx, 20) == 0) return act_end(ctx, w);
     switch (draw(ctx, 10)) {
     case 0: return act_job(ctx, w);
     case 1: return act_monitor(ctx, w);
@@ -345,6 +427,10 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     worker *w = state;
     unsigned *budget = &w->ground->budgets[w->index];
     (void)timer;
+    if (w->stopping) {
+        opd_exit(ctx, OPD_OK);
+        return OPD_OK;
+    }
     if (w->held_count > 0) let_go(ctx, w);
     opd_buf **kept = &w->bufs[draw(ctx, BUFS_MAX)];
     opd_buf_release(*kept);
@@ -358,11 +444,17 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     return *budget > 0 || is_keeping(w) ? tick_soon(ctx, w) : OPD_OK;
 }
 
+typedef struct worker_config {
+    playground *ground;
+    unsigned index;
+} worker_config;
+
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     const worker_config *c = config;
     worker *w = state;
     w->ground = c->ground;
     w->index = c->index;
+    memcpy(w->old_pids, c->ground->pids, sizeof w->old_pids);
     c->ground->quiet[c->index] = false;
     opd_timer_init(&w->tick, ctx, on_tick);
     return tick_soon(ctx, w);
@@ -379,9 +471,18 @@ static void on_stop(opd_ctx *ctx, void *state) {
 static const opd_kind_policy policies[] = {{KIND_LATEST, OPD_OVERFLOW_KEEP_LATEST},
                                            {KIND_DEBUG, OPD_OVERFLOW_DROP}};
 
-const opd_actor_class worker_class = {
+static const opd_actor_class worker_class = {
     .name = "worker", .state_size = sizeof(worker), .mailbox_msgs_max = 6,
     .mailbox_bytes_max = 4096, .requests_max = 3, .policies = policies,
     .policy_count = OPD_COUNTOF(policies), .on_start = on_start, .on_message = on_message,
     .on_signal = on_signal, .on_stop = on_stop,
 };
+
+opd_err worker_spawn(playground *ground, unsigned index, opd_pid *out_pid) {
+    worker_config config = {.ground = ground, .index = index};
+    char name[8];
+    (void)snprintf(name, sizeof name, "w%u", index);
+    OPD_TRY(opd_spawn(ground->system, &worker_class, name, &config, out_pid));
+    ground->pids[index] = *out_pid;
+    return OPD_OK;
+}

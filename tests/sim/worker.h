@@ -2,8 +2,9 @@
  *
  * Each worker has a budget of actions: it sends, asks, opens links, runs jobs, watches the
  * others and a slot; what it is sent it drops, keeps, passes on, answers at once, late or
- * not at all. All it draws comes from its own random sequence, so from the seed. It serves
- * others until the system stops. Thread: the loop's.
+ * not at all. Now and then it fails, exits, stops another one, or is slow to stop. It serves others
+ * until the system stops. All it draws comes from its own random sequence, so from the seed.
+ * Thread: the loop's.
  */
 #ifndef OPD_TESTS_SIM_WORKER_H
 #define OPD_TESTS_SIM_WORKER_H
@@ -19,7 +20,7 @@ typedef struct playground {
     checkers *checks;
     const opd_alloc *alloc;
     unsigned count;
-    opd_pid pids[WORKERS_MAX];    /* of the worker that lives now, or nobody */
+    opd_pid pids[WORKERS_MAX];     /* of the worker that lives now, or lived last, or nobody */
     unsigned budgets[WORKERS_MAX]; /* actions left; survive a restart */
     bool quiet[WORKERS_MAX];      /* budget used up, nothing pending */
     opd_lane *lanes[LANES];
@@ -27,11 +28,7 @@ typedef struct playground {
     uint64_t versions;            /* put into the slot */
 } playground;
 
-typedef struct worker_config {
-    playground *ground;
-    unsigned index;
-} worker_config;
-
-extern const opd_actor_class worker_class;
+/* Starts worker number index (named "w0", ...) and notes its pid in the playground. */
+opd_err worker_spawn(playground *ground, unsigned index, opd_pid *out_pid) OPD_MUST_CHECK;
 
 #endif
