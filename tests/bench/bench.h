@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "core/actor/body.h"
+#include "core/env/env.h"
 #include "opd/actor.h"
 
 enum { BENCH_BODY_BYTES = 16 }; /* room for [version, u64] */
@@ -25,10 +26,11 @@ typedef struct bench_case {
     bool slow;           /* measured once, without warm-up: it takes its time by design */
 } bench_case;
 
-/* A real env and a system on it. */
+/* A real env and a system on it, as a run has them: with flight recorder and watchdog. */
 typedef struct bench_system {
     opd_env *env;
     opd_system *system;
+    opd_watchdog *watchdog;
 } bench_system;
 
 /* Ends the program with the error and its context, unless err is OPD_OK. */

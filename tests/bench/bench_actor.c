@@ -15,7 +15,7 @@
 #include <time.h>
 #include <uv.h>
 
-enum { RUNS_MAX = 101 };
+enum { RUNS_MAX = 101, WATCHDOG_MS = 1000 };
 
 /* ---- shared with the cases (bench.h) --------------------------------------------------- */
 
@@ -34,8 +34,9 @@ double bench_now_s(void) {
 void bench_up(bench_system *b, const opd_system_options *options) {
     bench_must(opd_env_uv_create(NULL, &b->env));
     opd_system_options o = options == NULL ? (opd_system_options){0} : *options;
-    o.recorder = true; /* as a run has it */
+    o.recorder = true;
     bench_must(opd_system_create(&o, b->env, &b->system));
+    bench_must(opd_watchdog_start(b->env, b->system, NULL, WATCHDOG_MS, &b->watchdog));
 }
 
 double bench_run_s(bench_system *b) {
@@ -45,6 +46,7 @@ double bench_run_s(bench_system *b) {
 }
 
 void bench_down(bench_system *b) {
+    opd_watchdog_stop(b->watchdog);
     opd_system_destroy(b->system);
     bench_must(opd_env_destroy(b->env));
 }
