@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "opd/log.h"
 #include "tests/support/test.h"
 #include "tests/torture/torture.h"
 
@@ -129,6 +128,7 @@ static void each_call(torture_scenario scenario, void (*check)(void *arg, opd_er
 
 void torture_files(torture_scenario scenario, void (*check)(void *arg, opd_err err), void *arg,
                    uint64_t allowed) {
+    opd_log_sink_set(torture_no_line, NULL);
     for (int fault = 0; fault < TORTURE_FILE_FAULTS; fault++)
         each_call(scenario, check, arg, allowed, (torture_file_fault)fault);
 }

@@ -1,15 +1,8 @@
 /* torture.c - allocations that fail one after another (torture.h). Thread: the test's. */
 #include "tests/torture/torture.h"
 
-#include "opd/log.h"
 #include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
-
-static void no_line(void *arg, opd_log_level level, const char *text) {
-    (void)arg;
-    (void)level;
-    (void)text;
-}
 
 static void check_clean(opd_err err, uint64_t allowed, long n, bool all_after) {
     if (err == OPD_OK) return;
@@ -41,7 +34,7 @@ static void each_allocation(torture_scenario scenario, void *arg, uint64_t allow
 }
 
 void torture_alloc(torture_scenario scenario, void *arg, uint64_t allowed) {
-    opd_log_sink_set(no_line, NULL);
+    opd_log_sink_set(torture_no_line, NULL);
     each_allocation(scenario, arg, allowed, false);
     each_allocation(scenario, arg, allowed, true);
 }

@@ -19,6 +19,7 @@
 #include "opd/alloc.h"
 #include "opd/env.h"
 #include "opd/err.h"
+#include "opd/log.h"
 
 enum { TORTURE_POINTS_MAX = 20000 };
 
@@ -29,6 +30,13 @@ typedef opd_err (*torture_scenario)(const opd_alloc *alloc, void *arg);
 
 /* Every allocation fails once, then with all after it. */
 void torture_alloc(torture_scenario scenario, void *arg, uint64_t allowed);
+
+/* What the log says of failures that are made on purpose: nothing. */
+static inline void torture_no_line(void *arg, opd_log_level level, const char *text) {
+    (void)arg;
+    (void)level;
+    (void)text;
+}
 
 /* ---- calls that write (files.c; the program is linked with --wrap) ------------------------ */
 
