@@ -2,7 +2,7 @@
  *
  * A tap that writes one fixed record into a ring. Told are the facts that a post-mortem needs:
  * who sent, handled, refused, lost and answered what, and who began and ended; not the ends of
- * callbacks and releases. The ring is allocated with the system, 64 bytes a record.
+ * callbacks, releases and jobs. The ring is allocated with the system, 64 bytes a record.
  *
  * Thread: the loop's; freed by opd_system_destroy.
  */
@@ -12,7 +12,8 @@
 
 enum {
     NOT_TOLD = OPD_TAP_BIT(OPD_TAP_EVENT) | OPD_TAP_BIT(OPD_TAP_RETURNED) |
-               OPD_TAP_BIT(OPD_TAP_RELEASED) | OPD_TAP_BIT(OPD_TAP_JOB_BEGIN)
+               OPD_TAP_BIT(OPD_TAP_RELEASED) | OPD_TAP_BIT(OPD_TAP_JOB_BEGIN) |
+               OPD_TAP_BIT(OPD_TAP_JOB_END) /* a decode step each: they would flood the ring */
 };
 
 static void record(void *arg, const opd_tap_record *r) {

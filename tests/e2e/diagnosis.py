@@ -25,7 +25,7 @@ def case_topology_on_a_signal(work):
                 r"actor trainer<\d+\.1> alive: mailbox \d+", r"actor rollout<", r"actor batcher<", r"actor reward<",
                 r"link to batcher<\d+\.1>: \d+ of \d+ messages, \d+ of \d+ bytes",
                 r"lane rollout: \d of 4 jobs", r"slot: version \d+", r"---- the newest records ----",
-                r"handled +rollout<\d+\.1> -> \w+<\d+\.1> rollout #\d+ \d+ B trace ")
+                r"handled +\S+ -> \S+ \w+ #\d+ \d+ B")
     text = (work.folder("c") / "log").read_text()
     expect(text.count(END) == 2 and "actor trainer<" in text, "the topology is not in the run's log")
     expect(len(e2e.metrics(work.folder("c"), "opd", "train/samples")) == 40, "the run did not go on")
