@@ -1,8 +1,8 @@
 /* actors/roles.h - who plays which part in a run.
  *
- * The pipeline fills it while it spawns the actors and gives each a pointer; an actor reads
- * a member when it needs it, so a role spawned later is found too. OPD_PID_NOBODY: the role is
- * not played. A role that an actor needs in its on_start (to open a link) is spawned before
+ * The functions that start the actors fill it; every actor has a pointer and reads a member when
+ * it needs it, so a role that is started later, or again, is found too. OPD_PID_NOBODY: nobody
+ * plays the role, now or at all. A role that an actor needs in its on_start (to open a link) is spawned before
  * it.
  *
  * Thread: the loop. Memory: the pipeline's, alive as long as the actors.
@@ -25,7 +25,6 @@ typedef struct opd_roles {
     opd_pid evaluator;
     opd_pid dataset;      /* takes ADMIT and HOLD                         */
     opd_pid server;       /* `opd serve`: takes HTTP                      */
-    opd_pid client;       /* `opd generate`, `opd eval`: asks the others  */
 } opd_roles;
 
 #endif

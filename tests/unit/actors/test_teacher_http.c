@@ -266,3 +266,64 @@ TEST(a_silent_server_is_probed_with_a_score) {
     CHECK_CONTAINS(b.rig.notes, "does not tell its vocabulary size");
     rig_down(&b.rig);
 }
+
+/* ---- a launched server, found by the slot of its host ---- */
+
+static void slot_say(bench *b, const char *url) {
+    opd_buf *buf;
+    CHECK_OK(opd_buf_create(NULL, strlen(url) + 1, &buf));
+    memcpy(opd_buf_data(buf), url, strlen(url) + 1);
+    opd_slot_put(b->config.endpoint, buf, opd_slot_get(b->config.endpoint, NULL) + 1);
+    opd_buf_release(buf);
+}
+
+/* The host says where the server is, a while after the rollouts came. */
+typedef struct late_host {
+    bench *b;
+    opd_timer timer;
+} late_host;
+
+static opd_err host_speaks(opd_ctx *ctx, void *state, opd_timer *timer) {
+    late_host *h = state;
+    (void)timer;
+    CHECK_INT(h->b->rig.got, 0);
+    slot_say(h->b, h->b->url);
+    opd_exit(ctx, OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err host_start(opd_ctx *ctx, void *state, const void *config) {
+    late_host *h = state;
+    h->b = *(bench *const *)config;
+    slot_say(h->b, "");
+    opd_timer_init(&h->timer, ctx, host_speaks);
+    return opd_timer_start_after(&h->timer, 30 * 1000000);
+}
+
+static const opd_actor_class host_class = {.name = "host", .state_size = sizeof(late_host),
+                                           .on_start = host_start};
+
+/* spoken: the slot holds the URL before the teacher starts, as after its restart. */
+static void score_by_slot(bench *b, bool spoken) {
+    bench *self = b;
+    opd_pid pid;
+    b->teacher.url = "";
+    CHECK_OK(opd_slot_create(b->rig.t.system, &b->config.endpoint));
+    if (spoken) slot_say(b, b->url);
+    bench_start(b);
+    if (!spoken) CHECK_OK(opd_spawn(b->rig.t.system, &host_class, NULL, &self, &pid));
+    CHECK_OK(rig_run(&b->rig));
+    check_scored(b, 1);
+    opd_slot_destroy(b->config.endpoint);
+    rig_down(&b->rig);
+}
+
+TEST(a_server_that_was_launched_before_is_found) {
+    BENCH(b, 10, STEP_OK);
+    score_by_slot(&b, true);
+}
+
+TEST(a_server_that_is_launched_later_is_waited_for) {
+    BENCH(b, 10, STEP_OK);
+    score_by_slot(&b, false);
+}
