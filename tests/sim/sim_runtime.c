@@ -171,6 +171,24 @@ static void report(uint64_t seed, const playground *g, opd_err err, const char *
     checkers_print(g->checks, stdout);
 }
 
+/* Most runs end in order; some are killed, some are destroyed as they are, at any time. */
+typedef enum ending { IN_ORDER, KILLED, DESTROYED } ending;
+
+static opd_err play(playground *g, opd_sim *sim, uint64_t seed, ending *out_ending) {
+    uint64_t die = opd_rng_at(seed, 104, 0, 0) % 10;
+    uint64_t at_ns = opd_sim_now_ns(sim) + opd_rng_at(seed, 105, 0, 0) % (80 * MS);
+    *out_ending = die == 0 ? KILLED : die == 1 ? DESTROYED : IN_ORDER;
+    if (*out_ending == IN_ORDER) return opd_system_run(g->system);
+    opd_system_begin(g->system);
+    opd_err err = opd_sim_run(sim, at_ns, NULL, NULL);
+    if (err == OPD_OK && *out_ending == KILLED) {
+        opd_system_kill(g->system, OPD_ERR_INTERRUPTED);
+        err = opd_sim_run(sim, OPD_SIM_FOREVER, NULL, NULL);
+    }
+    opd_err reason = opd_system_end(g->system);
+    return err != OPD_OK ? err : reason;
+}
+
 static outcome run_seed(uint64_t seed, uint32_t faults) {
     opd_sim *sim = NULL;
     opd_env *env = NULL;
@@ -184,15 +202,21 @@ static outcome run_seed(uint64_t seed, uint32_t faults) {
     if (err == OPD_OK) err = opd_sim_env(sim, "node", &env);
     if (err == OPD_OK) err = ground_open(&c, sim, env, seed);
     OPD_ASSERT(err == OPD_OK); /* no fault fires before the run */
-    err = opd_system_run(g->system);
+    ending how = IN_ORDER;
+    err = play(g, sim, seed, &how);
     /* An end with a reason is an end too: memory may lack for a restart. */
     bool ended = opd_system_stats_get(g->system).actors == 0;
     if (ended) checkers_end(g->checks);
-    out.failed = !ended || checkers_violation(g->checks) != NULL;
+    out.failed = (!ended && how != DESTROYED) || checkers_violation(g->checks) != NULL;
     if (out.failed) report(seed, g, err, opd_err_context());
     out.hash = checkers_hash(g->checks);
     out.counts = checkers_counts_get(g->checks);
     ground_close(g);
+    if (g->cleanups_run != g->cleanups_begun) {
+        printf("seed %llu: %llu of %llu cleanups ran\n", (unsigned long long)seed,
+               (unsigned long long)g->cleanups_run, (unsigned long long)g->cleanups_begun);
+        out.failed = true;
+    }
     out.stats = opd_sim_stats_get(sim);
     if (out.stats.live_blocks != 0) {
         printf("seed %llu: %zu blocks, %zu bytes are not free at the end\n",

@@ -11,7 +11,8 @@
 
 #include "core/base/check.h"
 
-enum { BODY_MAX = 700, HELD_MAX = 6, ASKS_MAX = 4, JOBS_MAX = 2, BUFS_MAX = 4, WATCHES_MAX = 3 };
+enum { BODY_MAX = 700, HELD_MAX = 6, ASKS_MAX = 4, JOBS_MAX = 2, BUFS_MAX = 4, WATCHES_MAX = 3,
+       ALARMS_MAX = 5, NAMES = 3 };
 enum { KIND_PLAIN = 1, KIND_LATEST, KIND_DEBUG, KIND_ASK, KIND_BULK, KIND_REPLY };
 
 static const uint64_t US = 1000;
@@ -30,8 +31,10 @@ typedef struct letter {
 typedef struct labour {
     opd_job job;
     bool in_flight;
-    unsigned ran;
-    bool fails;
+    unsigned ran, heard; /* heard: of the note */
+    bool fails, notes;
+    opd_event note;      /* what the job says meanwhile, from its thread */
+    opd_system *system;
 } labour;
 
 typedef struct worker {
@@ -50,6 +53,9 @@ typedef struct worker {
     labour labours[JOBS_MAX];
     opd_monitor monitors[WATCHES_MAX];
     bool watching[WATCHES_MAX];
+    opd_timer alarms[ALARMS_MAX];
+    bool ringing[ALARMS_MAX];  /* to come */
+    opd_cleanup cleanup;
     opd_slot_watch watch;
     uint64_t seen_version;
 } worker;
@@ -258,14 +264,23 @@ static opd_err on_down(worker *w, const opd_signal *signal) {
 static opd_err labour_run(opd_job *job) {
     labour *l = job->arg;
     l->ran++;
+    if (l->notes) opd_event_post_remote(l->system, &l->note);
     return l->fails ? opd_fail(OPD_ERR_NUMERIC, "the job could not") : OPD_OK;
+}
+
+static opd_err note_heard(opd_ctx *ctx, void *state, opd_event *event) {
+    (void)ctx;
+    (void)state;
+    ((labour *)event->arg)->heard++;
+    return OPD_OK;
 }
 
 static opd_err labour_done(opd_ctx *ctx, void *state, opd_job *job) {
     labour *l = job->arg;
     worker *w = state;
     bool ran = job->err == OPD_OK || job->err == OPD_ERR_NUMERIC;
-    if (!l->in_flight || l->ran != (ran ? 1 : 0))
+    unsigned heard = l->notes ? l->ran : 0;
+    if (!l->in_flight || l->ran != (ran ? 1 : 0) || l->heard != heard)
         checkers_fail(w->ground->checks, "worker %u: a job was done wrongly", w->index);
     l->in_flight = false;
     return tick_soon(ctx, w);
@@ -278,11 +293,48 @@ static opd_err act_job(opd_ctx *ctx, worker *w) {
         return OPD_OK;
     }
     l->job = (opd_job){.run = labour_run, .done = labour_done, .arg = l};
-    l->ran = 0;
+    l->ran = l->heard = 0;
     l->fails = draw(ctx, 4) == 0;
+    l->notes = draw(ctx, 2) == 0;
+    l->system = w->ground->system;
+    l->note = (opd_event){.to = opd_self(ctx), .deliver = note_heard, .arg = l};
     opd_err err = opd_job_submit(ctx, w->ground->lanes[draw(ctx, LANES)], &l->job);
     l->in_flight = err == OPD_OK;
     return err;
+}
+
+static opd_err alarm_rings(opd_ctx *ctx, void *state, opd_timer *timer) {
+    worker *w = state;
+    bool *ringing = &w->ringing[timer - w->alarms];
+    (void)ctx;
+    if (!*ringing) checkers_fail(w->ground->checks, "worker %u: a stopped timer fires", w->index);
+    *ringing = false;
+    return OPD_OK;
+}
+
+static opd_err act_alarm(opd_ctx *ctx, worker *w) {
+    uint64_t i = draw(ctx, ALARMS_MAX);
+    if (draw(ctx, 3) == 0) {
+        opd_timer_stop(&w->alarms[i]);
+        w->ringing[i] = false;
+        return OPD_OK;
+    }
+    opd_err err = opd_timer_start_after(&w->alarms[i], draw(ctx, 3000) * US);
+    w->ringing[i] = err == OPD_OK;
+    return err;
+}
+
+/* Takes one of a few names, or asks who has it. */
+static opd_err act_name(opd_ctx *ctx, worker *w) {
+    char name[] = {'n', (char)('0' + draw(ctx, NAMES)), '\0'};
+    opd_pid owner = opd_whereis(w->ground->system, name);
+    if (owner != OPD_PID_NOBODY && !opd_alive(w->ground->system, owner))
+        checkers_fail(w->ground->checks, "the name %s belongs to the dead", name);
+    opd_err err = opd_register(ctx, name);
+    bool taken = owner != OPD_PID_NOBODY && owner != opd_self(ctx);
+    if ((err == OPD_ERR_EXISTS) != taken)
+        checkers_fail(w->ground->checks, "the name %s has two owners", name);
+    return err == OPD_ERR_EXISTS ? OPD_OK : err;
 }
 
 static opd_err on_slot(opd_ctx *ctx, void *state, opd_slot_watch *watch) {
@@ -392,7 +444,7 @@ static opd_err act_end(opd_ctx *ctx, worker *w) {
 
 static opd_err act(opd_ctx *ctx, worker *w) {
     if (draw(ctx, 20) == 0) return act_end(ctx, w);
-    switch (draw(ctx, 10)) {
+    switch (draw(ctx, 12)) {
     case 0: return act_job(ctx, w);
     case 1: return act_monitor(ctx, w);
     case 2: return act_cancel(ctx, w);
@@ -401,6 +453,8 @@ static opd_err act(opd_ctx *ctx, worker *w) {
     case 5:
     case 6: return act_ask(ctx, w);
     case 7: return act_bulk(ctx, w);
+    case 8: return act_alarm(ctx, w);
+    case 9: return act_name(ctx, w);
     default: return act_send(ctx, w);
     }
 }
@@ -444,6 +498,8 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     return *budget > 0 || is_keeping(w) ? tick_soon(ctx, w) : OPD_OK;
 }
 
+static void cleaned_up(opd_cleanup *cleanup) { ((playground *)cleanup->arg)->cleanups_run++; }
+
 typedef struct worker_config {
     playground *ground;
     unsigned index;
@@ -456,6 +512,10 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     w->index = c->index;
     memcpy(w->old_pids, c->ground->pids, sizeof w->old_pids);
     c->ground->quiet[c->index] = false;
+    w->cleanup.arg = c->ground;
+    opd_cleanup_start(ctx, &w->cleanup, cleaned_up);
+    c->ground->cleanups_begun++;
+    for (unsigned i = 0; i < ALARMS_MAX; i++) opd_timer_init(&w->alarms[i], ctx, alarm_rings);
     opd_timer_init(&w->tick, ctx, on_tick);
     return tick_soon(ctx, w);
 }

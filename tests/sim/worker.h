@@ -26,6 +26,7 @@ typedef struct playground {
     opd_lane *lanes[LANES];
     opd_slot *slot;
     uint64_t versions;            /* put into the slot */
+    uint64_t cleanups_begun, cleanups_run;
 } playground;
 
 /* Starts worker number index (named "w0", ...) and notes its pid in the playground. */
