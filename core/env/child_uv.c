@@ -249,6 +249,9 @@ static opd_err start_process(opd_child *child, uv_loop_t *loop) {
 opd_err opd_child_spawn(opd_ctx *ctx, opd_env *env, const opd_child_options *options,
                         opd_child **out_child) {
     opd_child *child = NULL;
+    if (opd_env_is_simulated(env))
+        return opd_fail(OPD_ERR_UNSUPPORTED, "%s: a simulated world has no child processes",
+                        options->argv[0]);
     OPD_TRY(child_create(ctx, options, &child));
     opd_err err = start_process(child, opd_env_uv_loop(env));
     if (err != OPD_OK) {

@@ -19,6 +19,9 @@
  * opened on it must be closed before opd_env_destroy. */
 void *opd_env_uv_loop(opd_env *env);
 
+/* Whether env belongs to a simulated world (opd/sim.h), where there are no children and signals. */
+bool opd_env_is_simulated(const opd_env *env);
+
 /* ---- child processes (child_uv.c) ---------------------------------------------------- */
 
 typedef struct opd_child opd_child;
@@ -43,7 +46,8 @@ typedef struct opd_child_options {
 
 /* Starts a child that belongs to the actor ctx, with /dev/null as stdin. If the actor dies
  * first, the child gets SIGKILL and nothing is called any more.
- * Errors: NOT_FOUND (no such program), IO, NOMEM. The runtime frees *out_child after on_exit. */
+ * Errors: NOT_FOUND (no such program), IO, NOMEM, UNSUPPORTED (a simulated env). The runtime frees
+ * *out_child after on_exit. */
 opd_err opd_child_spawn(opd_ctx *ctx, opd_env *env, const opd_child_options *options,
                         opd_child **out_child) OPD_MUST_CHECK;
 
@@ -60,7 +64,8 @@ void *opd_child_arg(const opd_child *child);
  * with forced = true. Open until opd_signals_close. */
 typedef struct opd_signals opd_signals;
 
-/* Starts watching. on_stop(arg, signal, forced) is called on the loop. Errors: IO, NOMEM. */
+/* Starts watching. on_stop(arg, signal, forced) is called on the loop. Errors: IO, NOMEM,
+ * UNSUPPORTED (a simulated env). */
 opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
                          void (*on_stop)(void *arg, int signal_number, bool forced), void *arg,
                          opd_signals **out_signals) OPD_MUST_CHECK;

@@ -38,6 +38,8 @@ opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
                          void (*on_stop)(void *arg, int signal_number, bool forced), void *arg,
                          opd_signals **out_signals) {
     static const int numbers[WATCHED] = {SIGINT, SIGTERM};
+    if (opd_env_is_simulated(env))
+        return opd_fail(OPD_ERR_UNSUPPORTED, "a simulated world has no signals");
     opd_signals *signals = opd_mem_get(alloc, sizeof *signals);
     if (signals == NULL) return opd_fail(OPD_ERR_NOMEM, "signal handlers");
     *signals = (opd_signals){.alloc = alloc, .on_stop = on_stop, .arg = arg};

@@ -1,5 +1,6 @@
 /* test_env_sim.c - the simulated world: its clock, its order, its jobs, its faults, its ends. */
 #include "core/base/check.h"
+#include "core/env/env.h"
 #include "opd/sim.h"
 #include "tests/support/script_actor.h"
 
@@ -292,6 +293,39 @@ TEST(open_lane_is_named_at_the_end) {
     env->ops->lane_close(lane);
     opd_sim_destroy(sim); /* and its node with it */
     opd_sim_destroy(NULL);
+}
+
+static void no_signal(void *arg, int number, bool forced) {
+    (void)arg;
+    (void)number;
+    (void)forced;
+}
+
+static opd_err child_start(opd_ctx *ctx, void *arg) {
+    const char *const argv[] = {"true", NULL};
+    opd_child_options o = {.argv = argv};
+    opd_child *child = NULL;
+    CHECK_ERR(opd_child_spawn(ctx, arg, &o, &child), OPD_ERR_UNSUPPORTED);
+    CHECK_CONTAINS(opd_err_context(), "true: a simulated world has no child processes");
+    opd_exit(ctx, OPD_OK);
+    return OPD_OK;
+}
+
+TEST(there_are_no_children_and_signals) {
+    world w;
+    opd_signals *signals = NULL;
+    opd_env *real = NULL;
+    world_up(&w, 1, NULL, 1);
+    CHECK_ERR(opd_signals_open(w.nodes[0].env, NULL, no_signal, NULL, &signals),
+              OPD_ERR_UNSUPPORTED);
+    (void)script_spawn(&w.nodes[0], "parent",
+                       (opd_script){.start = child_start, .arg = w.nodes[0].env});
+    CHECK_OK(opd_system_run(w.nodes[0].system));
+    CHECK(opd_env_is_simulated(w.nodes[0].env));
+    CHECK_OK(opd_env_uv_create(NULL, &real));
+    CHECK(!opd_env_is_simulated(real));
+    CHECK_OK(opd_env_destroy(real));
+    world_down(&w);
 }
 
 /* ---- runs that do not end -------------------------------------------------------------- */
