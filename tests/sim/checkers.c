@@ -13,7 +13,7 @@
 #include "core/actor/internal.h"
 #include "core/base/map.h"
 
-enum { RECENT = 64, BOOK_MAX = 1 << 22 };
+enum { RECENT = 64, RELEASED = 4096, BOOK_MAX = 1 << 22 };
 
 /* The head of every block in a book. */
 typedef struct entry {
@@ -68,6 +68,8 @@ struct checkers {
     checkers_counts counts;
     uint64_t hash, time_ns, next_order, reply_serial;
     opd_pid busy; /* whose callback runs */
+    uint64_t dead_serial; /* of the last message that nobody will handle */
+    uint64_t released[RELEASED]; /* serial s was released lately: at s % RELEASED */
     bool violated;
     char violation[512];
     uint64_t records;
@@ -266,8 +268,15 @@ static void on_handled(checkers *c, const opd_tap_record *r) {
 }
 
 static void on_released(checkers *c, const opd_tap_record *r) {
+    uint64_t *last = &c->released[r->serial % RELEASED];
+    if (*last == r->serial)
+        checkers_fail(c, "message %llu was released twice", (unsigned long long)r->serial);
+    *last = r->serial;
     msg_entry *m = book_find(&c->msgs, r->serial);
     if (m == NULL) return; /* never sent */
+    if (m->in_mail && c->dead_serial != r->serial)
+        checkers_fail(c, "message %llu was released while %s had it in its mailbox",
+                      (unsigned long long)r->serial, name_of(c, m->to));
     leave_mail(c, m);
     return_credit(c, m);
     book_remove(&c->msgs, &m->head);
@@ -342,13 +351,14 @@ static void on_record(void *arg, const opd_tap_record *r) {
     case OPD_TAP_HANDLED: on_handled(c, r); break;
     case OPD_TAP_EVENT: on_begin(c, r); break;
     case OPD_TAP_RETURNED: on_returned(c, r); break;
+    case OPD_TAP_DEAD: c->dead_serial = r->serial; break;
     case OPD_TAP_RELEASED: on_released(c, r); break;
     case OPD_TAP_REQUESTED: on_requested(c, r); break;
     case OPD_TAP_REPLIED: on_replied(c, r); break;
     case OPD_TAP_COMPLETED: on_completed(c, r); break;
     case OPD_TAP_CREDIT: c->counts.credits++; break;
     case OPD_TAP_DOWN: on_down(c, r); break;
-    default: break; /* dead letters are released, jobs are their owners' */
+    default: break; /* jobs are their owners' */
     }
 }
 

@@ -5,6 +5,7 @@
  *   - an actor that has ended, or a pid of an earlier generation, handles nothing;
  *   - one callback at a time;
  *   - messages of a pair of actors are handled in the order in which they were sent, each once;
+ *   - a message is released once;
  *   - a mailbox holds no more than its class declares;
  *   - a link's credits in use are the messages sent on it and not yet released, within its window;
  *   - a request is completed exactly once, unless its asker dies, and replied to at most once;

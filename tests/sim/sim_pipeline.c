@@ -1,6 +1,7 @@
 /* sim_pipeline.c - the whole pipeline of the main job in a simulated world, seed by seed.
  *
- * Usage: sim_pipeline --seeds A-B [--hash] [--twice] [--compare K] [--plain] [-v]
+ * Usage: sim_pipeline --seeds A-B [--first] [--hash] [--twice] [--compare K] [--plain] [-v]
+ *   --first    ends at the first seed that fails
  *   --hash     prints "SEED HASH" for each seed, to be compared with another build
  *   --twice    runs each seed twice: the two must do the same
  *   --compare K  every K-th seed also runs undisturbed, and must end with the same weights
@@ -10,23 +11,26 @@
  * Thread: one.
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "opd/log.h"
 #include "tests/sim/sim_run.h"
 
 typedef struct args {
     uint64_t first, last, compare;
-    bool hash, twice, plain, verbose;
+    bool first_only, hash, twice, plain, verbose;
 } args;
 
 static bool parse(args *a, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         const char *next = i + 1 < argc ? argv[i + 1] : "";
-        if (strcmp(argv[i], "--hash") == 0) a->hash = true;
+        if (strcmp(argv[i], "--first") == 0) a->first_only = true;
+        else if (strcmp(argv[i], "--hash") == 0) a->hash = true;
         else if (strcmp(argv[i], "--twice") == 0) a->twice = true;
         else if (strcmp(argv[i], "--plain") == 0) a->plain = true;
         else if (strcmp(argv[i], "-v") == 0) a->verbose = true;
@@ -49,6 +53,21 @@ static double seconds_now(void) {
 
 static void no_log(void *arg, opd_log_level level, const char *text) {
     (void)arg, (void)level, (void)text;
+}
+
+static uint64_t present; /* the seed that runs */
+
+/* The last words of a run that an assertion or a bad pointer ends: which seed, and what the
+ * checkers had found by then. */
+static void on_crash(int signal_number) {
+    char text[768];
+    const char *violation = sim_run_violation();
+    int size = snprintf(text, sizeof text, "seed %" PRIu64 " FAILED: ended by signal %d; %s\n",
+                        present, signal_number,
+                        violation == NULL ? "no checker had found anything" : violation);
+    if (size > 0 && write(STDOUT_FILENO, text, (size_t)size) > 0) (void)fflush(stdout);
+    (void)signal(signal_number, SIG_DFL);
+    (void)raise(signal_number);
 }
 
 /* Runs a seed in all the ways that were asked for. */
@@ -78,14 +97,18 @@ int main(int argc, char **argv) {
     double virtual_s = 0, slowest = 0;
     size_t bytes_max = 0;
     if (!parse(&a, argc, argv)) {
-        (void)fprintf(stderr, "usage: %s --seeds A-B [--hash] [--twice] [--compare K] [--plain] [-v]\n", argv[0]);
+        (void)fprintf(stderr, "usage: %s --seeds A-B [--first] [--hash] [--twice] [--compare K] "
+                      "[--plain] [-v]\n", argv[0]);
         return 2;
     }
     if (!a.verbose) opd_log_sink_set(no_log, NULL);
+    (void)signal(SIGABRT, on_crash);
+    (void)signal(SIGSEGV, on_crash);
     sim_files_open(&files);
     double begin = seconds_now();
-    for (uint64_t seed = a.first; seed <= a.last; seed++) {
+    for (uint64_t seed = a.first; seed <= a.last && !(failed > 0 && a.first_only); seed++) {
         double at = seconds_now();
+        present = seed;
         sim_result r = run_seed(&a, &files, seed);
         double took = seconds_now() - at;
         if (!r.ok) printf("seed %" PRIu64 " FAILED: %s\n", seed, r.reason);
@@ -102,9 +125,10 @@ int main(int argc, char **argv) {
     }
     double count = (double)(a.last - a.first + 1), took = seconds_now() - begin;
     sim_files_close(&files);
-    (void)fprintf(stderr, "%.0f seeds, %" PRIu64 " failed, %" PRIu64 " whole; %.2f ms per seed, slowest %.0f ms; "
-                  "%.1f runs, %.0f steps, %.1f faults, %.1f virtual s each; %zu KiB at most\n", count,
-                  failed, whole, took * 1e3 / count, slowest * 1e3, (double)attempts / count, (double)steps / count,
-                  (double)faults / count, virtual_s / count, bytes_max / 1024);
+    (void)fprintf(stderr, "%.0f seeds, %" PRIu64 " failed, %" PRIu64 " whole; %.2f ms per seed, "
+                  "slowest %.0f ms; %.1f runs, %.0f steps, %.1f faults, %.1f virtual s each; "
+                  "%zu KiB at most\n", count, failed, whole, took * 1e3 / count, slowest * 1e3,
+                  (double)attempts / count, (double)steps / count, (double)faults / count,
+                  virtual_s / count, bytes_max / 1024);
     return failed > 0;
 }

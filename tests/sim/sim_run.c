@@ -11,6 +11,7 @@
 
 #include "actors/messages.h"
 #include "actors/pipeline.h"
+#include "actors/run/memory.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"
@@ -48,8 +49,15 @@ typedef struct run {
     opd_trainer_outcome outcome;
     opd_pipeline *pipeline;
     checkers *checkers;
+    uint64_t ceiling; /* bytes */
     int metrics_fd;
 } run;
+
+static const checkers *watching; /* of the run under way */
+
+const char *sim_run_violation(void) {
+    return watching == NULL ? NULL : checkers_violation(watching);
+}
 
 static void wrong(run *r, const char *fmt, ...) OPD_PRINTF(2, 3);
 
@@ -115,7 +123,9 @@ static void on_trained(void *arg, const int32_t *tokens, size_t count, bool fini
 /* ---- one run --------------------------------------------------------------------------- */
 
 static void watch(void *arg, opd_system *system) {
-    ((run *)arg)->checkers = checkers_create(system);
+    run *r = arg;
+    r->checkers = checkers_create(system);
+    watching = r->checkers;
 }
 
 static opd_err attempt_open(run *r) {
@@ -128,6 +138,8 @@ static opd_err attempt_open(run *r) {
     OPD_TRY(opd_net_sim_join(r->net, r->env));
     OPD_TRY(opd_assets_open(&r->assets, c->stage, r->files->checkpoints, true, &stub_lm,
                             opd_sim_alloc(r->sim)));
+    opd_memory memory = opd_memory_of(&r->assets);
+    r->ceiling = opd_memory_total(&memory);
     if (r->plan.expected == NULL) plan_fill(r);
     opd_rng_init(&r->dice, opd_rng_at(c->seed, 3, r->attempt, 0));
     r->server_returns = c->server_returns;
@@ -257,6 +269,7 @@ static void attempt_close(run *r) {
     opd_net_sim_destroy(r->net);
     if (err != OPD_OK) wrong(r, "%s", opd_err_context());
     r->out->hash = opd_rng_at(r->out->hash, checkers_hash(r->checkers), 1, 0);
+    watching = NULL;
     checkers_destroy(r->checkers);
     opd_sim_stats stats = opd_sim_stats_get(r->sim);
     if (stats.live_blocks > 0)
@@ -265,14 +278,28 @@ static void attempt_close(run *r) {
     r->out->steps += stats.steps;
     r->out->virtual_ns += opd_sim_now_ns(r->sim);
     r->out->hash = opd_rng_at(r->out->hash, stats.hash, stats.steps, opd_sim_now_ns(r->sim));
+    if (!r->c->http && stats.live_bytes_max > r->ceiling)
+        wrong(r, "%zu bytes were allocated, the ceiling is %llu", stats.live_bytes_max,
+              (unsigned long long)r->ceiling);
     if (stats.live_bytes_max > r->out->bytes_max) r->out->bytes_max = stats.live_bytes_max;
     opd_sim_destroy(r->sim);
 }
 
-/* Whether an error may end a run: the person's or the dice's doing. */
+/* Whether a fault that the dice made struck an actor of the data plane. */
+static bool names_data_plane(const char *text) {
+    static const char *const roles[] = {", batcher)", ", reward)", ", scorer)", ", teacher)",
+                                        ", rollout)", ", dataset)"};
+    for (size_t i = 0; i < OPD_COUNTOF(roles); i++)
+        if (strstr(text, roles[i]) != NULL) return true;
+    return false;
+}
+
+/* Whether an error may end a run: the person's or the dice's doing. A data plane is started
+ * again; only one that fails again and again may end it. */
 static bool is_excused(const run *r, opd_err err, const char *text) {
     if (err == OPD_ERR_INTERRUPTED && r->c->end[r->attempt] != SIM_END_NONE) return true;
     if (err == OPD_ERR_AGAIN) return false; /* whoever is refused tries again */
+    if (names_data_plane(text) && strstr(text, " times within ") == NULL) return false;
     return strstr(text, "simulated: ") != NULL || err == OPD_ERR_NOMEM;
 }
 
@@ -319,7 +346,8 @@ static void judge(run *r) {
     size_t size;
     if (o->samples != p->count)
         wrong(r, "%llu samples were counted, not %zu", (unsigned long long)o->samples, p->count);
-    if (r->out->whole && p->next != p->count) wrong(r, "only %zu of %zu sequences were trained", p->next, p->count);
+    if (r->out->whole && p->next != p->count)
+        wrong(r, "only %zu of %zu sequences were trained", p->next, p->count);
     if (opd_file_read(NULL, r->files->metrics, METRICS_BYTES_MAX, &text, &size) != OPD_OK) {
         wrong(r, "no metrics: %s", opd_err_context());
         return;

@@ -31,4 +31,7 @@ typedef struct sim_result {
 /* Runs the seed; plain: undisturbed. */
 sim_result sim_run(const sim_files *files, uint64_t seed, bool plain, bool verbose);
 
+/* What the checkers of the run under way have found, or NULL: for the last words of a crash. */
+const char *sim_run_violation(void);
+
 #endif

@@ -5,11 +5,14 @@ for the right reason.
 Usage: run.py PROGRAM REASON [SEEDS]    REASON: a regular expression; SEEDS: at most so many (1000)
 Exit status 0 when a seed failed and said REASON, 1 otherwise.
 """
+import os
 import re
 import subprocess
 import sys
 
 CHUNK = 50
+# A sanitizer's verdict ends the program as an assertion does: with last words.
+SANITIZERS = {"ASAN_OPTIONS": "abort_on_error=1:handle_abort=0", "UBSAN_OPTIONS": "abort_on_error=1"}
 
 
 def main():
@@ -17,8 +20,9 @@ def main():
     seeds = int(sys.argv[3]) if len(sys.argv) > 3 else 1000
     for first in range(1, seeds + 1, CHUNK):
         last = min(first + CHUNK - 1, seeds)
-        run = subprocess.run([program, "--seeds", f"{first}-{last}"], stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
+        run = subprocess.run([program, "--seeds", f"{first}-{last}", "--first"], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+                             env={**os.environ, **SANITIZERS})
         if run.returncode == 0:
             continue
         lines = [line for line in run.stdout.splitlines() if re.search(reason, line)]
