@@ -24,6 +24,7 @@ void opd__actor_set_reason(opd_ctx *ctx, opd_err reason, const char *text) {
     if (ctx->exiting) return; /* the first reason stays */
     ctx->exiting = true;
     ctx->reason = reason;
+    if (reason != OPD_OK && text[0] == '\0') text = opd_err_text(reason);
     opd__text_copy(ctx->text, sizeof ctx->text, reason == OPD_OK ? "" : text);
 }
 
@@ -81,7 +82,7 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
                   const void *config, opd_pid *out_pid) {
     if (system->stopping) return opd_fail(OPD_ERR_CLOSED, "the system is stopping");
     opd_ctx *ctx = NULL;
-    if (!system->running) system->now_ns = system->clock_ns = system->env->ops->now_ns(system->env);
+    opd__clock_refresh(system);
     OPD_TRY(actor_create(system, actor_class, name, &ctx));
     opd_err err = OPD_OK;
     opd_ctx *spawner = system->current;
@@ -111,8 +112,11 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
 static void actor_free(opd_ctx *ctx) {
     opd_system *system = ctx->system;
     opd_ctx *outer = system->current;
+    opd_heartbeat beat = system->heartbeat; /* the watchdog names an end that hangs, too */
     system->current = ctx;
+    if (system->running) opd__heartbeat(ctx, system->clock_ns, 0);
     if (ctx->actor_class->on_stop != NULL) ctx->actor_class->on_stop(ctx, ctx->state);
+    if (system->running) opd__heartbeat_set(&system->heartbeat, beat.began_ns, beat.what);
     system->current = outer;
     opd__leaks_of_actor(ctx);
     opd_list_remove(&ctx->stop_node);
@@ -195,6 +199,7 @@ static void run_event(opd_ctx *ctx, opd_event *event, uint64_t *clock_ns) {
     ctx->deadline_ns = OPD_NO_DEADLINE;
     ctx->trace = 0;
     ctx->stats.events++;
+    opd_err_clear(); /* the text of an earlier callback is no reason of this one */
     opd__heartbeat(ctx, *clock_ns, 0);
     OPD__TAP(ctx->system, .kind = OPD_TAP_EVENT, .to = ctx->pid);
     opd__event_deliver(ctx, event, &err);
@@ -213,6 +218,7 @@ static void run_message(opd_ctx *ctx, opd_msg *msg, uint64_t *clock_ns) {
     ctx->stats.messages++;
     opd_histogram_record(&ctx->stats.queue_wait, *clock_ns - msg->since_ns);
     msg->since_ns = *clock_ns;
+    opd_err_clear();
     opd__heartbeat(ctx, *clock_ns, kind);
     OPD__TAP_MSG(msg, OPD_TAP_HANDLED, msg->from, ctx->pid, OPD_OK);
     if (opd__fault(ctx->system, OPD_FAULT_ACTOR_CRASH, ctx))
@@ -333,12 +339,15 @@ bool opd_alive(const opd_system *system, opd_pid pid) {
 
 void opd_trace_set(opd_ctx *ctx, uint64_t trace) { ctx->trace = trace; }
 
-uint64_t opd_now_ns(const opd_ctx *ctx) { return ctx->system->now_ns; }
+uint64_t opd_now_ns(const opd_ctx *ctx) {
+    opd__clock_refresh(ctx->system);
+    return ctx->system->now_ns;
+}
 
 uint64_t opd_random(opd_ctx *ctx) { return opd_rng_next(&ctx->rng); }
 
 uint64_t opd_deadline_in(const opd_ctx *ctx, uint64_t timeout_ms) {
-    uint64_t now = ctx->system->now_ns;
+    uint64_t now = opd_now_ns(ctx);
     if (timeout_ms == 0 || timeout_ms > (UINT64_MAX - now) / 1000000) return ctx->deadline_ns;
     uint64_t own = now + timeout_ms * 1000000;
     return own < ctx->deadline_ns ? own : ctx->deadline_ns;

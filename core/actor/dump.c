@@ -9,7 +9,8 @@
 #include "opd/dead.h"
 
 static uint64_t age_of(const opd_system *system, uint64_t since_ns) {
-    return system->clock_ns > since_ns ? system->clock_ns - since_ns : 0;
+    uint64_t now = opd__clock_ns(system);
+    return now > since_ns ? now - since_ns : 0;
 }
 
 static void add_histogram(opd__line *line, const char *what, const opd_histogram *h) {
@@ -59,7 +60,7 @@ static void dump_requests(const opd_ctx *ctx, opd_line_fn out, void *arg) {
         opd__line_time(&line, age_of(ctx->system, entry->asked_ns));
         opd__line_add(&line, " ago");
         if (opd_heap_contains(&entry->timer.heap)) {
-            uint64_t at_ns = entry->timer.heap.key, now = ctx->system->clock_ns;
+            uint64_t at_ns = entry->timer.heap.key, now = opd__clock_ns(ctx->system);
             opd__line_add(&line, ", deadline in ");
             opd__line_time(&line, at_ns > now ? at_ns - now : 0);
         }

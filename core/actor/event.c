@@ -100,7 +100,7 @@ opd_err opd_timer_start(opd_timer *timer, uint64_t at_ns) {
 }
 
 opd_err opd_timer_start_after(opd_timer *timer, uint64_t delay_ns) {
-    uint64_t now = timer->ctx->system->now_ns;
+    uint64_t now = opd_now_ns(timer->ctx);
     return opd_timer_start(timer, delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns);
 }
 
@@ -129,8 +129,10 @@ static opd_err deliver_down(opd_ctx *ctx, void *state, opd_event *event) {
     OPD__TAP(ctx->system, .kind = OPD_TAP_DOWN, .from = monitor->pid, .to = ctx->pid,
              .err = monitor->reason);
     if (ctx->actor_class->on_signal == NULL) return OPD_OK;
+    char text[OPD_ERROR_TEXT_SIZE]; /* the handler may use the monitor again */
+    memcpy(text, monitor->text, sizeof text);
     opd_signal signal = {.kind = OPD_SIGNAL_DOWN, .pid = monitor->pid, .reason = monitor->reason,
-                         .text = monitor->text, .monitor = monitor};
+                         .text = text, .monitor = monitor};
     return ctx->actor_class->on_signal(ctx, state, &signal);
 }
 

@@ -260,6 +260,7 @@ struct opd_system {
     opd__stall stall;
     uint64_t visit_stamp;
     bool running, stopping;
+    bool in_turn; /* now_ns and clock_ns are of this turn */
     opd__keeper *keeper;       /* a supervisor starts a child: takes the next actor made */
     opd_ctx *current;          /* whose callback runs now; NULL between callbacks */
     opd_ctx *stop_current;     /* the ordered stop waits for it */
@@ -276,6 +277,18 @@ static inline bool opd__fault(const opd_system *system, opd_fault site, const op
     opd_env *env = system->env;
     if (env->ops->fault == NULL) return false;
     return env->ops->fault(env, site, ctx == NULL ? "" : ctx->name);
+}
+
+/* The clock, for records and ages. Between turns (callbacks of transports and signals, start-up
+ * code) what the last turn read is old. */
+static inline uint64_t opd__clock_ns(const opd_system *system) {
+    if (__builtin_expect(system->in_turn, 1)) return system->clock_ns;
+    return system->env->ops->now_ns(system->env);
+}
+
+static inline void opd__clock_refresh(opd_system *system) {
+    if (__builtin_expect(system->in_turn, 1)) return;
+    system->now_ns = system->clock_ns = system->env->ops->now_ns(system->env);
 }
 
 /* actor.c */
@@ -343,6 +356,7 @@ void opd__mail_append(opd_ctx *to, opd_pid address, opd_msg *msg);
 opd_msg *opd__mail_take(opd_ctx *ctx);
 void opd__mail_drop(opd_ctx *ctx);
 opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg); /* AGAIN is counted as refused */
+opd_err opd__fail_closed(const opd_ctx *from);
 void opd__msg_sent(opd_ctx *from, opd_msg *msg); /* on its way: leaves the handler, old credit */
 
 /* holder.c */

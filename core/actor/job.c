@@ -81,12 +81,15 @@ static void drop_job(opd_event *event) {
 
 opd_err opd_job_submit(opd_ctx *ctx, opd_lane *lane, opd_job *job) {
     OPD_ASSERT(!job->submitted && job->run != NULL && job->done != NULL);
-    if (lane->in_flight == lane->queue_max) return OPD_ERR_AGAIN;
+    if (lane->in_flight == lane->queue_max) {
+        opd_err_clear();
+        return OPD_ERR_AGAIN;
+    }
     job->submitted = true;
     job->ctx = ctx;
     job->lane = lane;
     job->trace = ctx->trace;
-    job->submitted_ns = ctx->system->clock_ns;
+    job->submitted_ns = opd__clock_ns(ctx->system);
     job->err = OPD_OK;
     job->text[0] = '\0';
     __atomic_store_n(&job->cancel, 0, __ATOMIC_RELAXED);

@@ -69,7 +69,8 @@ uint32_t opd__line_messages(opd__line *line, const opd_system *system,
     if (others > 0) opd__line_add(line, ", %u others", others);
     if (all == 0) return 0;
     opd__line_add(line, ", the oldest for ");
-    opd__line_time(line, system->clock_ns > oldest_ns ? system->clock_ns - oldest_ns : 0);
+    uint64_t now = opd__clock_ns(system);
+    opd__line_time(line, now > oldest_ns ? now - oldest_ns : 0);
     return all;
 }
 

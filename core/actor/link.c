@@ -87,16 +87,17 @@ opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t byte
 opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
     OPD_ASSERT(link->sender == ctx);
     opd_ctx *target = opd__actor_find(ctx->system, link->to);
-    if (target == NULL) return OPD_ERR_CLOSED;
+    if (target == NULL) return opd__fail_closed(ctx);
     if (msg->payload_bytes > link->bytes_max)
         return opd_fail(OPD_ERR_LIMIT, "%s -> %s: a message of %llu bytes exceeds the window",
                         ctx->name, target->name, (unsigned long long)msg->payload_bytes);
     if (link->msgs_used == link->msgs_max ||
         msg->payload_bytes > link->bytes_max - link->bytes_used) {
-        if (!link->blocked) link->blocked_ns = link->system->clock_ns;
+        if (!link->blocked) link->blocked_ns = opd__clock_ns(link->system);
         link->blocked = true;
         link->refused_bytes = msg->payload_bytes;
         opd__send_refused(ctx, msg, link->to, OPD_ERR_AGAIN);
+        opd_err_clear();
         return OPD_ERR_AGAIN;
     }
     if (opd__fault(ctx->system, OPD_FAULT_LINK_AGAIN, ctx)) {

@@ -8,6 +8,7 @@
 #include "core/actor/internal.h"
 
 opd_err opd_msg_create(opd_system *system, uint16_t kind, opd_msg **out_msg) {
+    opd__clock_refresh(system);
     opd_msg *msg = system->pool_free;
     if (opd__fault(system, OPD_FAULT_MSG_CREATE, system->current)) return OPD_ERR_LIMIT;
     if (msg != NULL) {
@@ -179,6 +180,11 @@ static uint64_t bytes_max_of(const opd_ctx *ctx) {
     return declared == 0 ? OPD__MAILBOX_BYTES : declared;
 }
 
+opd_err opd__fail_closed(const opd_ctx *from) {
+    return opd_fail(OPD_ERR_CLOSED, "%s: the receiver of its message is gone",
+                    from == NULL ? "outside" : from->name);
+}
+
 static opd_err refuse(opd_ctx *to) {
     to->stats.refused++;
     return OPD_ERR_AGAIN;
@@ -186,16 +192,18 @@ static opd_err refuse(opd_ctx *to) {
 
 opd_err opd__mail_admit(opd_ctx *to, const opd_msg *msg) {
     uint64_t bytes_max = bytes_max_of(to);
-    bool fits = to->quota_bytes + msg->payload_bytes <= bytes_max;
-    if (to->quota_msgs >= msgs_max_of(to) || (!fits && to->quota_msgs > 0)) return refuse(to);
-    if (!fits)
+    if (msg->payload_bytes > bytes_max)
         return opd_fail(OPD_ERR_LIMIT, "%s: a message of %llu bytes exceeds its mailbox of %llu",
                         to->name, (unsigned long long)msg->payload_bytes,
                         (unsigned long long)bytes_max);
-    return OPD_OK;
+    bool fits = msg->payload_bytes <= bytes_max - to->quota_bytes;
+    if (fits && to->quota_msgs < msgs_max_of(to)) return OPD_OK;
+    opd_err_clear();
+    return refuse(to);
 }
 
 void opd__mail_append(opd_ctx *to, opd_pid address, opd_msg *msg) {
+    opd__clock_refresh(to->system);
     msg->next = NULL;
     msg->to = address;
     msg->since_ns = to->system->clock_ns;
@@ -282,7 +290,7 @@ static opd_err deliver(opd_system *system, opd_ctx *from, opd_pid to, opd_msg *m
                                            : policy_of(target->actor_class, msg->kind);
     bool fault = from != NULL && target != NULL && opd__fault(system, OPD_FAULT_SEND_AGAIN, from);
     if (overflow == OPD_OVERFLOW_KEEP_LATEST && !fault) replace_older(target, from_pid, msg);
-    opd_err err = target == NULL ? OPD_ERR_CLOSED
+    opd_err err = target == NULL ? opd__fail_closed(from)
                   : fault        ? refuse(target)
                                  : opd__mail_admit(target, msg);
     if (err == OPD_ERR_AGAIN && overflow == OPD_OVERFLOW_DROP) return drop(from, target, msg);

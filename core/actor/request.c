@@ -86,7 +86,10 @@ static opd_err prepare(opd_ctx *ctx) {
 
 static opd_err acquire(opd_ctx *ctx, opd__pending **out_entry) {
     if (ctx->pending == NULL) OPD_TRY(prepare(ctx));
-    if (ctx->pending_free == 0) return OPD_ERR_AGAIN;
+    if (ctx->pending_free == 0) {
+        opd_err_clear();
+        return OPD_ERR_AGAIN;
+    }
     opd__pending *entry = &ctx->pending[ctx->pending_free - 1];
     ctx->pending_free = entry->next_free;
     entry->generation++;
@@ -134,7 +137,7 @@ opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns
     entry->to = to;
     entry->kind = msg->kind;
     entry->trace = msg->trace;
-    entry->asked_ns = ctx->system->clock_ns;
+    entry->asked_ns = opd__clock_ns(ctx->system);
     uint64_t before_ns = msg->deadline_ns;
     msg->deadline_ns = deadline_ns < ctx->deadline_ns ? deadline_ns : ctx->deadline_ns;
     opd_ctx *target = opd__actor_find(ctx->system, to);

@@ -34,7 +34,7 @@ typedef struct inquiry {
 
 void opd_progress_note(opd_system *system, uint64_t outstanding) {
     opd__stall *stall = &system->stall;
-    uint64_t now = system->clock_ns;
+    uint64_t now = opd__clock_ns(system);
     if (stall->stalled) {
         opd__line line = {.used = 0};
         opd__line_time(&line, now - stall->progress_ns);

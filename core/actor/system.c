@@ -58,10 +58,14 @@ static void check_stop_deadlines(opd_system *system) {
     }
 }
 
+/* Those that are there; what they post comes in the next turn, after the actors. */
 static void deliver_loop_events(opd_system *system) {
     if (opd_list_empty(&system->events)) return;
-    for (opd_list *n; (n = opd_list_first(&system->events)) != NULL;)
+    opd_list end;
+    opd_list_push_back(&system->events, &end);
+    for (opd_list *n; (n = opd_list_first(&system->events)) != &end;)
         opd__event_deliver(NULL, OPD_CONTAINER_OF(n, opd_event, node), NULL);
+    opd_list_remove(&end);
     system->clock_ns = system->env->ops->now_ns(system->env); /* the first actor's time begins */
 }
 
@@ -85,6 +89,7 @@ static bool turn(void *arg) {
     opd_system *system = arg;
     uint64_t began_ns = system->env->ops->now_ns(system->env);
     unsigned done = 0;
+    system->in_turn = true;
     system->now_ns = system->clock_ns = began_ns;
     system->stats.turns++;
     system->loop.turns++;
@@ -103,6 +108,7 @@ static bool turn(void *arg) {
     if (done > 0) opd_histogram_record(&system->loop.slice, system->clock_ns - began_ns);
     if (system->armed_ns <= began_ns) system->armed_ns = UINT64_MAX; /* it went off */
     arm_timer(system);
+    system->in_turn = false;
     return !opd_list_empty(&system->ready) || !opd_list_empty(&system->events);
 }
 
@@ -260,7 +266,7 @@ void opd_system_destroy(opd_system *system) {
         opd_mem_free(system->options.alloc, lane);
     }
     opd__inbox_drain(system);
-    deliver_loop_events(system);
+    while (!opd_list_empty(&system->events)) deliver_loop_events(system);
     system->env->ops->timer_arm(system->env, UINT64_MAX);
     system->env->ops->attach(system->env, NULL, NULL);
     OPD_ASSERT(opd_list_empty(&system->actors));

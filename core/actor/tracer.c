@@ -23,7 +23,7 @@ enum { EVENTS_MAX = 131072, OPEN_MAX = 4096, ROWS_MAX = 256, SLOTS_MAX = UINT16_
 
 typedef enum span_kind { SPAN_CALLBACK, SPAN_JOB, SPAN_WAIT, SPAN_HOLD } span_kind;
 
-/* 56 bytes. */
+/* 40 bytes. */
 typedef struct span {
     uint64_t begin_ns, end_ns;
     uint64_t trace, serial;

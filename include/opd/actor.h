@@ -202,7 +202,8 @@ void *opd_self_state(const opd_ctx *ctx);
 opd_system *opd_self_system(const opd_ctx *ctx);
 bool opd_alive(const opd_system *system, opd_pid pid);
 
-/* The loop's monotonic time in ns, read once per turn: equal for all of one turn. */
+/* The loop's monotonic time in ns: read once per turn and equal for all of it; read anew by each
+ * call between turns (from a transport's callback). */
 uint64_t opd_now_ns(const opd_ctx *ctx);
 
 /* 64 bits of the actor's own random sequence, seeded by the env. */
