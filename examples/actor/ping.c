@@ -3,13 +3,18 @@
  * Messages have a kind (the receiver's business) and a body, msgpack by convention:
  * [version, n]. Here it is three bytes written by hand; any msgpack library does.
  *
+ * Usage: ping [SEED]. With a seed the same two actors run in a simulated world, where a third of
+ * the requests is refused at first: ask has to cope, and the same seed does the same again.
+ *
  * Thread: main becomes the loop's in opd_system_run. The runtime owns actors and messages.
  */
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "opd/actor.h"
 #include "opd/env.h"
+#include "opd/sim.h"
 
 enum { KIND_PING = 1, KIND_PONG = 2, PINGS = 3, ANSWER_WITHIN_MS = 1000 };
 
@@ -53,6 +58,7 @@ static const opd_actor_class answerer_class = {.name = "answerer", .on_message =
 typedef struct asker {
     opd_pid answerer;
     uint8_t sent, answered;
+    opd_timer again; /* after a refusal */
 } asker;
 
 static opd_err ask(opd_ctx *ctx, asker *self);
@@ -80,12 +86,18 @@ static opd_err ask(opd_ctx *ctx, asker *self) {
                       NULL, NULL);
     if (err != OPD_OK) opd_msg_release(msg); /* a call owns what it takes only when it is OK */
     else self->sent++;
-    return err;
+    return err == OPD_ERR_AGAIN ? opd_timer_start_after(&self->again, 1000000) : err;
+}
+
+static opd_err ask_again(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)timer;
+    return ask(ctx, state);
 }
 
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     asker *self = state;
     self->answerer = *(const opd_pid *)config;
+    opd_timer_init(&self->again, ctx, ask_again);
     return ask(ctx, self);
 }
 
@@ -104,14 +116,33 @@ static opd_err run(opd_env *env) {
     return err;
 }
 
-int main(void) {
+static opd_err run_simulated(uint64_t seed) {
+    opd_sim_options options = {.faults = 1u << OPD_FAULT_REQUEST_AGAIN, .faults_all_armed = true,
+                               .fault_one_in = 3};
+    opd_sim *sim;
+    opd_env *env;
+    opd_err err = opd_sim_create(seed, &options, &sim);
+    if (err != OPD_OK) return err;
+    err = opd_sim_env(sim, "node", &env);
+    if (err == OPD_OK) err = run(env);
+    opd_sim_stats stats = opd_sim_stats_get(sim);
+    (void)printf("%llu steps, %llu refused\n", (unsigned long long)stats.steps,
+                 (unsigned long long)stats.faults[OPD_FAULT_REQUEST_AGAIN]);
+    opd_sim_destroy(sim); /* and its node */
+    return err;
+}
+
+static opd_err run_real(void) {
     opd_env *env;
     opd_err err = opd_env_uv_create(NULL, &env);
-    if (err == OPD_OK) {
-        err = run(env);
-        opd_err closed = opd_env_destroy(env);
-        if (err == OPD_OK) err = closed;
-    }
+    if (err != OPD_OK) return err;
+    err = run(env);
+    opd_err closed = opd_env_destroy(env);
+    return err == OPD_OK ? closed : err;
+}
+
+int main(int argc, char **argv) {
+    opd_err err = argc > 1 ? run_simulated(strtoull(argv[1], NULL, 10)) : run_real();
     if (err == OPD_OK) return 0;
     (void)fprintf(stderr, "%s: %s\n", opd_err_name(err), opd_err_context());
     return 1;
