@@ -326,6 +326,25 @@ TEST(a_failure_goes_up_until_somebody_cures_it) {
     }
 }
 
+/* A supervisor's own start fails when it is restarted: one more failure of that child. */
+TEST(a_subtree_that_cannot_start_again_is_tried_again) {
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        rig r;
+        rig_up(&r, seed);
+        THREE;
+        o.restarts_max = OPD_SUPERVISOR_NO_RESTARTS;
+        c.bad_restarts = 2;
+        opd_supervisor_options outer = {.name = "outer", .child_count = 1,
+                                        .children = (opd_child_spec[]){subtree("inner", &o)}};
+        CHECK_OK(PLAY(&r, &outer, {1, "b", DO_FAIL}, {50, NULL, 0}));
+        CHECK_STR(r.diary, "+a +b +c -b !c -c !a -a +a +b xc -b -a +a +b xc -b -a +a +b +c "
+                           "!c -c !b -b !a -a ");
+        CHECK_INT(r.reports, 3);
+        CHECK_STR(r.last_text, "c cannot start");
+        rig_down(&r);
+    }
+}
+
 TEST(the_chain_names_every_supervisor) {
     rig r;
     rig_up(&r, 1);
