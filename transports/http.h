@@ -138,6 +138,7 @@ typedef struct opd_http_server_options {
     uint32_t max_streams;        /* per connection; 200 */
     size_t max_body_bytes;       /* of one request; 64 MiB; more is answered 413 */
     size_t max_total_bytes;      /* of all requests being received; 1 GiB; more is answered 503 */
+    size_t max_answers_bytes;    /* of all answers not sent yet; 1 GiB; one more becomes a 503 */
     uint32_t stream_window_bytes;     /* 1 MiB */
     uint32_t connection_window_bytes; /* 16 MiB */
     uint64_t handshake_timeout_ms;    /* from accept to the HTTP/2 preface; 10,000 */
@@ -175,7 +176,8 @@ void opd_http_exchange_on_cancel(opd_http_exchange *exchange,
 bool opd_http_exchange_cancelled(const opd_http_exchange *exchange);
 
 /* Answers and ends the exchange: frees it, whatever happens to the answer. Takes its own
- * reference to body ({0}: no body); the caller keeps his. status 200..599; content_type NULL:
+ * reference to body ({0}: no body) until its last byte has left; the caller keeps his. An answer
+ * beyond max_answers_bytes becomes a 503 without a body. status 200..599; content_type NULL:
  * none. extra headers are copied. */
 void opd_http_respond(opd_http_exchange *exchange, int status, const char *content_type,
                       opd_slice body);

@@ -52,6 +52,7 @@ struct opd_http_server {
     uint32_t conn_count;
     opd_list ready, cancelled; /* of exchanges, to be told to the user */
     size_t receiving_bytes;    /* sum of body.size over all exchanges */
+    size_t answering_bytes;    /* of answers on their way out */
     bool in_turn, closing, listener_closed, finishing;
     uint64_t drain_until_ns;
     void (*closed)(void *arg);
@@ -398,6 +399,7 @@ static void options_complete(opd_http_server_options *o) {
     o->max_streams = (uint32_t)or_default(o->max_streams, 200);
     o->max_body_bytes = or_default(o->max_body_bytes, 64u << 20);
     o->max_total_bytes = or_default(o->max_total_bytes, 1u << 30);
+    o->max_answers_bytes = or_default(o->max_answers_bytes, 1u << 30);
     o->stream_window_bytes = (uint32_t)or_default(o->stream_window_bytes, 1u << 20);
     o->connection_window_bytes = (uint32_t)or_default(o->connection_window_bytes, 16u << 20);
     o->handshake_timeout_ms = or_default(o->handshake_timeout_ms, 10000);
@@ -484,18 +486,64 @@ void opd_http_exchange_on_cancel(opd_http_exchange *exchange,
 
 bool opd_http_exchange_cancelled(const opd_http_exchange *exchange) { return exchange->cancelled; }
 
+/* The body of an answer that counts as held until its last byte was sent or given up. The
+ * server outlives it: it is freed after its last connection. */
+typedef struct answer {
+    opd_http_server *server;
+    opd_buf *body;
+    size_t size_bytes;
+} answer;
+
+static void answer_over(void *arg, void *data) {
+    (void)data;
+    answer *held = arg;
+    held->server->answering_bytes -= held->size_bytes;
+    opd_buf_release(held->body);
+    opd_mem_free(held->server->o.alloc, held);
+}
+
+/* *body becomes a counted reference to the same bytes. Errors: LIMIT, NOMEM. */
+static opd_err answer_hold(opd_http_server *server, opd_slice *body) {
+    if (body->size_bytes > server->o.max_answers_bytes - server->answering_bytes)
+        return opd_fail(OPD_ERR_LIMIT, "the server holds too many bytes of answers");
+    answer *held = opd_mem_get(server->o.alloc, sizeof *held);
+    if (held == NULL) return opd_fail(OPD_ERR_NOMEM, "answer");
+    *held = (answer){.server = server, .size_bytes = body->size_bytes};
+    opd_buf *counted;
+    opd_err err = opd_buf_wrap(server->o.alloc, opd_slice_data(*body), body->size_bytes,
+                               answer_over, held, &counted);
+    if (err != OPD_OK) {
+        opd_mem_free(server->o.alloc, held);
+        return err;
+    }
+    held->body = opd_buf_retain(body->buf);
+    server->answering_bytes += body->size_bytes;
+    *body = opd_slice_whole(counted);
+    return OPD_OK;
+}
+
+static void send_answer(opd_http_exchange *exchange, int status, const opd_http_header *headers,
+                        size_t header_count, opd_slice body) {
+    if (strcmp(opd_http_exchange_method(exchange), "HEAD") == 0) body = (opd_slice){0};
+    if (body.buf != NULL && answer_hold(exchange->server, &body) != OPD_OK) {
+        OPD_LOG_WARN("an answer of %zu bytes became a 503: %s", body.size_bytes, opd_err_context());
+        status = 503;
+        header_count = 0;
+        body = (opd_slice){0};
+    }
+    if (opd_h2_respond(exchange->stream, status, headers, header_count, body) != OPD_OK) {
+        OPD_LOG_ERROR("an answer was lost: %s", opd_err_context());
+        opd_h2_reset(exchange->stream, OPD_H2_CODE_INTERNAL_ERROR);
+    }
+    opd_buf_release(body.buf); /* the stream has its own reference */
+    wake(exchange->server);
+}
+
 void opd_http_respond_headers(opd_http_exchange *exchange, int status,
                               const opd_http_header *headers, size_t header_count,
                               opd_slice body) {
     OPD_ASSERT(status >= 200 && status <= 599);
-    if (exchange->stream != NULL) {
-        if (strcmp(opd_http_exchange_method(exchange), "HEAD") == 0) body = (opd_slice){0};
-        if (opd_h2_respond(exchange->stream, status, headers, header_count, body) != OPD_OK) {
-            OPD_LOG_ERROR("an answer was lost: %s", opd_err_context());
-            opd_h2_reset(exchange->stream, OPD_H2_CODE_INTERNAL_ERROR);
-        }
-        wake(exchange->server);
-    }
+    if (exchange->stream != NULL) send_answer(exchange, status, headers, header_count, body);
     exchange_destroy(exchange);
 }
 
