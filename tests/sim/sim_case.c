@@ -154,7 +154,22 @@ static void write_eval(opd_str *y, opd_rng *r, const sim_files *f) {
     opd_str_printf(y, "path: %s}\n", f->held_out);
 }
 
-static void write_config(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
+/* Supervised: the label is the answer to learn. */
+static void write_sft(opd_str *y, opd_rng *r, const sim_files *f) {
+    opd_str_text(y, "run: {kind: sft, metrics_interval: 1}\nmodel: {init: {hidden_size: 2, "
+                 "intermediate_size: 1, layers: 1, heads: 1, max_position: 64}}\ndata: {");
+    (void)put(y, r, "limit", 1, PROBLEMS);
+    put_bool(y, r, "shuffle", 2);
+    opd_str_printf(y, "response_key: label, path: %s}\ntrain: {lr: 0.01, ", f->problems);
+    (void)put(y, r, "batch_size", 1, 6);
+    (void)put(y, r, "steps", 1, 8);
+    (void)put(y, r, "micro_batch_tokens", 1, 80);
+    (void)put(y, r, "save_interval", 0, 3);
+    opd_str_text(y, "}\n");
+    if (one_in(r, 2)) write_eval(y, r, f);
+}
+
+static void write_rl(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
     bool opd = !one_in(r, 5), eval = one_in(r, 2), math = one_in(r, 2) || !opd;
     c->http = one_in(r, 2) && opd;
     opd_str_text(y, "model: {init: {hidden_size: 2, intermediate_size: 1, layers: 1, heads: 1, "
@@ -185,9 +200,11 @@ static void draw_troubles(sim_case *c, opd_rng *r) {
     static const uint32_t rates[] = {10, 30, 100, 300};
     c->sim.faults = OPD_SIM_FAULTS_ALL;
     c->sim.fault_one_in = rates[from(r, 0, 3)];
+    c->sim.faults_all_armed = one_in(r, 6);
     c->sim.faults_until_ns = from(r, 1, 2000) * 1000000;
     c->sim.job_max_ns = from(r, 1, 20) * 1000000;
     c->server_returns = c->http && one_in(r, 4) ? (uint32_t)from(r, 1, 3) : 0;
+    c->server_away_ns = (one_in(r, 4) ? from(r, 1, 15000) : from(r, 1, 300)) * 1000000;
     for (int i = 0; i < SIM_ATTEMPTS_MAX - 1; i++) {
         uint64_t dice = from(r, 0, 7);
         c->end[i] = dice == 0 ? SIM_END_INTERRUPT : dice == 1 ? SIM_END_KILL : SIM_END_NONE;
@@ -201,7 +218,8 @@ void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plai
     *c = (sim_case){.seed = seed};
     opd_rng_init(&r, opd_rng_at(seed, 1, 0, 0));
     opd_str_init(&yaml, NULL, TEXT_MAX);
-    write_config(&yaml, &r, files, c);
+    if (one_in(&r, 10)) write_sft(&yaml, &r, files);
+    else write_rl(&yaml, &r, files, c);
     must(opd_str_status(&yaml), "configuration");
     opd_err err = opd_config_load_text(NULL, "sim.yaml", yaml.data, yaml.size, NULL, &c->config);
     if (err != OPD_OK || getenv("SIM_YAML")) (void)fputs(yaml.data, stderr);

@@ -39,6 +39,7 @@ typedef struct sim_case {
     sim_end end[SIM_ATTEMPTS_MAX]; /* of each run */
     uint64_t end_ns[SIM_ATTEMPTS_MAX];
     uint32_t server_returns;   /* times that the server's node goes and comes back */
+    uint64_t server_away_ns;   /* for so long */
 } sim_case;
 
 /* The case of a seed; `plain`: the same configuration, undisturbed. Stops the program where the

@@ -75,27 +75,50 @@ static void wrong(run *r, const char *fmt, ...) {
 
 /* ---- what must be trained -------------------------------------------------------------- */
 
-static void plan_fill(run *r) {
+/* The i-th sequence: a prompt with its answer from the rollout, or from the file. */
+static uint64_t plan_digest(const run *r, uint64_t i) {
     const opd_assets *a = &r->assets;
     const opd_config_rollout *c = &r->c->stage->rollout;
+    uint64_t epoch, group = i / a->sizes.samples;
+    bool supervised = r->c->stage->kind == OPD_CONFIG_KIND_SFT;
+    int32_t tokens[128];
+    opd_slice row_tokens;
+    uint32_t prompt_len;
+    const opd_row *row = opd_dataset_row(a->train, group, &epoch);
+    if (opd_dataset_tokens(a->train, row, supervised, &row_tokens, &prompt_len) != OPD_OK) abort();
+    size_t length = row_tokens.size_bytes / sizeof *tokens;
+    memcpy(tokens, opd_slice_data(row_tokens), row_tokens.size_bytes);
+    opd_buf_release(row_tokens.buf);
+    if (!supervised)
+        length = stub_response(&a->model->config, (uint64_t)c->seed, (uint32_t)epoch, group,
+                               (uint32_t)(i % a->sizes.samples), tokens, prompt_len,
+                               (size_t)c->max_response_len, a->sizes.max_len);
+    return stub_digest(tokens, length);
+}
+
+/* Each row once in each epoch: the order itself is checked, not only that it was kept. */
+static void check_order(run *r, uint64_t groups) {
+    const opd_dataset *data = r->assets.train;
+    for (uint64_t g = 0; g < groups; g++) {
+        uint64_t epoch, other;
+        const opd_row *row = opd_dataset_row(data, g, &epoch);
+        if (epoch != g / data->count)
+            wrong(r, "group %llu is of the wrong epoch", (unsigned long long)g);
+        for (uint64_t h = epoch * data->count; h < g; h++)
+            if (opd_dataset_row(data, h, &other) == row)
+                wrong(r, "groups %llu and %llu of one epoch have the same row",
+                      (unsigned long long)h, (unsigned long long)g);
+    }
+}
+
+static void plan_fill(run *r) {
+    const opd_assets *a = &r->assets;
     plan *p = &r->plan;
     p->per_step = (size_t)a->sizes.batch_prompts * a->sizes.samples;
     p->count = p->per_step * a->steps;
     p->expected = calloc(p->count, sizeof *p->expected);
-    for (size_t i = 0; i < p->count; i++) {
-        uint64_t epoch, group = i / a->sizes.samples;
-        int32_t tokens[128];
-        opd_slice prompt;
-        uint32_t length;
-        const opd_row *row = opd_dataset_row(a->train, group, &epoch);
-        if (opd_dataset_tokens(a->train, row, false, &prompt, &length) != OPD_OK) abort();
-        memcpy(tokens, opd_slice_data(prompt), length * sizeof *tokens);
-        opd_buf_release(prompt.buf);
-        size_t whole = stub_response(&a->model->config, (uint64_t)c->seed, (uint32_t)epoch, group,
-                                     (uint32_t)(i % a->sizes.samples), tokens, length,
-                                     (size_t)c->max_response_len, a->sizes.max_len);
-        p->expected[i] = stub_digest(tokens, whole);
-    }
+    for (size_t i = 0; i < p->count; i++) p->expected[i] = plan_digest(r, i);
+    check_order(r, p->count / a->sizes.samples);
 }
 
 /* The trainer made a gradient of a sequence: it must be the next, or a later one where scores
@@ -189,7 +212,7 @@ static void server_change(run *r) {
     uint64_t now = opd_sim_now_ns(r->sim);
     if (r->server != NULL) {
         server_end(r);
-        r->server_change_ns = now + (1 + opd_rng_below(&r->dice, 300)) * 1000000;
+        r->server_change_ns = now + r->c->server_away_ns;
         return;
     }
     r->server = sim_server_start(r->sim, r->net, r->files);
