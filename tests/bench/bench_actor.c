@@ -15,6 +15,8 @@
 #include <time.h>
 #include <uv.h>
 
+#include "opd/log.h"
+
 enum { RUNS_MAX = 101, WATCHDOG_MS = 1000 };
 
 /* ---- shared with the cases (bench.h) --------------------------------------------------- */
@@ -124,6 +126,7 @@ int main(int argc, char **argv) {
             runs = (int)strtol(argv[++at], NULL, 10);
     }
     if (runs < 1 || runs > RUNS_MAX) runs = 5;
+    opd_log_level_set(OPD_LOG_LEVEL_WARN); /* not each handler that the kernel kept waiting */
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++) {
         for (const bench_case *c = lists[l]; c->name != NULL; c++) {
             if (!chosen(c, argv + at, argc - at)) continue;
