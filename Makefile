@@ -36,11 +36,13 @@ test: test-deps debug tsan
 
 # The parts that two threads share, under ThreadSanitizer.
 tsan: deps
+	@$(call need,python3)
 	@cmake -S . -B $(BUILD)/tsan -G Ninja -DCMAKE_BUILD_TYPE=Debug -DOPD_SANITIZE=thread >/dev/null
 	@cmake --build $(BUILD)/tsan -j $(JOBS) --target threads
 	@ctest --test-dir $(BUILD)/tsan -L threads -j $(JOBS) --output-on-failure --no-tests=error
 
 bench: deps
+	@$(call need,python3)
 	@cmake -S . -B $(BUILD)/bench -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 	@cmake --build $(BUILD)/bench -j $(JOBS) --target bench
 
