@@ -43,6 +43,7 @@ struct opd_h2 {
     opd_iobatch *batch; /* only inside opd_h2_pull */
     size_t received_bytes; /* counted up to the length of the preface */
     bool settled, draining;
+    bool failed; /* nghttp2 gave up in the middle of something: it must not be called again */
     char trouble[160]; /* nghttp2's last complaint about the peer */
 };
 
@@ -63,6 +64,16 @@ static void *mem_realloc(void *ptr, size_t size, void *context) {
 static opd_err fail_nghttp2(int code, const char *what) {
     opd_err err = code == NGHTTP2_ERR_NOMEM ? OPD_ERR_NOMEM : OPD_ERR_PROTO;
     return opd_fail(err, "HTTP/2: %s: %s", what, nghttp2_strerror(code));
+}
+
+/* The error of a call that may leave the session in the middle of a frame. */
+static opd_err fail_session(opd_h2 *h2, int code, const char *what) {
+    if (nghttp2_is_fatal(code)) h2->failed = true;
+    return fail_nghttp2(code, what);
+}
+
+static opd_err fail_again(void) {
+    return opd_fail(OPD_ERR_CLOSED, "HTTP/2: the connection failed before");
 }
 
 /* ---- streams ---- */
@@ -282,10 +293,11 @@ static int send_body(nghttp2_session *session, nghttp2_frame *frame, const uint8
 
 opd_err opd_h2_pull(opd_h2 *h2, opd_iobatch *batch) {
     OPD_ASSERT(h2->batch == NULL);
+    if (h2->failed) return fail_again();
     h2->batch = batch;
     int code = nghttp2_session_send(h2->session);
     h2->batch = NULL;
-    return code == 0 ? OPD_OK : fail_nghttp2(code, "cannot send");
+    return code == 0 ? OPD_OK : fail_session(h2, code, "cannot send");
 }
 
 /* ---- bytes in ---- */
@@ -309,9 +321,10 @@ static opd_err check_preface(opd_h2 *h2, const uint8_t *bytes, size_t size) {
 }
 
 opd_err opd_h2_receive(opd_h2 *h2, const uint8_t *bytes, size_t size_bytes) {
+    if (h2->failed) return fail_again();
     OPD_TRY(check_preface(h2, bytes, size_bytes));
     ssize_t taken = nghttp2_session_mem_recv(h2->session, bytes, size_bytes);
-    if (taken < 0) return fail_nghttp2((int)taken, "the peer broke the protocol");
+    if (taken < 0) return fail_session(h2, (int)taken, "the peer broke the protocol");
     return OPD_OK;
 }
 

@@ -89,10 +89,12 @@ opd_err opd_h2_create(const opd_h2_options *options, const opd_h2_events *events
 void opd_h2_destroy(opd_h2 *h2);
 
 /* Takes bytes from the peer. Errors, after which the owner pulls once more and closes:
- * UNSUPPORTED (the peer speaks something else), PROTO, NOMEM; context set. */
+ * UNSUPPORTED (the peer speaks something else), PROTO, NOMEM, CLOSED (it failed before); context
+ * set. */
 opd_err opd_h2_receive(opd_h2 *h2, const uint8_t *bytes, size_t size_bytes) OPD_MUST_CHECK;
 
-/* Adds to batch what is to be sent, as far as it fits and the peer's windows allow. */
+/* Adds to batch what is to be sent, as far as it fits and the peer's windows allow. Errors, after
+ * which the owner closes: NOMEM, PROTO, CLOSED (it failed before; nothing is added). */
 opd_err opd_h2_pull(opd_h2 *h2, opd_iobatch *batch) OPD_MUST_CHECK;
 
 /* Nothing more to read or write: close the connection. */

@@ -1,5 +1,6 @@
 /* test_http2.c - the HTTP/2 machine alone: client and server joined in memory. */
 #include "core/base/rng.h"
+#include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
 #include "tests/unit/transports/pair.h"
 
@@ -304,4 +305,38 @@ TEST(corrupted_bytes) {
         opd_buf_release(body);
         pair_fini(&p);
     }
+}
+
+/* A pull that failed may have left the session in the middle of a frame: sending that again would
+ * read behind its body. Seed 125 of tests/sim/sim_http found it. */
+TEST(a_failed_session_is_not_pulled_again) {
+    static opd_iobatch batch;
+    int failed = 0;
+    for (long n = 1; n < 200; n++) {
+        opd_test_alloc memory;
+        pair_init(&p, 65535, 65535, 10);
+        opd_h2_destroy(p.client);
+        p.client = NULL;
+        opd_test_alloc_failing(&memory, n, false);
+        opd_h2_options options = {.alloc = &memory.alloc, .max_streams = 10,
+                                  .stream_window_bytes = 65535, .connection_window_bytes = 65535,
+                                  .max_header_bytes = 32768};
+        opd_buf *body = pattern_create(28, 1);
+        if (opd_h2_create(&options, &p.client_events, &p, &p.client) == OPD_OK &&
+            pair_request(&p, 0, "/x", opd_slice_whole(body)) == OPD_OK) {
+            opd_iobatch_init(&batch);
+            opd_err first = opd_h2_pull(p.client, &batch);
+            opd_iobatch_clear(&batch);
+            if (first != OPD_OK) {
+                failed++;
+                CHECK_ERR(opd_h2_pull(p.client, &batch), OPD_ERR_CLOSED);
+                CHECK_ERR(opd_h2_receive(p.client, NULL, 0), OPD_ERR_CLOSED);
+                CHECK_INT(batch.size_bytes, 0);
+            }
+        }
+        opd_buf_release(body);
+        pair_fini(&p);
+        CHECK_INT(memory.live, 0);
+    }
+    CHECK(failed > 2);
 }
