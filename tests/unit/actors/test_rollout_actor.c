@@ -20,6 +20,7 @@ typedef struct world {
     opd_lane *lane;
     int rollouts_want, rollouts[RECEIVERS], asks, answers;
     bool stop_at_first;
+    int fails; /* this receiver fails at its first message; 0: none */
     opd_buf *seen[GROUPS][MEMBERS]; /* of the tokens: the receivers share the bytes */
     struct {
         opd_generate_fields f;
@@ -36,6 +37,7 @@ static world *w; /* of the running case */
 static void maybe_over(opd_ctx *ctx) {
     bool over = w->answers == w->asks;
     for (int i = 0; i < RECEIVERS; i++) over = over && w->rollouts[i] == w->rollouts_want;
+    if (w->fails > 0) over = !opd_alive(opd_self_system(ctx), w->roles.rollout);
     if (over || (w->stop_at_first && w->rollouts[0] > 0)) opd_system_stop(opd_self_system(ctx), OPD_OK);
 }
 
@@ -84,6 +86,7 @@ static opd_err receiver_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     CHECK(*seen == NULL || opd_buf_data(*seen) == opd_buf_data(f.tokens.buf)); /* not copied */
     if (*seen == NULL) *seen = opd_buf_retain(f.tokens.buf);
     w->rollouts[r->number]++;
+    if (r->number == w->fails && r->number > 0) return opd_fail(OPD_ERR_REMOTE, "on purpose");
     CHECK(r->kept == NULL); /* a window of one */
     r->kept = msg;
     opd_msg_take(ctx, msg);
@@ -299,5 +302,17 @@ TEST(a_stop_in_the_middle_drops_everything) {
     for (uint64_t i = 0; i < ASKS_MAX; i++) w->ask[i].f = generate(30, i);
     world_run(1, 2, true);
     CHECK(w->rollouts[0] < GROUPS * MEMBERS);
+    world_down();
+}
+
+/* A send to one receiver succeeds and the next one fails: what was sent is not ours any more (it
+ * was released once too often). */
+TEST(a_receiver_that_fails_ends_it_and_nothing_is_released_twice) {
+    world world_;
+    world_up(&world_);
+    w->fails = 1; /* between the two others */
+    world_run(1, 1, true);
+    CHECK(!opd_alive(w->t.system, w->roles.rollout));
+    CHECK(w->rollouts[0] > 0 && w->rollouts[0] < GROUPS * MEMBERS);
     world_down();
 }
