@@ -439,6 +439,21 @@ TEST(server_killed) {
     site_close(&s);
 }
 
+/* A process that ends at once closes both and then its env: what is closing gets its turns there. */
+TEST(what_is_closing_ends_with_the_env) {
+    site s;
+    int closed = 0;
+    site_open(&s);
+    opd_http_call call = call_to(&s, "/echo");
+    send(&s, &call);
+    loop_until(&s.done, 1);
+    opd_http_call_fini(&call);
+    opd_http_client_close(s.client, loop_count, &closed);
+    opd_http_server_close(s.server, 0, loop_count, &closed);
+    loop_fini();
+    CHECK_INT(closed, 2);
+}
+
 /* In order: what runs is answered, what comes is refused as safe to retry. */
 TEST(server_drains) {
     site s;
