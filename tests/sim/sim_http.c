@@ -223,7 +223,8 @@ static bool all_closed(void *arg) {
 }
 
 static opd_err site_open(site *s, uint64_t seed) {
-    opd_sim_options o = {.faults = OPD_SIM_FAULTS_ALL, .fault_one_in = 60,
+    uint32_t one_in = 8u << opd_rng_at(seed, 10, 0, 0) % 7; /* from havoc to now and then */
+    opd_sim_options o = {.faults = OPD_SIM_FAULTS_ALL, .fault_one_in = one_in,
                          .faults_until_ns = 2 * S, .time_max_ns = 60 * S};
     *s = (site){.seed = seed, .hash = seed};
     opd_rng_init(&s->rng, opd_rng_at(seed, 9, 0, 0));

@@ -196,7 +196,8 @@ static outcome run_seed(uint64_t seed, uint32_t faults) {
     playground *g = &c.ground;
     outcome out = {.failed = true};
     opd_sim_options options = {.job_max_ns = 3 * MS, .time_max_ns = 20000 * MS, .faults = faults,
-                               .faults_until_ns = 500 * MS, .fault_one_in = 40,
+                               .faults_until_ns = 500 * MS,
+                               .fault_one_in = 5u << opd_rng_at(seed, 106, 0, 0) % 6,
                                .fault_allowed = only_workers};
     opd_err err = opd_sim_create(seed, &options, &sim);
     if (err == OPD_OK) err = opd_sim_env(sim, "node", &env);
