@@ -52,7 +52,7 @@ sim: deps
 	@cmake -S . -B $(BUILD)/sim -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=gcc >/dev/null
 	@cmake -S . -B $(BUILD)/sim-clang -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_C_COMPILER=clang >/dev/null
 	@cmake --build $(BUILD)/sim -j $(JOBS) --target simulation
-	@cmake --build $(BUILD)/sim-clang -j $(JOBS) --target sim_pipeline
+	@cmake --build $(BUILD)/sim-clang -j $(JOBS) --target simulation_programs
 	@python3 tests/sim/long.py $(BUILD)/sim $(BUILD)/sim-clang $(JOBS)
 
 deps:

@@ -4,8 +4,9 @@
 Usage: long.py BUILD OTHER_BUILD [JOBS]    OTHER_BUILD: the same by another compiler
   1. 10,000 seeds of the pipeline, every fifth compared with an undisturbed run
   2. 500 seeds whose runs must have the same trace hash twice, and in both builds
-  3. the mutants, each to be found within 1,000 seeds
-  4. memory over 200,000 samples
+  3. 10,000 seeds of the runtime alone and of HTTP alone, with the same hash in both builds
+  4. the mutants, each to be found within 1,000 seeds
+  5. memory over 200,000 samples
 Prints one line for each; exit status 1 if one failed.
 """
 import concurrent.futures
@@ -63,6 +64,19 @@ def hashes(pool, build, other):
                f"{different} differ")
 
 
+def alone(pool, build, other, program):
+    both = []
+    for place in (build, other):
+        runs = run_all(pool, chunks(place / "tests/sim" / program, SEEDS))
+        both.append([run.stdout.splitlines()[-1:] for run in runs])
+        for line in lines_of(runs, lambda line: line.startswith("seed ")):
+            print("     " + line)
+        if any(run.returncode != 0 for run in runs):
+            return say(False, program, f"a seed failed in {place}")
+    return say(both[0] == both[1], program, f"{SEEDS} seeds, by two compilers: "
+               + ("the same" if both[0] == both[1] else "they differ"))
+
+
 def mutants(build):
     run = call("ctest", "--test-dir", build, "-R", "^mutants\\.", "--verbose", "--no-tests=error")
     for line in run.stdout.splitlines():
@@ -81,6 +95,7 @@ def main():
     jobs = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         good = [seeds(pool, build), hashes(pool, build, other)]
+        good += [alone(pool, build, other, program) for program in ("sim_runtime", "sim_http")]
     good += [mutants(build), memory(build)]
     return 0 if all(good) else 1
 
