@@ -174,7 +174,7 @@ def main():
     parser.add_argument("--no-wait", action="store_true", help="measure on a busy machine too")
     parser.add_argument("--skip-kernels", action="store_true")
     parser.add_argument("cases", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args() # cases after options, too
     guard = Guard(not options.no_wait)
     folder = options.folder.resolve()
     try:
