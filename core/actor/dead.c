@@ -38,11 +38,13 @@ static opd_log_level level_of(opd_dead_reason reason, const opd_msg *msg) {
     return reason == OPD_DEAD_UNREAD ? OPD_LOG_LEVEL_WARN : OPD_LOG_LEVEL_INFO;
 }
 
-/* The tap's word for it; an expired or late one is told by other records. */
-static void tell(opd_dead_reason reason, const opd_msg *msg, const opd_ctx *target) {
-    if (reason == OPD_DEAD_EXPIRED || reason == OPD_DEAD_LATE) return;
-    opd_err err = reason == OPD_DEAD_UNREAD ? OPD_ERR_CLOSED : OPD_ERR_AGAIN;
-    OPD__TAP_MSG(msg, OPD_TAP_DEAD, msg->from, target->pid, err);
+/* The tap's word for it; an expired one is told by its HANDLED and its REPLIED. */
+static void tell(opd_dead_reason reason, const opd_msg *msg, opd_pid target) {
+    if (reason == OPD_DEAD_EXPIRED) return;
+    opd_err err = reason == OPD_DEAD_UNREAD ? OPD_ERR_CLOSED
+                  : reason == OPD_DEAD_LATE ? OPD_ERR_TIMEOUT
+                                            : OPD_ERR_AGAIN;
+    OPD__TAP_MSG(msg, OPD_TAP_DEAD, msg->from, target, err);
 }
 
 void opd__dead_letter(opd_dead_reason reason, const opd_msg *msg, const opd_ctx *target) {
@@ -50,12 +52,13 @@ void opd__dead_letter(opd_dead_reason reason, const opd_msg *msg, const opd_ctx 
     opd__dead *dead = &system->dead;
     const char *name = target == NULL ? "(nobody)" : target->name;
     opd_dead_count *row = row_of(dead, reason, msg->kind, name);
-    tell(reason, msg, target);
+    opd_pid pid = target == NULL ? OPD_PID_NOBODY : target->pid;
+    tell(reason, msg, pid);
     system->stats.dead_letters++;
     row->count++;
     dead->ring[dead->written++ % OPD_DEAD_LETTERS_KEPT] = (opd_dead_letter){
-        .time_ns = system->now_ns, .reason = reason, .kind = msg->kind, .from = msg->from,
-        .to = target == NULL ? OPD_PID_NOBODY : target->pid, .correlation = msg->correlation,
+        .time_ns = opd__clock_ns(system), .reason = reason, .kind = msg->kind, .from = msg->from,
+        .to = pid, .correlation = msg->correlation,
         .bytes = msg->payload_bytes};
     if ((row->count & (row->count - 1)) != 0) return;
     char room[8];

@@ -93,6 +93,7 @@ void opd_timer_init(opd_timer *timer, opd_ctx *ctx,
 }
 
 opd_err opd_timer_start(opd_timer *timer, uint64_t at_ns) {
+    OPD__ASSERT_MAY_START(timer->ctx);
     opd_timer_stop(timer);
     OPD_TRY(opd_heap_push(&timer->ctx->system->timers, &timer->heap, at_ns));
     opd_list_push_back(&timer->ctx->timers, &timer->owned);
@@ -137,6 +138,7 @@ static opd_err deliver_down(opd_ctx *ctx, void *state, opd_event *event) {
 }
 
 void opd_monitor_start(opd_ctx *ctx, opd_monitor *monitor, opd_pid pid) {
+    OPD__ASSERT_MAY_START(ctx);
     opd_monitor_stop(monitor);
     *monitor = (opd_monitor){.ctx = ctx, .pid = pid, .reason = OPD_ERR_CLOSED};
     monitor->event.to = ctx->pid;
@@ -172,6 +174,7 @@ void opd__monitors_notify(opd_ctx *ctx) {
 /* ---- cleanups -------------------------------------------------------------------------- */
 
 void opd_cleanup_start(opd_ctx *ctx, opd_cleanup *cleanup, void (*run)(opd_cleanup *cleanup)) {
+    OPD__ASSERT_MAY_START(ctx);
     cleanup->run = run;
     opd_list_push_front(&ctx->cleanups, &cleanup->node); /* newest first */
 }

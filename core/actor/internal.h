@@ -291,6 +291,9 @@ static inline void opd__clock_refresh(opd_system *system) {
     system->now_ns = system->clock_ns = system->env->ops->now_ns(system->env);
 }
 
+/* on_stop may start nothing: there is nobody left to end it. */
+#define OPD__ASSERT_MAY_START(ctx) OPD_ASSERT((ctx)->phase != PHASE_ENDED)
+
 /* actor.c */
 opd_ctx *opd__actor_find(const opd_system *system, opd_pid pid);
 void opd__actor_ready(opd_ctx *ctx);

@@ -81,6 +81,7 @@ static void drop_job(opd_event *event) {
 
 opd_err opd_job_submit(opd_ctx *ctx, opd_lane *lane, opd_job *job) {
     OPD_ASSERT(!job->submitted && job->run != NULL && job->done != NULL);
+    OPD__ASSERT_MAY_START(ctx);
     if (lane->in_flight == lane->queue_max) {
         opd_err_clear();
         return OPD_ERR_AGAIN;
@@ -150,6 +151,7 @@ static opd_err deliver_change(opd_ctx *ctx, void *state, opd_event *event) {
 
 void opd_slot_watch_start(opd_ctx *ctx, opd_slot *slot, opd_slot_watch *watch,
                           opd_err (*changed)(opd_ctx *ctx, void *state, opd_slot_watch *watch)) {
+    OPD__ASSERT_MAY_START(ctx);
     opd_slot_watch_stop(watch);
     watch->event = (opd_event){.to = ctx->pid, .deliver = deliver_change};
     watch->slot = slot;

@@ -72,6 +72,7 @@ opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t byte
     if (ctx->system->links_made == ctx->system->options.links_max)
         return opd_fail(OPD_ERR_LIMIT, "%s: all %u links are in use", ctx->name,
                         ctx->system->links_made);
+    OPD__ASSERT_MAY_START(ctx);
     opd_link *link = opd_mem_get(ctx->system->options.alloc, sizeof *link);
     if (link == NULL) return opd_fail(OPD_ERR_NOMEM, "link");
     ctx->system->links_made++;

@@ -125,6 +125,7 @@ static opd_err launch(opd_ctx *ctx, opd_ctx *target, opd_msg *msg, opd__pending 
 
 opd_err opd_request(opd_ctx *ctx, opd_pid to, opd_msg *msg, uint64_t deadline_ns,
                     opd_reply_fn reply_fn, void *arg, uint64_t *out_id) {
+    OPD__ASSERT_MAY_START(ctx);
     opd__pending *entry = NULL;
     bool fault = opd__fault(ctx->system, OPD_FAULT_REQUEST_AGAIN, ctx);
     opd_err acquired = fault ? OPD_ERR_AGAIN : acquire(ctx, &entry);

@@ -158,7 +158,8 @@ typedef struct opd_actor_class {
     opd_err (*on_signal)(opd_ctx *ctx, void *state, const opd_signal *signal);
     /* Frees what state holds. Called exactly once, as the last callback, when no job of the
      * actor is in flight any more; also after on_start failed, so it must cope with a state
-     * that is partly built (zeros are where nothing was). Must not send. */
+     * that is partly built (zeros are where nothing was). Must not send, nor start anything (a timer,
+     * a job, ...: assertion); its links are closed already. */
     void (*on_stop)(opd_ctx *ctx, void *state);
 } opd_actor_class;
 

@@ -37,7 +37,8 @@ typedef enum opd_tap_kind {
     OPD_TAP_RETURNED,  /* the callback is over [to, err; serial and message_kind of HANDLED] */
     OPD_TAP_RELEASED,  /* a message is back in the pool [from, to (nobody: never sent), message] */
     OPD_TAP_DEAD,      /* a message that nobody will handle [from, to, message; err CLOSED: its
-                          receiver ended; AGAIN: replaced, or dropped without being SENT] */
+                          receiver ended; AGAIN: replaced, or dropped without being SENT; TIMEOUT:
+                          a late reply, not SENT; to is nobody if the asker is gone] */
     OPD_TAP_REQUESTED, /* a request waits [from: the asker, to, message, correlation] */
     OPD_TAP_REPLIED,   /* a request is answered [from: the answering actor, to: the asker,
                           correlation, err; message of the reply, if err is OK] */

@@ -1,11 +1,15 @@
 /* test_actor_edges.c - odd moments of the runtime: refusals, stale texts, time between turns. */
 #include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/actor/heartbeat.h"
 #include "core/env/env.h"
 #include "core/env/sim.h"
 #include "opd/diagnosis.h"
+#include "opd/tap.h"
 #include "tests/support/script_actor.h"
 
 static const uint64_t MS = 1000000, S = 1000000000;
@@ -134,6 +138,122 @@ TEST(the_text_of_down_is_valid_while_the_monitor_is_used_again) {
     fail_watched(&t, (opd_script){.message = fail_with_words}, &w);
     CHECK_STR(w.text, "its own words");
     CHECK_STR(w.text_after, "its own words");
+    sys_down(&t);
+}
+
+/* ---- on_stop is the end --------------------------------------------------------------- */
+
+typedef struct undead {
+    opd_timer timer;
+    opd_ctx *ctx;
+} undead;
+
+static opd_err never_fire(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)ctx;
+    (void)state;
+    (void)timer;
+    return OPD_OK;
+}
+
+static opd_err rise(opd_ctx *ctx, void *arg) {
+    undead *u = arg;
+    u->ctx = ctx;
+    opd_timer_init(&u->timer, ctx, never_fire);
+    return OPD_OK;
+}
+
+static void start_a_timer(opd_ctx *ctx, void *arg) {
+    undead *u = arg;
+    (void)ctx;
+    CHECK_OK(opd_timer_start_after(&u->timer, 0));
+}
+
+TEST(an_actor_that_starts_something_in_its_end_is_an_assertion) {
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        opd_test_sys t;
+        undead u = {.ctx = NULL};
+        (void)close(STDERR_FILENO);
+        sys_up(&t, NULL);
+        (void)script_spawn(&t, "undead", (opd_script){.start = rise, .stop = start_a_timer,
+                                                      .arg = &u});
+        opd_system_kill(t.system, OPD_OK);
+        CHECK_OK(opd_system_run(t.system));
+        _exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+/* ---- late replies ---------------------------------------------------------------------- */
+
+typedef struct late {
+    opd_pid answerer;
+    opd_msg *request;
+    opd_tap_record dead;
+    uint64_t id;
+    unsigned deads;
+} late;
+
+static void see_dead(void *arg, const opd_tap_record *record) {
+    late *l = arg;
+    if (record->kind != OPD_TAP_DEAD) return;
+    l->dead = *record;
+    l->deads++;
+}
+
+static opd_err answer_late(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    late *l = arg;
+    if (!opd_msg_is_request(msg)) {
+        opd_reply(ctx, l->request, script_msg(opd_self_system(ctx), 8, 0));
+        opd_msg_release(l->request);
+        opd_system_stop(opd_self_system(ctx), OPD_OK);
+        return OPD_OK;
+    }
+    l->request = msg;
+    opd_msg_take(ctx, msg);
+    return OPD_OK;
+}
+
+static opd_err gave_up(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    late *l = arg;
+    (void)state;
+    (void)reply;
+    CHECK_INT(err, OPD_ERR_CANCELLED);
+    return opd_send(ctx, l->answerer, script_msg(opd_self_system(ctx), 9, 0));
+}
+
+static opd_err ask_it(opd_ctx *ctx, void *arg) {
+    late *l = arg;
+    opd_msg *msg = script_msg(opd_self_system(ctx), 7, 0);
+    CHECK_OK(opd_request(ctx, l->answerer, msg, OPD_NO_DEADLINE, gave_up, l, &l->id));
+    return opd_send(ctx, opd_self(ctx), script_msg(opd_self_system(ctx), 1, 0));
+}
+
+static opd_err give_up(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    const late *l = arg;
+    (void)msg;
+    opd_request_cancel(ctx, l->id);
+    return OPD_OK;
+}
+
+TEST(a_late_reply_is_told_to_taps) {
+    opd_test_sys t;
+    late l = {.deads = 0};
+    opd_tap tap = {.record = see_dead, .arg = &l};
+    sys_up(&t, NULL);
+    opd_tap_add(t.system, &tap);
+    l.answerer = script_spawn(&t, "answerer", (opd_script){.message = answer_late, .arg = &l});
+    opd_pid asker = script_spawn(&t, "asker",
+                                 (opd_script){.start = ask_it, .message = give_up, .arg = &l});
+    CHECK_OK(opd_system_run(t.system));
+    CHECK_INT(l.deads, 1);
+    CHECK_INT(l.dead.message_kind, 8);
+    CHECK_INT(l.dead.err, OPD_ERR_TIMEOUT);
+    CHECK(l.dead.from == l.answerer && l.dead.to == asker);
+    opd_tap_remove(t.system, &tap);
     sys_down(&t);
 }
 
