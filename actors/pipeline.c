@@ -27,20 +27,23 @@ static opd_err open_lanes(pipeline *p) {
     return opd_lane_open(p->system, "teacher", 4, &p->scorer_lane);
 }
 
+static opd_err stopped_at_once(int signal_number) {
+    return opd_fail(OPD_ERR_INTERRUPTED, "stopped at once by signal %d; nothing was saved since the "
+                    "last checkpoint", signal_number);
+}
+
 /* The first signal stops after the present step and saves; the second one stops at once. */
 void opd_pipeline_interrupt(opd_pipeline *p, int signal_number, bool now) {
-    opd_err reason = opd_fail(OPD_ERR_INTERRUPTED, "stopped at once by signal %d; nothing was "
-                              "saved since the last checkpoint", signal_number);
     opd_interrupt_fields f = {.reason = (uint32_t)signal_number};
     opd_msg *msg;
     if (now || opd_message_create(p->system, OPD_MESSAGE_INTERRUPT, &f, &msg) != OPD_OK) {
-        opd_system_kill(p->system, reason);
+        opd_system_kill(p->system, stopped_at_once(signal_number));
         return;
     }
     OPD_LOG_INFO("signal %d: stopping after this step", signal_number);
     if (opd_post(p->system, p->roles.trainer, msg) == OPD_OK) return;
     opd_msg_release(msg);
-    opd_system_stop(p->system, reason);
+    opd_system_stop(p->system, stopped_at_once(signal_number));
 }
 
 static void on_stop_signal(void *arg, int signal_number, bool forced) {

@@ -138,8 +138,9 @@ static void keep_reason(opd_system *system, opd_err reason) {
     if (system->stopping) return;
     system->stopping = true;
     system->reason = reason;
-    opd__text_copy(system->reason_text, sizeof system->reason_text,
-                   reason == OPD_OK ? "" : opd_err_context());
+    const char *text = opd_err_context();
+    if (reason != OPD_OK && text[0] == '\0') text = opd_err_text(reason);
+    opd__text_copy(system->reason_text, sizeof system->reason_text, reason == OPD_OK ? "" : text);
 }
 
 void opd_system_stop(opd_system *system, opd_err reason) {

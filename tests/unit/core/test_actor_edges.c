@@ -91,6 +91,17 @@ TEST(a_reason_has_no_text_of_an_earlier_callback) {
     sys_down(&t);
 }
 
+TEST(a_system_stopped_without_words_has_the_text_of_its_reason) {
+    opd_test_sys t;
+    sys_up(&t, NULL);
+    (void)script_spawn(&t, "actor", (opd_script){0});
+    opd_err_clear();
+    opd_system_stop(t.system, OPD_ERR_REMOTE);
+    CHECK_ERR(opd_system_run(t.system), OPD_ERR_REMOTE);
+    CHECK_STR(opd_err_context(), opd_err_text(OPD_ERR_REMOTE));
+    sys_down(&t);
+}
+
 /* Gets over one error, then passes on the refusal of a send as its own. */
 static opd_err pass_on_a_refusal(opd_ctx *ctx, void *arg, opd_msg *msg) {
     const opd_pid *to = arg;
