@@ -89,11 +89,14 @@ opd_err opd_spawn(opd_system *system, const opd_actor_class *actor_class, const 
     OPD__TAP(system, .kind = OPD_TAP_SPAWNED, .to = ctx->pid, .name = ctx->name,
              .from = spawner == NULL ? OPD_PID_NOBODY : spawner->pid);
     opd_heartbeat outer = system->heartbeat;
+    bool in_turn = system->in_turn;
+    system->in_turn = true; /* one time for all of on_start, also before the loop runs */
     system->current = ctx;
     if (system->running) opd__heartbeat(ctx, system->clock_ns, 0);
     if (actor_class->on_start != NULL) err = actor_class->on_start(ctx, ctx->state, config);
     if (system->running) opd__heartbeat_set(&system->heartbeat, outer.began_ns, outer.what);
     system->current = spawner;
+    system->in_turn = in_turn;
     if (err != OPD_OK) {
         char text[OPD_ERROR_TEXT_SIZE];
         opd__text_copy(text, sizeof text, opd_err_context());

@@ -32,7 +32,8 @@ void opd_tap_remove(opd_system *system, opd_tap *tap) {
 }
 
 void opd__tap(opd_system *system, opd_tap_record *record) {
-    if (record->time_ns == 0) record->time_ns = opd__clock_ns(system);
+    opd__clock_refresh(system);
+    if (record->time_ns == 0) record->time_ns = system->clock_ns;
     for (const opd_tap *tap = system->taps; tap != NULL; tap = tap->next)
         if (tap->kinds == 0 || (tap->kinds & OPD_TAP_BIT(record->kind)) != 0)
             tap->record(tap->arg, record);

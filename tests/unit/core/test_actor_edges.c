@@ -14,6 +14,10 @@
 
 static const uint64_t MS = 1000000, S = 1000000000;
 
+static void sleep_ms(long ms) {
+    (void)nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
+}
+
 static void begin(opd_test_sys *t) {
     opd_system_stop(t->system, OPD_OK);
     CHECK_OK(opd_system_run(t->system));
@@ -334,6 +338,25 @@ TEST(a_callback_of_a_transport_sees_the_present_time) {
     opd_sim_destroy(sim);
 }
 
+static opd_err look_twice(opd_ctx *ctx, void *arg) {
+    uint64_t *looks = arg;
+    looks[0] = opd_now_ns(ctx);
+    sleep_ms(2);
+    looks[1] = opd_now_ns(ctx);
+    return OPD_OK;
+}
+
+TEST(a_start_before_the_loop_runs_sees_one_time) {
+    opd_test_sys t;
+    uint64_t looks[2], later[2];
+    sys_up(&t, NULL);
+    (void)script_spawn(&t, "first", (opd_script){.start = look_twice, .arg = looks});
+    (void)script_spawn(&t, "second", (opd_script){.start = look_twice, .arg = later});
+    CHECK(looks[0] == looks[1] && later[0] == later[1]);
+    CHECK(later[0] >= looks[1] + 2 * MS);
+    begin(&t);
+}
+
 /* ---- a dump while the loop sleeps -------------------------------------------------------- */
 
 static opd_err never_answered(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
@@ -440,10 +463,6 @@ TEST(an_event_of_nobody_that_posts_itself_lets_actors_have_their_turns) {
 }
 
 /* ---- the watchdog ---------------------------------------------------------------------- */
-
-static void sleep_ms(long ms) {
-    (void)nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000}, NULL);
-}
 
 static void end_slowly(opd_ctx *ctx, void *arg) {
     (void)ctx;
