@@ -8,8 +8,8 @@ SHELL      := /bin/bash
 BUILD      := build
 JOBS       ?= $(shell nproc)
 PACKAGES   := build-essential cmake ninja-build pkg-config \
-              libuv1-dev libnghttp2-dev libyaml-dev libmsgpack-dev
-TEST_PACKAGES := python3 curl nghttp2-client nghttp2-server
+              libuv1-dev libnghttp2-dev libssl-dev libyaml-dev libmsgpack-dev
+TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server
 # A run folder is never overwritten: the demo takes the next free name.
 DEMO_ARGS  ?=
 

@@ -1,6 +1,6 @@
 /* http.h - HTTP/2 for actors: a client of one endpoint, and a server.
  *
- * Cleartext, prior knowledge (h2c). Both work on an opd_env alone; an actor system is not
+ * Over TLS (tls.h) where asked for, else cleartext with prior knowledge (h2c). Both work on an opd_env alone; an actor system is not
  * needed, and an actor adapts the plain callbacks below to its own events.
  *
  * Invariants:
@@ -27,6 +27,7 @@
 #include "opd/err.h"
 
 struct opd_env;
+struct opd_tls_options; /* tls.h */
 
 /* A header to send: lower-case name, NUL-terminated, alive during the call it is given to. */
 typedef struct opd_http_header {
@@ -75,7 +76,8 @@ struct opd_http_call {
 typedef struct opd_http_client_options {
     const opd_alloc *alloc;
     struct opd_env *env; /* outlives the client */
-    const char *url;     /* http://host:port[/prefix]; copied */
+    const char *url;     /* http[s]://host:port[/prefix]; copied */
+    const struct opd_tls_options *tls; /* of an https URL; NULL: the system's trust. Not kept */
     uint32_t max_inflight;           /* calls on the wire at once; 128 */
     uint32_t max_queue;              /* calls waiting for the wire; 4096 */
     size_t max_answer_bytes;         /* of one body; 256 MiB */
@@ -88,7 +90,7 @@ typedef struct opd_http_client_options {
 } opd_http_client_options;
 
 /* A client of one endpoint. Opens nothing yet: the first call does.
- * Errors: INVALID and UNSUPPORTED (the URL), NOMEM. Ended by opd_http_client_close. */
+ * Errors: INVALID (the URL), those of opd_tls_context_create. Ended by opd_http_client_close. */
 opd_err opd_http_client_create(const opd_http_client_options *options,
                                opd_http_client **out_client) OPD_MUST_CHECK;
 
@@ -96,7 +98,8 @@ opd_err opd_http_client_create(const opd_http_client_options *options,
  * full), CLOSED (the client is closing), INVALID (no path or no `done`). What goes wrong later
  * is call->err: TIMEOUT (deadline; the stream is reset with CANCEL), CANCELLED, CLOSED,
  * REFUSED (no connection), RESET (connection or stream lost), REMOTE (the peer reset the
- * stream), LIMIT (answer too large), UNSUPPORTED (the peer speaks no HTTP/2), PROTO, NOMEM. */
+ * stream), LIMIT (answer too large), UNSUPPORTED (the peer speaks no HTTP/2), PROTO, NOMEM;
+ * UNTRUSTED (the server's certificate). */
 opd_err opd_http_client_send(opd_http_client *client, opd_http_call *call) OPD_MUST_CHECK;
 
 /* Completes a taken call with CANCELLED, soon, through `done`; a stream on the wire is reset.
@@ -134,6 +137,7 @@ typedef struct opd_http_server_options {
     struct opd_env *env;         /* outlives the server */
     const char *host;            /* numeric address to bind; "127.0.0.1" */
     uint16_t port;               /* 0: any free one */
+    const struct opd_tls_options *tls; /* NULL: cleartext. Not kept */
     uint32_t max_connections;    /* more are closed at once; 256 */
     uint32_t max_streams;        /* per connection; 200 */
     size_t max_body_bytes;       /* of one request; 64 MiB; more is answered 413 */
@@ -146,7 +150,7 @@ typedef struct opd_http_server_options {
 } opd_http_server_options;
 
 /* Binds and listens. Errors: EXISTS (port busy: names it and the remedy), INVALID (host),
- * IO, NOMEM. Ended by opd_http_server_close. */
+ * IO, NOMEM, those of opd_tls_context_create. Ended by opd_http_server_close. */
 opd_err opd_http_server_create(const opd_http_server_options *options, opd_http_handler handler,
                                void *arg, opd_http_server **out_server) OPD_MUST_CHECK;
 

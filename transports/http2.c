@@ -469,7 +469,8 @@ static opd_err request_submit(opd_h2_stream *stream, const opd_h2_request *reque
                               const char *path) {
     char length[24] = "";
     nghttp2_nv nv[HEADERS_MAX] = {
-        nv_make(":method", request->method), nv_make(":scheme", "http"),
+        nv_make(":method", request->method),
+        nv_make(":scheme", request->scheme != NULL ? request->scheme : "http"),
         nv_make(":authority", request->authority), nv_make(":path", path)};
     size_t count = 4;
     if (request->body.size_bytes > 0) snprintf(length, sizeof length, "%zu", request->body.size_bytes);

@@ -74,6 +74,7 @@ typedef struct opd_h2_options {
 
 typedef struct opd_h2_request {
     const char *method, *authority;
+    const char *scheme; /* NULL: "http" */
     const char *path_prefix, *path; /* sent one after the other */
     const opd_http_header *headers;
     size_t header_count;

@@ -19,7 +19,8 @@
 #include "transports/http.h"
 #include "transports/http2.h"
 #include "transports/http_head.h"
-#include "transports/tcp.h"
+#include "opd/log.h"
+#include "transports/tls_tcp.h"
 #include "transports/url.h"
 
 enum { CALL_IDLE, CALL_QUEUED, CALL_WIRE, CALL_DONE };
@@ -41,6 +42,7 @@ typedef struct client_conn {
 struct opd_http_client {
     opd_http_client_options o;
     opd_url url;
+    opd_tls_context *tls; /* NULL: cleartext */
     opd_list queue, wire, done; /* of calls */
     uint32_t queued, inflight;
     size_t receiving_bytes; /* sum of answer.size over wire */
@@ -84,8 +86,8 @@ static void settle(opd_http_call *call, opd_err err, bool retry_safe, const char
     call->err = err;
     call->retry_safe = retry_safe;
     if (err != OPD_OK)
-        snprintf(call->error, sizeof call->error, "http://%s%.64s%.64s: %.300s",
-                 client->url.authority, client->url.path, call->path, text);
+        snprintf(call->error, sizeof call->error, "%s://%s%.64s%.64s: %.300s",
+                 opd_url_scheme(&client->url), client->url.authority, client->url.path, call->path, text);
     opd_list_remove(&call->link);
     opd_list_push_back(&client->done, &call->link);
     wake(client);
@@ -211,8 +213,16 @@ static void conn_fail(client_conn *conn, opd_err err, const char *text) {
 
 static void turn(opd_http_client *client);
 
+/* Only HTTP/2 goes on; a server without ALPN is one of HTTP/1.1 (RFC 9113, 3.2). */
+static opd_err alpn_check(const client_conn *conn) {
+    if (conn->client->tls == NULL || opd_tls_tcp_alpn(conn->tcp) == OPD_TLS_ALPN_H2) return OPD_OK;
+    return opd_fail(OPD_ERR_UNSUPPORTED, "the server offers only HTTP/1.1 over TLS (ALPN); start it "
+                    "with HTTP/2 enabled (SGLang: --enable-http2) or put an HTTP/2 proxy in front");
+}
+
 static void on_tcp_open(void *arg, opd_err err) {
     client_conn *conn = arg;
+    if (err == OPD_OK) err = alpn_check(conn);
     if (err == OPD_OK) {
         conn->ready_by_ns = now_of(conn->client) + conn->client->o.settings_timeout_ms * ns_per_ms;
         arm(conn->client, conn->ready_by_ns);
@@ -220,8 +230,11 @@ static void on_tcp_open(void *arg, opd_err err) {
         return;
     }
     char text[300];
-    snprintf(text, sizeof text, "%.200s; is the server running there?", opd_err_context());
-    conn_fail(conn, err == OPD_ERR_NOT_FOUND ? err : OPD_ERR_REFUSED, text);
+    bool there = err == OPD_ERR_UNTRUSTED || err == OPD_ERR_REMOTE || err == OPD_ERR_PROTO ||
+                 err == OPD_ERR_UNSUPPORTED; /* it answered, but like this it will not do */
+    snprintf(text, sizeof text, "%.260s%s", opd_err_context(),
+             there ? "" : "; is the server running there?");
+    conn_fail(conn, there || err == OPD_ERR_NOT_FOUND ? err : OPD_ERR_REFUSED, text);
     turn(conn->client);
 }
 
@@ -286,8 +299,8 @@ static opd_err conn_open(opd_http_client *client, client_conn *conn) {
                               .connection_window_bytes = client->o.connection_window_bytes,
                               .max_header_bytes = HEAD_BYTES_MAX};
     OPD_TRY(opd_h2_create(&options, &h2_events, conn, &conn->h2));
-    return opd_tcp_connect(client->o.env, client->o.alloc, client->url.host, client->url.port,
-                           &tcp_events, conn, &conn->tcp);
+    return opd_tls_connect(client->tls, client->o.env, client->o.alloc, client->url.host,
+                           client->url.port, &tcp_events, conn, &conn->tcp);
 }
 
 static void dial(opd_http_client *client) {
@@ -315,7 +328,7 @@ static void dial(opd_http_client *client) {
 static void start_call(opd_http_client *client, opd_http_call *call) {
     opd_h2_request request = {
         .method = call->method != NULL ? call->method : call->body.size_bytes > 0 ? "POST" : "GET",
-        .authority = client->url.authority, .path_prefix = client->url.path, .path = call->path,
+        .authority = client->url.authority, .scheme = opd_url_scheme(&client->url), .path_prefix = client->url.path, .path = call->path,
         .headers = call->headers, .header_count = call->header_count, .body = call->body};
     opd_h2_stream *stream = NULL;
     opd_err err = opd_h2_request_send(client->active->h2, &request, call, &stream);
@@ -371,6 +384,7 @@ static void on_timer_closed(void *arg) {
     opd_http_client *client = arg;
     void (*closed)(void *) = client->closed;
     void *closed_arg = client->closed_arg;
+    opd_tls_context_destroy(client->tls);
     opd_mem_free(client->o.alloc, client);
     closed(closed_arg);
 }
@@ -462,6 +476,17 @@ static void options_complete(opd_http_client_options *o) {
     o->backoff_max_ms = or_default(o->backoff_max_ms, 2000);
 }
 
+static opd_err tls_open(opd_http_client *client) {
+    static const opd_tls_options trusting_the_system;
+    const opd_tls_options *tls = client->o.tls != NULL ? client->o.tls : &trusting_the_system;
+    client->o.tls = NULL; /* not ours to keep */
+    if (!client->url.secure) return OPD_OK;
+    if (tls->unverified)
+        OPD_LOG_WARN("https://%s: the server's certificate is not verified: anyone on the way can read "
+                     "and change what it answers", client->url.authority);
+    return opd_tls_context_create(client->o.alloc, false, tls, &client->tls);
+}
+
 opd_err opd_http_client_create(const opd_http_client_options *options,
                                opd_http_client **out_client) {
     opd_url url;
@@ -477,8 +502,11 @@ opd_err opd_http_client_create(const opd_http_client_options *options,
     opd_list_init(&client->done);
     opd_list_init(&client->conns);
     client->timer_at_ns = never_ns;
-    opd_err err = opd_tcp_timer_create(options->env, options->alloc, on_timer, client, &client->timer);
+    opd_err err = tls_open(client);
+    if (err == OPD_OK)
+        err = opd_tcp_timer_create(options->env, options->alloc, on_timer, client, &client->timer);
     if (err != OPD_OK) {
+        opd_tls_context_destroy(client->tls);
         opd_mem_free(options->alloc, client);
         return err;
     }

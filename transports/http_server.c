@@ -22,7 +22,7 @@
 #include "transports/http.h"
 #include "transports/http2.h"
 #include "transports/http_head.h"
-#include "transports/tcp.h"
+#include "transports/tls_tcp.h"
 
 enum { HEAD_BYTES_MAX = 32 * 1024, HEADERS_OUT_MAX = 16 };
 static const uint64_t ns_per_ms = 1000000;
@@ -44,6 +44,7 @@ struct opd_http_server {
     opd_http_server_options o;
     opd_http_handler handler;
     void *arg;
+    opd_tls_context *tls; /* NULL: cleartext */
     opd_tcp_listener *listener;
     opd_tcp_timer *timer;
     uint64_t timer_at_ns;
@@ -293,7 +294,8 @@ static void on_accepted(void *arg, opd_tcp *tcp) {
     opd_http_server *server = arg;
     server_conn *conn = NULL;
     bool full = server->conn_count >= server->o.max_connections;
-    if (full || server->closing || conn_create(server, &conn) != OPD_OK) {
+    if (full || server->closing || opd_tls_accept(server->tls, server->o.alloc, &tcp) != OPD_OK ||
+        conn_create(server, &conn) != OPD_OK) {
         OPD_LOG_WARN("port %u: a connection was refused: %s", (unsigned)server->port,
                      full ? "max_connections reached" : opd_err_context());
         opd_tcp_close(tcp);
@@ -338,6 +340,7 @@ static void on_timer_closed(void *arg) {
     opd_http_server *server = arg;
     void (*closed)(void *) = server->closed;
     void *closed_arg = server->closed_arg;
+    opd_tls_context_destroy(server->tls);
     opd_mem_free(server->o.alloc, server);
     closed(closed_arg);
 }
@@ -419,18 +422,24 @@ opd_err opd_http_server_create(const opd_http_server_options *options, opd_http_
     opd_list_init(&server->ready);
     opd_list_init(&server->cancelled);
     server->timer_at_ns = UINT64_MAX;
-    opd_err err = opd_tcp_listen(options->env, options->alloc, server->o.host, options->port,
-                                 on_accepted, server, &server->listener);
+    opd_err err = OPD_OK;
+    if (options->tls != NULL)
+        err = opd_tls_context_create(options->alloc, true, options->tls, &server->tls);
+    if (err == OPD_OK)
+        err = opd_tcp_listen(options->env, options->alloc, server->o.host, options->port,
+                             on_accepted, server, &server->listener);
     if (err == OPD_OK) {
         err = opd_tcp_timer_create(options->env, options->alloc, on_timer, server, &server->timer);
         if (err != OPD_OK) opd_tcp_listener_close(server->listener, NULL, NULL);
     }
     if (err != OPD_OK) {
+        opd_tls_context_destroy(server->tls);
         opd_mem_free(options->alloc, server);
         return err;
     }
     server->port = opd_tcp_listener_port(server->listener);
     server->o.host = NULL; /* not ours to keep */
+    server->o.tls = NULL;
     *out_server = server;
     return OPD_OK;
 }

@@ -9,15 +9,14 @@
 
 #include "core/base/check.h"
 
-/* What follows "http://", or NULL with *out_err set. */
-static const char *skip_scheme(const char *text, opd_err *out_err) {
-    if (strncasecmp(text, "http://", 7) == 0) return text + 7;
-    *out_err = strncasecmp(text, "https://", 8) == 0
-                   ? opd_fail(OPD_ERR_UNSUPPORTED, "URL \"%s\": https is not supported yet; use "
-                              "http:// (cleartext HTTP/2) or a local proxy that adds TLS", text)
-                   : opd_fail(OPD_ERR_INVALID, "URL \"%s\": it must start with http://, as in "
-                              "http://127.0.0.1:30000", text);
-    return NULL;
+/* Reads the scheme at *at and moves *at behind it. */
+static opd_err parse_scheme(const char *text, const char **at, opd_url *url) {
+    url->secure = strncasecmp(text, "https://", 8) == 0;
+    if (!url->secure && strncasecmp(text, "http://", 7) != 0)
+        return opd_fail(OPD_ERR_INVALID, "URL \"%s\": it must start with http:// or https://, as in "
+                        "http://127.0.0.1:30000", text);
+    *at = text + (url->secure ? 8 : 7);
+    return OPD_OK;
 }
 
 static bool host_char_ok(char c, bool bracketed) {
@@ -43,7 +42,7 @@ static opd_err parse_host(const char *text, const char **at, opd_url *url) {
 }
 
 static opd_err parse_port(const char *text, const char **at, opd_url *url) {
-    url->port = 80;
+    url->port = url->secure ? 443 : 80;
     if (**at != ':') return OPD_OK;
     unsigned long port = 0;
     const char *digit = *at + 1;
@@ -74,10 +73,9 @@ static opd_err parse_path(const char *text, const char *at, opd_url *url) {
 }
 
 opd_err opd_url_parse(const char *text, opd_url *out_url) {
-    opd_err err = OPD_OK;
     opd_url url = {.port = 0};
-    const char *at = skip_scheme(text, &err);
-    if (at == NULL) return err;
+    const char *at;
+    OPD_TRY(parse_scheme(text, &at, &url));
     OPD_TRY(parse_host(text, &at, &url));
     OPD_TRY(parse_port(text, &at, &url));
     OPD_TRY(parse_path(text, at, &url));
@@ -86,3 +84,5 @@ opd_err opd_url_parse(const char *text, opd_url *out_url) {
     *out_url = url;
     return OPD_OK;
 }
+
+const char *opd_url_scheme(const opd_url *url) { return url->secure ? "https" : "http"; }

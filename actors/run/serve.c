@@ -22,6 +22,7 @@
 #include "models/safetensors.h"
 #include "opd/run.h"
 #include "opd/supervisor.h"
+#include "transports/tls.h"
 
 enum {
     SEQUENCES_DEFAULT = 64,
@@ -44,6 +45,7 @@ typedef struct serving {
     opd_kernels *scorer_kernels, *rollout_kernels;
     opd_lane *scorer_lane, *rollout_lane;
     opd_roles roles;
+    opd_tls_options tls;
     opd_child_spec children[3];
     uint16_t port;
 } serving;
@@ -123,7 +125,8 @@ static opd_err start_server(opd_system *system, void *arg, opd_pid *out_pid) {
     uint16_t port = s->port != 0 ? s->port : (uint16_t)s->o->port; /* 0: any, then the same */
     opd_server_config server = {.roles = &s->roles, .env = s->env, .model = &s->model->config,
                                 .tokenizer = s->tokenizer, .model_path = s->o->model,
-                                .host = s->o->host, .port = port, .out_port = &s->port};
+                                .host = s->o->host, .port = port, .out_port = &s->port,
+                                .tls = s->o->tls_cert != NULL ? &s->tls : NULL};
     OPD_TRY(opd_spawn(system, &opd_server_class, NULL, &server, out_pid));
     s->roles.server = *out_pid;
     return OPD_OK;
@@ -160,8 +163,8 @@ static void say_ready(const serving *s) {
     const char *host = s->o->host != NULL ? s->o->host : "127.0.0.1";
     bool ipv6 = strchr(host, ':') != NULL;
     if (s->o->screen == NULL) return;
-    (void)fprintf(s->o->screen, "opd serve: ready on http://%s%s%s:%u\n", ipv6 ? "[" : "", host,
-                  ipv6 ? "]" : "", s->port);
+    (void)fprintf(s->o->screen, "opd serve: ready on http%s://%s%s%s:%u\n",
+                  s->o->tls_cert != NULL ? "s" : "", ipv6 ? "[" : "", host, ipv6 ? "]" : "", s->port);
     (void)fflush(s->o->screen);
 }
 
@@ -182,7 +185,11 @@ static opd_err tear_down(serving *s, opd_err err) {
 }
 
 opd_err opd_serve(const opd_serve_options *options) {
-    serving s = {.o = options};
+    serving s = {.o = options,
+                 .tls = {.cert_file = options->tls_cert, .key_file = options->tls_key,
+                         .ca_file = options->tls_client_ca}};
+    if (options->tls_cert == NULL && (options->tls_key != NULL || options->tls_client_ca != NULL))
+        return opd_fail(OPD_ERR_INVALID, "--tls-key and --tls-client-ca go with --tls-cert FILE");
     opd_err err = build(&s);
     if (err == OPD_OK) {
         say_ready(&s);

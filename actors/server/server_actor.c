@@ -292,7 +292,7 @@ static opd_err front_open(opd__server *self) {
     opd__front *front = opd_mem_get(c->alloc, sizeof *front);
     if (front == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for the server");
     opd_http_server_options options = {.alloc = c->alloc, .env = c->env, .host = c->host,
-                                       .port = c->port};
+                                       .port = c->port, .tls = c->tls};
     opd_err err = opd_http_server_create(&options, on_exchange, front, &front->server);
     if (err != OPD_OK) {
         opd_mem_free(c->alloc, front);

@@ -31,6 +31,7 @@ typedef struct opd_server_config {
     const char *model_path;
     const char *host;               /* NULL: 127.0.0.1                                */
     uint16_t port;                  /* 0: any free one                                */
+    const struct opd_tls_options *tls; /* NULL: clear text                            */
     uint16_t *out_port;             /* set by the spawn: where it listens; may be NULL */
 } opd_server_config;
 

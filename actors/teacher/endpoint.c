@@ -135,6 +135,7 @@ opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
     opd_http_client_options client = {.alloc = options->alloc,
                                       .env = options->env,
                                       .url = url,
+                                      .tls = options->tls,
                                       .max_inflight = options->max_inflight,
                                       .max_answer_bytes = options->max_answer_bytes,
                                       .max_total_bytes =
@@ -147,6 +148,7 @@ opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
     }
     endpoint->options = *options;
     endpoint->options.url = NULL; /* not kept */
+    endpoint->options.tls = NULL;
     endpoint->system = opd_self_system(ctx);
     endpoint->owner = opd_self(ctx);
     endpoint->refs = 1;

@@ -32,7 +32,8 @@ typedef struct opd_endpoint_call {
 typedef struct opd_endpoint_options {
     const opd_alloc *alloc;
     struct opd_env *env;
-    const char *url;         /* http://host:port[/prefix][/generate]; copied      */
+    const char *url;         /* http[s]://host:port[/prefix][/generate]; copied   */
+    const struct opd_tls_options *tls; /* of an https url; NULL: the system's trust. Not kept */
     uint32_t max_inflight;
     uint64_t connect_timeout_ms;
     size_t max_body_bytes;   /* of one request                                    */
@@ -42,7 +43,7 @@ typedef struct opd_endpoint_options {
 } opd_endpoint_options;
 
 /* Opens nothing yet. A trailing "/generate" of the URL, as the seed's --rm-url has it, is left
- * off. Errors: INVALID and UNSUPPORTED (the URL), NOMEM. */
+ * off. Errors: those of opd_http_client_create. */
 OPD_MUST_CHECK opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
                                          opd_endpoint **out_endpoint);
 

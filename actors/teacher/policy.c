@@ -10,6 +10,7 @@ opd_teacher_verdict opd_teacher_judge(opd_err err, int status) {
     case OPD_ERR_REFUSED:
     case OPD_ERR_RESET:
     case OPD_ERR_CLOSED:
+    case OPD_ERR_UNTRUSTED: /* a renewed certificate brings it back */
     case OPD_ERR_NOT_FOUND: return OPD_TEACHER_WAIT;
     case OPD_ERR_LIMIT:
     case OPD_ERR_UNSUPPORTED:

@@ -18,6 +18,7 @@
 #include "core/base/check.h"
 #include "opd/log.h"
 #include "transports/sglang.h"
+#include "transports/tls.h"
 
 enum {
     PROBE_TIMEOUT_MS = 5000,
@@ -139,7 +140,8 @@ static void start_check(opd__teacher *self) {
     if (self->ready || opd_now_ns(self->ctx) < self->start_by_ns) return;
     const opd_config_teacher *t = self->c.teacher;
     opd_err err = self->problem == OPD_OK ? OPD_ERR_TIMEOUT : self->problem;
-    if (err != OPD_ERR_REFUSED && err != OPD_ERR_UNSUPPORTED) err = OPD_ERR_TIMEOUT;
+    if (err != OPD_ERR_REFUSED && err != OPD_ERR_UNSUPPORTED && err != OPD_ERR_UNTRUSTED)
+        err = OPD_ERR_TIMEOUT;
     opd__teacher_fail(self, opd_fail(err,
         "teacher %s was not ready at %s within %g s (teachers.%s.start_timeout_s); last: %s. Check "
         "that a server runs there, that host and port are right, and that it speaks HTTP/2 "
@@ -255,7 +257,8 @@ static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call)
     } else {
         set_problem(self, call->http.err, call->http.error);
     }
-    if (verdict == OPD_TEACHER_GIVE_UP) self->start_by_ns = 0; /* waiting longer cannot help */
+    if (verdict == OPD_TEACHER_GIVE_UP || call->http.err == OPD_ERR_UNTRUSTED)
+        self->start_by_ns = 0; /* waiting longer cannot help */
     start_check(self);
     return OPD_OK;
 }
@@ -291,10 +294,14 @@ uint64_t opd_teacher_answer_max_bytes(uint32_t max_len, uint64_t top_k) {
 }
 
 static opd_err open_url(opd__teacher *self, const char *url) {
+    const opd_config_teacher *t = self->c.teacher;
+    opd_tls_options tls = {.ca_file = t->ca_file, .cert_file = t->cert_file,
+                           .key_file = t->key_file, .unverified = !t->verify};
     opd_endpoint_options options = {
         .alloc = self->c.alloc,
         .env = self->c.env,
         .url = url,
+        .tls = &tls,
         .max_inflight = (uint32_t)self->c.teacher->max_inflight + 1, /* a probe besides */
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
         .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),

@@ -41,7 +41,7 @@ static void bounds_put(schema_writer *w, const opd__key *key) {
 
 static void pattern_put(schema_writer *w, const opd__key *key) {
     if (key->type == OPD__TYPE_NAME) pair_put(w, "pattern", "^(" NAME_PATTERN ")?$");
-    if (key->type == OPD__TYPE_URL) pair_put(w, "pattern", "^(http://[^/ ][^ ]*)?$");
+    if (key->type == OPD__TYPE_URL) pair_put(w, "pattern", "^(https?://[^/ ][^ ]*)?$");
     if (key->type == OPD__TYPE_PATH && (key->flags & OPD__KEY_REFERENCE) != 0)
         pair_put(w, "pattern", "^([^@].*|@stages\\." NAME_PATTERN "\\." NAME_PATTERN ")?$");
 }

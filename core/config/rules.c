@@ -87,6 +87,23 @@ static opd_err init_check(opd__draft *draft) {
     return OPD_OK;
 }
 
+/* The keys of TLS belong to an https server. */
+static opd_err tls_check(opd__draft *draft, size_t i) {
+    const opd_config_teacher *t = &draft->stage.teachers[i];
+    const char *given = t->ca_file[0] != 0     ? "teachers.*.ca_file"
+                        : t->cert_file[0] != 0 ? "teachers.*.cert_file"
+                        : t->key_file[0] != 0  ? "teachers.*.key_file"
+                        : !t->verify           ? "teachers.*.verify"
+                                               : NULL;
+    if (given != NULL && strncmp(t->url, "https://", 8) != 0)
+        return opd__draft_fail(draft, given, i, "is about an https server; give teachers.%s.url with "
+                               "https://, or leave it out", t->name);
+    if (t->key_file[0] != 0 && t->cert_file[0] == 0)
+        return opd__draft_fail(draft, "teachers.*.key_file", i, "is a key without a certificate; give "
+                               "cert_file");
+    return OPD_OK;
+}
+
 /* Ranges that another key bounds. */
 static opd_err bounds_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
@@ -100,6 +117,7 @@ static opd_err bounds_check(opd__draft *draft) {
                                    teacher->timeout_s);
         if (teacher->backoff_max_ms < teacher->backoff_ms)
             return opd__draft_fail(draft, "teachers.*.backoff_max_ms", i, "is less than backoff_ms");
+        OPD_TRY(tls_check(draft, i));
     }
     return OPD_OK;
 }

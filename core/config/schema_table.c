@@ -100,7 +100,7 @@ const opd__key opd__keys[] = {
 
     ENUM("reward.type", STAGE(reward.type), "math", reward_names, "math: 1 if the final answer equals the label, or 0. none: always 0."),
 
-    TEXT("teachers.*.url", OPD__TYPE_URL, TEACHER(url), "", 0, "Address of a running SGLang-compatible server."),
+    TEXT("teachers.*.url", OPD__TYPE_URL, TEACHER(url), "", 0, "Address of a running SGLang-compatible server; http:// (HTTP/2 in clear text) or https://."),
     TEXT("teachers.*.path", OPD__TYPE_PATH, TEACHER(path), "", OPD__KEY_REFERENCE, "Hugging Face directory: loaded in-process (megatron), or served by an `opd serve` child (sglang)."),
     INT("teachers.*.ckpt_step", TEACHER(ckpt_step), "-1", -1, BIG, "", "Selects path/step-NNNNNN; -1 = path itself."),
     FLOAT("teachers.*.timeout_s", TEACHER(timeout_s), "30", 0, 1e7, ABOVE, "s", "One attempt, from its first byte."),
@@ -111,6 +111,10 @@ const opd__key opd__keys[] = {
     INT("teachers.*.backoff_ms", TEACHER(backoff_ms), "100", 0, 3600000, "ms", "Pause before the first retry; doubles with each."),
     INT("teachers.*.backoff_max_ms", TEACHER(backoff_max_ms), "5000", 0, 3600000, "ms", "Longest pause."),
     FLOAT("teachers.*.start_timeout_s", TEACHER(start_timeout_s), "60", 0, 1e7, ABOVE, "s", "Until the server answers for the first time."),
+    TEXT("teachers.*.ca_file", OPD__TYPE_PATH, TEACHER(ca_file), "", 0, "Of an https server: authorities (PEM) trusted instead of the system's."),
+    TEXT("teachers.*.cert_file", OPD__TYPE_PATH, TEACHER(cert_file), "", 0, "Of an https server that wants to know its clients: our certificate and its chain (PEM)."),
+    TEXT("teachers.*.key_file", OPD__TYPE_PATH, TEACHER(key_file), "", 0, "Its private key (PEM, no passphrase); empty = in cert_file."),
+    BOOL("teachers.*.verify", TEACHER(verify), "true", "Whether an https server must prove who it is; false lets anyone on the way read and change scores."),
 
     BOOL("opd.enabled", STAGE(opd.enabled), "false", "On-policy distillation on or off (--use-opd)."),
     ENUM("opd.type", STAGE(opd.type), "none", opd_type_names, "sglang: the teacher is a server. megatron: the teacher is in this process."),

@@ -129,12 +129,11 @@ static opd_err store_text(const opd__key *key, const char *display, const opd__n
     if (key->type == OPD__TYPE_NAME && text[0] != 0 && !opd__name_legal(text))
         return value_fail(display, node, "a name is 1 to 64 letters, digits, '-' and '_'");
     if (key->type == OPD__TYPE_URL && text[0] != 0) {
-        if (strncmp(text, "https://", 8) == 0)
-            return value_fail(display, node, "https is not supported yet; put a proxy in front of "
-                                             "the server and use http://HOST:PORT");
-        if (strncmp(text, "http://", 7) != 0 || text[7] == 0 || text[7] == '/' ||
-            strchr(text, ' ') != NULL)
-            return value_fail(display, node, "a URL is http://HOST:PORT[/PATH]");
+        size_t scheme = strncmp(text, "https://", 8) == 0  ? 8
+                        : strncmp(text, "http://", 7) == 0 ? 7
+                                                           : 0;
+        if (scheme == 0 || text[scheme] == 0 || text[scheme] == '/' || strchr(text, ' ') != NULL)
+            return value_fail(display, node, "a URL is http[s]://HOST:PORT[/PATH]");
     }
     if (key->type == OPD__TYPE_PATH && text[0] == '@') {
         if ((key->flags & OPD__KEY_REFERENCE) == 0)

@@ -155,7 +155,7 @@ typedef struct opd_config_reward {
 
 typedef struct opd_config_teacher {
     const char *name;
-    const char *url;  /* of a running server, http://...; "" = none            */
+    const char *url;  /* of a running server, http[s]://...; "" = none         */
     const char *path; /* Hugging Face directory or reference; with opd.type sglang and no
                          url, opd launches `opd serve` on it; with megatron it is loaded */
     int64_t ckpt_step; /* selects path/step-NNNNNN; -1 = path itself */
@@ -167,6 +167,10 @@ typedef struct opd_config_teacher {
     int64_t backoff_ms;      /* before the first retry, then doubled */
     int64_t backoff_max_ms;
     double start_timeout_s; /* until a launched or given server is ready */
+    const char *ca_file;    /* of an https url: trusted authorities; "" = the system's */
+    const char *cert_file;  /* own certificate, shown to the server; "" = none */
+    const char *key_file;   /* its key; "" = in cert_file */
+    bool verify;            /* whether the server must prove who it is */
 } opd_config_teacher;
 
 typedef struct opd_config_opd {

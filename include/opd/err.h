@@ -62,7 +62,8 @@ typedef enum opd_err_category {
     X(INTERRUPTED, 20, CLOSED, "stopped by a signal")                     \
     X(TEACHER_LOST, 21, FATAL, "no teacher answers")                      \
     X(NUMERIC, 22, FATAL, "non-finite numbers")                           \
-    X(INTERNAL, 23, FATAL, "internal error")
+    X(INTERNAL, 23, FATAL, "internal error")                              \
+    X(UNTRUSTED, 24, PEER, "the peer did not prove who it is")
 
 typedef enum opd_err {
 #define X(name, value, category, text) OPD_ERR_##name = value,

@@ -12,6 +12,18 @@ static void check_url(const char *text, const char *host, int port, const char *
     CHECK_STR(url.authority, authority);
 }
 
+TEST(secure) {
+    opd_url url;
+    check_url("https://localhost", "localhost", 443, "", "localhost:443");
+    check_url("HTTPS://[::1]:8443/a", "::1", 8443, "/a", "[::1]:8443");
+    CHECK_OK(opd_url_parse("https://h", &url));
+    CHECK(url.secure);
+    CHECK_STR(opd_url_scheme(&url), "https");
+    CHECK_OK(opd_url_parse("http://h", &url));
+    CHECK(!url.secure);
+    CHECK_STR(opd_url_scheme(&url), "http");
+}
+
 TEST(valid) {
     check_url("http://127.0.0.1:30000", "127.0.0.1", 30000, "", "127.0.0.1:30000");
     check_url("http://node-7.cluster_a:1/v1/x/", "node-7.cluster_a", 1, "/v1/x",
@@ -29,9 +41,8 @@ static void check_refused(const char *text, opd_err err, const char *part) {
 }
 
 TEST(refused) {
-    check_refused("https://host:1", OPD_ERR_UNSUPPORTED, "https is not supported yet");
-    check_refused("host:30000", OPD_ERR_INVALID, "must start with http://");
-    check_refused("", OPD_ERR_INVALID, "must start with http://");
+    check_refused("host:30000", OPD_ERR_INVALID, "must start with http:// or https://");
+    check_refused("", OPD_ERR_INVALID, "must start with http:// or https://");
     check_refused("http://", OPD_ERR_INVALID, "no valid host");
     check_refused("http://:80", OPD_ERR_INVALID, "no valid host");
     check_refused("http://user@host", OPD_ERR_INVALID, "unexpected");
