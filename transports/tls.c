@@ -253,10 +253,10 @@ static opd_err fail_trust(opd_tls *tls, long verdict) {
     return fail(tls, OPD_ERR_UNTRUSTED, text, remedy);
 }
 
-static opd_err fail_alert(opd_tls *tls, int alert) {
+static opd_err fail_alert(opd_tls *tls, int alert, const char *name) {
     const char *remedy = "";
     char text[TEXT_MAX];
-    (void)snprintf(text, sizeof text, "the peer refused: %s", SSL_alert_desc_string_long(alert));
+    (void)snprintf(text, sizeof text, "the peer refused: %s", name);
     if (alert == SSL_AD_NO_APPLICATION_PROTOCOL) remedy = "it speaks neither HTTP/2 nor HTTP/1.1";
     else if (alert == SSL_AD_PROTOCOL_VERSION) remedy = "it must allow TLS 1.2 or 1.3";
     else if (tls->context->server) remedy = "";
@@ -282,7 +282,7 @@ static opd_err fail_queue(opd_tls *tls) {
     if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
         return fail(tls, OPD_ERR_UNTRUSTED, "the client shows no certificate", "");
     if (reason > SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
-        return fail_alert(tls, reason - SSL_AD_REASON_OFFSET);
+        return fail_alert(tls, reason - SSL_AD_REASON_OFFSET, reason_of(code));
     if (is_not_tls(reason) && tls->state == OPD_TLS_STATE_HANDSHAKE)
         return fail(tls, OPD_ERR_PROTO, "the peer does not speak TLS on this port",
                     tls->context->server ? "" : "if it is a cleartext server, use http://");

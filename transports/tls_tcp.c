@@ -25,6 +25,7 @@ typedef struct tls_tcp {
     const opd_tcp_events *events; /* NULL: accepted, not started */
     void *arg;
     bool server, told; /* told: the handshake is over */
+    bool refused; /* server: the handshake failed; the alert is on its way out */
     bool finish, ended, closing, pulling;
     opd_iobatch plain; /* the user's bytes, not encrypted yet */
     uint8_t input[INPUT_BYTES];
@@ -76,13 +77,25 @@ static void on_pull(void *arg, opd_iobatch *batch) {
 static void end(tls_tcp *self, opd_err err) {
     if (self->ended || self->closing) return;
     self->ended = true;
-    if (self->server && !self->told) OPD_LOG_DEBUG("a connection was not secured: %s", opd_err_context());
     if (!self->told && !self->server) {
         self->events->on_open(self->arg, err);
         return;
     }
     if (err != OPD_ERR_CLOSED) err = OPD_ERR_RESET;
     self->events->on_end(self->arg, err);
+}
+
+/* A failed connection. A server that closed at once, with bytes of the client unread, would destroy
+ * the alert on its way: FIN instead, and the client's end, or the user's patience, ends it. */
+static void fail(tls_tcp *self) {
+    opd_err err = opd_tls_receive(self->tls, NULL, 0); /* its text: flushing may have set another */
+    if (!self->server || self->told) {
+        end(self, err);
+        return;
+    }
+    OPD_LOG_DEBUG("a connection was not secured: %s", opd_err_context());
+    self->refused = true;
+    opd_tcp_finish(self->inner);
 }
 
 static void tell_open(tls_tcp *self) {
@@ -102,15 +115,15 @@ static opd_err decrypt(tls_tcp *self) {
 
 static void on_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
     tls_tcp *self = arg;
-    if (self->ended || self->closing) return;
+    if (self->ended || self->closing || self->refused) return;
     opd_err err = opd_tls_receive(self->tls, bytes, size_bytes);
     if (err == OPD_OK) err = decrypt(self);
     if (self->closing) return;
     bool over = err == OPD_OK && opd_tls_state_of(self->tls) == OPD_TLS_STATE_ENDED;
     opd_tcp_flush(self->inner); /* handshake, or the alert that says what is wrong */
     if (self->closing) return;
-    if (err != OPD_OK) /* with its text: flushing may have set another */
-        end(self, opd_tls_receive(self->tls, NULL, 0));
+    if (err != OPD_OK)
+        fail(self);
     else if (over)
         end(self, opd_fail(OPD_ERR_CLOSED, "connection lost: end of file"));
 }

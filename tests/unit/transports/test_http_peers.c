@@ -4,47 +4,13 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/base/file.h"
 #include "tests/support/test.h"
 #include "tests/unit/transports/loop.h"
 #include "tests/unit/transports/pair.h"
-
-extern char **environ;
-
-static bool installed(const char *name) {
-    static const char *const folders[] = {"/usr/bin/", "/usr/sbin/", "/usr/local/bin/"};
-    char path[128];
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(path, sizeof path, "%s%s", folders[i], name);
-        if (access(path, X_OK) == 0) return true;
-    }
-    return false;
-}
-
-/* Starts `command`, output to out_path; it dies with us, so a failed test leaves nothing behind. */
-static pid_t start(const char *command, const char *out_path) {
-    char line[1024];
-    pid_t pid;
-    snprintf(line, sizeof line, "export PATH=$PATH:/usr/sbin; exec setpriv --pdeathsig KILL %s >%s 2>&1", command, out_path);
-    char *argv[] = {(char *)(uintptr_t)"/bin/sh", (char *)(uintptr_t)"-c", line, NULL};
-    CHECK_INT(posix_spawn(&pid, "/bin/sh", NULL, NULL, argv, environ), 0);
-    return pid;
-}
-
-/* Runs the loop until the child ends; its exit status. */
-static int finish(pid_t pid) {
-    int status = 0;
-    for (int i = 0; i < 2000; i++) {
-        if (waitpid(pid, &status, WNOHANG) == pid) return WEXITSTATUS(status);
-        loop_for_ms(10);
-    }
-    kill(pid, SIGKILL);
-    opd_test_fail(__FILE__, __LINE__, "the peer did not end");
-}
+#include "tests/unit/transports/peers.h"
 
 typedef struct room {
     char folder[64], out[96];
@@ -177,16 +143,6 @@ TEST(h2load_ten_thousand) {
 /* ---- our client against nghttpd ---- */
 
 static void on_done(opd_http_call *call) { (*(int *)call->arg)++; }
-
-static unsigned free_port(void) {
-    opd_tcp_listener *listener;
-    int closed = 0;
-    CHECK_OK(opd_tcp_listen(loop_env, NULL, "127.0.0.1", 0, NULL, NULL, &listener));
-    unsigned port = opd_tcp_listener_port(listener);
-    opd_tcp_listener_close(listener, loop_count, &closed);
-    loop_until(&closed, 1);
-    return port;
-}
 
 static pid_t nghttpd_start(room *r, unsigned port) {
     char command[256];
