@@ -1,10 +1,14 @@
 /* test_torture_http.c - the n-th allocation fails, for each n, in the server, then in the
  * client: no crash, no leak, no hang, and every taken call is completed exactly once. */
+#include "tests/support/certs.h"
 #include "tests/support/test.h"
 #include "tests/torture/torture.h"
 #include "tests/unit/transports/loop.h"
+#include "transports/tls.h"
 
 enum { CALLS = 3 };
+
+static const opd_tls_options *server_tls, *client_tls; /* NULL: cleartext */
 
 static void handler(void *arg, opd_http_exchange *exchange) {
     (void)arg;
@@ -39,13 +43,15 @@ static void live(const opd_alloc *server_alloc, const opd_alloc *client_alloc) {
     opd_http_server *server;
     opd_http_client *client;
     char url[64];
-    opd_http_server_options so = {.alloc = server_alloc, .env = loop_env};
+    opd_http_server_options so = {.alloc = server_alloc, .env = loop_env, .tls = server_tls};
     if (opd_http_server_create(&so, handler, NULL, &server) != OPD_OK) {
         loop_for_ms(1);
         return;
     }
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", opd_http_server_port(server));
+    snprintf(url, sizeof url, "http%s://127.0.0.1:%u", server_tls != NULL ? "s" : "",
+             opd_http_server_port(server));
     opd_http_client_options co = {.alloc = client_alloc, .env = loop_env, .url = url,
+                                  .tls = client_tls,
                                   .backoff_max_ms = 5, .settings_timeout_ms = 200};
     if (opd_http_client_create(&co, &client) == OPD_OK) {
         talk(client);
@@ -79,3 +85,21 @@ TEST(client) {
     torture_alloc(in_client, NULL, 0);
     loop_fini();
 }
+
+/* The same over TLS. OpenSSL's own allocations are not among those that fail. */
+static void over_tls(torture_scenario scenario) {
+    certs c;
+    loop_init();
+    certs_init(&c);
+    opd_tls_options server = {.cert_file = certs_path(&c, "chain.pem")};
+    opd_tls_options client = {.ca_file = certs_path(&c, "ca.pem")};
+    server_tls = &server;
+    client_tls = &client;
+    torture_alloc(scenario, NULL, 0);
+    certs_fini(&c);
+    loop_fini();
+}
+
+TEST(server_over_tls) { over_tls(in_server); }
+
+TEST(client_over_tls) { over_tls(in_client); }

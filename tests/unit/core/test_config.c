@@ -170,7 +170,7 @@ TEST(out_of_range) {
     FAILS("run: {name: a/b}\n", "t.yaml:1:13: run.name: a name is 1 to 64 letters, digits, '-' "
           "and '_'");
     FAILS("teachers: {a: {url: host}}\n", "t.yaml:1:21: teachers.a.url: a URL is "
-          "http://HOST:PORT[/PATH]");
+          "http[s]://HOST:PORT[/PATH]");
     FAILS("teachers: {'a b': {}}\n", "t.yaml:1:12: teachers: 'a b' is no name; use 1 to 64 "
           "letters, digits, '-' and '_'");
     FAILS("model: {path: \"a\\tb\"}\n", "t.yaml:1:15: model.path: control characters are not "

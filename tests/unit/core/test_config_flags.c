@@ -245,6 +245,15 @@ TEST(values_that_bound_each_other) {
                "attempt");
     FAILS_WITH(RL_TEXT, ARGS("--set", "teachers.big.backoff_max_ms=3"), "--set "
                "teachers.big.backoff_max_ms: teachers.big.backoff_max_ms: is less than backoff_ms");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "teachers.big.ca_file=ca.pem"), "--set teachers.big.ca_file: "
+               "teachers.big.ca_file: is about an https server; give teachers.big.url with https://, "
+               "or leave it out");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "teachers.big.verify=false"), "--set teachers.big.verify: "
+               "teachers.big.verify: is about an https server; give teachers.big.url with https://, "
+               "or leave it out");
+    FAILS_WITH(RL_TEXT, ARGS("--rm-url", "https://h:1", "--set", "teachers.big.key_file=k"), "--set "
+               "teachers.big.key_file: teachers.big.key_file: is a key without a certificate; give "
+               "cert_file");
     FAILS_WITH(RL_TEXT, ARGS("--set", "train.eps_clip_c=0.5"), "--set train.eps_clip_c: "
                "train.eps_clip_c: must be above 1, or 0 for off");
 }
