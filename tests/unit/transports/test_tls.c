@@ -1,5 +1,7 @@
 /* test_tls.c - the TLS engine in memory: two of them back to back, and what each says when the
  * other is not what it should be. */
+#include <openssl/ssl.h>
+
 #include "core/base/rng.h"
 #include "tests/support/certs.h"
 #include "tests/support/test.h"
@@ -312,6 +314,68 @@ TEST(other_protocols) {
     check_garbage(&d->client, answer, sizeof answer - 1, "does not speak TLS on this port; if it is a "
                   "cleartext server, use http://");
     check_garbage(&d->server, question, sizeof question - 1, "does not speak TLS");
+    over(d);
+}
+
+/* A stranger's connection to our server, by OpenSSL itself: it can do what our client never does. */
+typedef struct stranger {
+    SSL_CTX *context;
+    SSL *ssl;
+    BIO *in, *out;
+} stranger;
+
+static void stranger_open(stranger *s) {
+    s->context = SSL_CTX_new(TLS_client_method());
+    s->ssl = SSL_new(s->context);
+    s->in = BIO_new(BIO_s_mem());
+    s->out = BIO_new(BIO_s_mem());
+    SSL_set_bio(s->ssl, s->in, s->out);
+    SSL_set_connect_state(s->ssl);
+}
+
+static void stranger_close(stranger *s) {
+    SSL_free(s->ssl);
+    SSL_CTX_free(s->context);
+}
+
+static void stranger_says(stranger *s, side *to) {
+    uint8_t bytes[4096];
+    for (size_t size; BIO_read_ex(s->out, bytes, sizeof bytes, &size) == 1;) take(to, bytes, size);
+}
+
+static void stranger_hears(stranger *s, side *from) {
+    static opd_iobatch batch;
+    size_t written;
+    opd_iobatch_init(&batch);
+    (void)opd_tls_pull(from->tls, &batch);
+    for (size_t i = batch.first; i < batch.count; i++)
+        CHECK_INT(BIO_write_ex(s->in, batch.segments[i].data, batch.segments[i].size_bytes, &written), 1);
+    opd_iobatch_clear(&batch);
+}
+
+/* A peer that asks for new keys again and again, each time to be answered, and never reads. */
+TEST(answers_are_bounded) {
+    duo *d = good();
+    stranger s;
+    size_t taken;
+    stranger_open(&s);
+    for (int i = 0; i < 3; i++) {
+        (void)SSL_do_handshake(s.ssl);
+        stranger_says(&s, &d->server);
+        stranger_hears(&s, &d->server);
+    }
+    CHECK_INT(opd_tls_state_of(d->server.tls), OPD_TLS_STATE_OPEN);
+    int asked = 0;
+    for (; asked < 100000 && d->server.err == OPD_OK; asked++) {
+        CHECK_INT(SSL_key_update(s.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+        CHECK_INT(SSL_write_ex(s.ssl, "x", 1, &taken), 1);
+        stranger_says(&s, &d->server);
+        d->server.size = 0;
+    }
+    CHECK_INT(d->server.err, OPD_ERR_LIMIT);
+    CHECK_CONTAINS(d->server.text, "does not read");
+    CHECK(asked < 20000);
+    stranger_close(&s);
     over(d);
 }
 
