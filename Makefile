@@ -31,7 +31,8 @@ debug: deps
 	@cmake -S . -B $(BUILD)/debug -G Ninja -DCMAKE_BUILD_TYPE=Debug -DOPD_SANITIZE=address,undefined >/dev/null
 	@cmake --build $(BUILD)/debug -j $(JOBS)
 
-test: test-deps debug tsan
+# The release build first: an optimising compiler warns of what a debug build does not see.
+test: test-deps release debug tsan
 	@ctest --test-dir $(BUILD)/debug -j $(JOBS) --output-on-failure
 
 # The parts that two threads share, under ThreadSanitizer.

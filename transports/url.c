@@ -74,7 +74,7 @@ static opd_err parse_path(const char *text, const char *at, opd_url *url) {
 
 opd_err opd_url_parse(const char *text, opd_url *out_url) {
     opd_url url = {.port = 0};
-    const char *at;
+    const char *at = text;
     OPD_TRY(parse_scheme(text, &at, &url));
     OPD_TRY(parse_host(text, &at, &url));
     OPD_TRY(parse_port(text, &at, &url));
