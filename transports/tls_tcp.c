@@ -213,7 +213,7 @@ static opd_err stream_create(const opd_tls_context *context, const opd_alloc *al
 opd_err opd_tls_connect(const opd_tls_context *context, struct opd_env *env, const opd_alloc *alloc,
                         const char *host, uint16_t port, const opd_tcp_events *events, void *arg,
                         opd_tcp **out_tcp) {
-    tls_tcp *self;
+    tls_tcp *self = NULL;
     if (context == NULL) return opd_tcp_connect(env, alloc, host, port, events, arg, out_tcp);
     OPD_TRY(stream_create(context, alloc, host, &self));
     self->events = events;
@@ -228,7 +228,7 @@ opd_err opd_tls_connect(const opd_tls_context *context, struct opd_env *env, con
 }
 
 opd_err opd_tls_accept(const opd_tls_context *context, const opd_alloc *alloc, opd_tcp **tcp) {
-    tls_tcp *self;
+    tls_tcp *self = NULL;
     if (context == NULL) return OPD_OK;
     OPD_TRY(stream_create(context, alloc, "a client", &self));
     self->server = true;
