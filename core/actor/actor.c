@@ -121,6 +121,7 @@ static void actor_free(opd_ctx *ctx) {
     if (ctx->actor_class->on_stop != NULL) ctx->actor_class->on_stop(ctx, ctx->state);
     if (system->running) opd__heartbeat_set(&system->heartbeat, beat.began_ns, beat.what);
     system->current = outer;
+    opd__links_free(ctx);
     opd__leaks_of_actor(ctx);
     opd_list_remove(&ctx->stop_node);
     system->slots[(uint32_t)(ctx->pid >> 32) & UINT16_MAX] = NULL;
@@ -143,6 +144,8 @@ static void log_end(const opd_ctx *ctx) {
         OPD_LOG_DEBUG("%s ended", ctx->name);
     else if (opd_err_category_of(ctx->reason) == OPD_ERR_CATEGORY_CLOSED)
         OPD_LOG_INFO("%s ended: %s", ctx->name, ctx->text);
+    else if (strcmp(ctx->text, opd_err_text(ctx->reason)) == 0) /* it gave no words of its own */
+        OPD_LOG_INFO("%s failed: %s", ctx->name, ctx->text);
     else
         OPD_LOG_INFO("%s failed: %s (%s)", ctx->name, ctx->text, opd_err_text(ctx->reason));
 }

@@ -379,7 +379,8 @@ void opd__dead_letter(opd_dead_reason reason, const opd_msg *msg, const opd_ctx 
 /* link.c */
 void opd__link_credit_return(opd_msg *msg);
 void opd__link_view_gone(opd_link *link, uint64_t bytes);
-void opd__links_close(opd_ctx *ctx);
+void opd__links_close(opd_ctx *ctx); /* they stay until ... */
+void opd__links_free(opd_ctx *ctx);  /* ... on_stop has run */
 void opd__links_wake(opd_ctx *dead); /* those blocked on links to it find it CLOSED */
 
 /* memory.c */

@@ -8,7 +8,8 @@
  *     posts one CREDIT. (No wait for half the window: a receiver may keep messages until it
  *     sees the next one. Batches form anyway, since a turn releases many messages.)
  *  3. Links form no cycle: checked when one is opened, counting links to living actors.
- *  4. A closed link lives until its last message and its last view are released.
+ *  4. A closed link lives until its last message and its last view are released; one that the
+ *     end of its sender closed also until that is freed, since on_stop may close it again.
  * Thread: the loop's. The sender owns the link; its end closes it.
  */
 #include <stdio.h>
@@ -117,7 +118,7 @@ opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) {
 }
 
 static void free_if_over(opd_link *link) {
-    if (link->sender != NULL || link->msgs_used > 0 || link->views > 0) return;
+    if (opd_list_linked(&link->owned) || link->msgs_used > 0 || link->views > 0) return;
     link->system->links_made--;
     opd_mem_free(link->system->options.alloc, link);
 }
@@ -151,16 +152,27 @@ void opd__link_view_gone(opd_link *link, uint64_t bytes) {
     credit_returned(link);
 }
 
+/* Nothing is sent on it any more. */
+static void shut(opd_link *link) {
+    opd_event_cancel(&link->credit);
+    link->blocked = false;
+    link->sender = NULL;
+}
+
 void opd_link_close(opd_link *link) {
     if (link == NULL) return;
-    OPD_ASSERT(link->sender != NULL);
-    opd_event_cancel(&link->credit);
+    OPD_ASSERT(opd_list_linked(&link->owned)); /* closed twice */
+    shut(link);
     opd_list_remove(&link->owned);
-    link->sender = NULL;
     free_if_over(link);
 }
 
 void opd__links_close(opd_ctx *ctx) {
+    for (opd_list *n = ctx->links.next; n != &ctx->links; n = n->next)
+        shut(OPD_CONTAINER_OF(n, opd_link, owned));
+}
+
+void opd__links_free(opd_ctx *ctx) {
     while (!opd_list_empty(&ctx->links))
         opd_link_close(OPD_CONTAINER_OF(ctx->links.next, opd_link, owned));
 }

@@ -31,6 +31,9 @@ enum { RESTARTS = 3, PERIOD_MS = 30000, BACKOFF_BASE_MS = 100, BACKOFF_MAX_MS = 
 
 static const uint64_t MS = 1000000;
 
+/* Any number of milliseconds, for which UINT64_MAX ns is as good as for ever. */
+static uint64_t ns_of(uint64_t ms) { return ms > UINT64_MAX / MS ? UINT64_MAX : ms * MS; }
+
 typedef struct supervisor supervisor;
 
 typedef enum group_phase { GROUP_UP, GROUP_STOPPING, GROUP_WAITING } group_phase;
@@ -192,14 +195,15 @@ static uint64_t delay_of(supervisor *s, child *c) {
     const opd_backoff *b = &c->spec->backoff;
     uint64_t max_ms = b->max_ms == 0 ? BACKOFF_MAX_MS : b->max_ms;
     uint64_t delay_ms = b->base_ms == 0 ? BACKOFF_BASE_MS : b->base_ms;
-    for (uint32_t i = 1; i < c->streak && delay_ms < max_ms; i++) delay_ms *= 2;
+    for (uint32_t i = 1; i < c->streak && delay_ms < max_ms; i++)
+        delay_ms = delay_ms > max_ms / 2 ? max_ms : 2 * delay_ms;
     if (delay_ms > max_ms) delay_ms = max_ms;
-    return jittered(s, delay_ms * MS, b->jitter);
+    return jittered(s, ns_of(delay_ms), b->jitter);
 }
 
 /* Counts a failure; returns how many fell into the period that ends now. */
 static uint32_t count_failure(supervisor *s, child *c) {
-    uint64_t now = opd_now_ns(s->ctx), period_ns = s->o.period_ms * MS;
+    uint64_t now = opd_now_ns(s->ctx), period_ns = ns_of(s->o.period_ms);
     uint64_t kept = (uint64_t)s->o.restarts_max;
     uint32_t within = 1;
     for (uint64_t i = 0; i < kept && i < s->total; i++)
@@ -225,7 +229,8 @@ static void give_up(supervisor *s, const child *c, opd_err reason, const char *t
     else
         length = snprintf(chain, sizeof chain, "%s > %s %s %u times within %llu s: %s", name,
                           c->spec->id, did, within,
-                          (unsigned long long)((s->o.period_ms + 999) / 1000), text);
+                          (unsigned long long)(s->o.period_ms / 1000 + (s->o.period_ms % 1000 > 0)),
+                          text);
     fail_up(s, reason, length < 0 ? text : chain);
 }
 

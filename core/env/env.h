@@ -84,7 +84,8 @@ opd_err opd_signals_watch_dump(opd_signals *signals, void (*on_dump)(void *arg),
  * incident, and again when it returned. For a real env only: it waits in real time. */
 typedef struct opd_watchdog opd_watchdog;
 
-/* Starts it; env and system must outlive it. Errors: NOMEM, LIMIT (threads). */
+/* Starts it; env and system must outlive it. Errors: INVALID (limit_ms 0), NOMEM, LIMIT
+ * (threads). */
 opd_err opd_watchdog_start(opd_env *env, opd_system *system, const opd_alloc *alloc,
                            uint64_t limit_ms, opd_watchdog **out_watchdog) OPD_MUST_CHECK;
 

@@ -41,7 +41,7 @@ static void look(opd_watchdog *dog) {
         dog->stuck_began_ns = 0;
     }
     uint64_t time_ns = dog->env->ops->now_ns(dog->env);
-    if (!runs || time_ns < now.began_ns + dog->limit_ns) return;
+    if (!runs || time_ns < now.began_ns || time_ns - now.began_ns < dog->limit_ns) return;
     dog->seen_ns = time_ns - now.began_ns;
     if (dog->stuck_began_ns != 0) return;
     dog->stuck_began_ns = now.began_ns;
@@ -90,12 +90,13 @@ static void sync_fini(opd_watchdog *dog) {
 
 opd_err opd_watchdog_start(opd_env *env, opd_system *system, const opd_alloc *alloc,
                            uint64_t limit_ms, opd_watchdog **out_watchdog) {
+    if (limit_ms == 0) return opd_fail(OPD_ERR_INVALID, "a watchdog needs a limit of 1 ms or more");
     opd_watchdog *dog = opd_mem_get(alloc, sizeof *dog);
     if (dog == NULL) return opd_fail(OPD_ERR_NOMEM, "watchdog");
     dog->alloc = alloc;
     dog->env = env;
     dog->system = system;
-    dog->limit_ns = limit_ms * 1000000;
+    dog->limit_ns = limit_ms > UINT64_MAX / 1000000 ? UINT64_MAX : limit_ms * 1000000;
     sync_init(dog);
     if (pthread_create(&dog->thread, NULL, watch, dog) != 0) {
         sync_fini(dog);

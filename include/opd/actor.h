@@ -35,7 +35,8 @@
 extern "C" {
 #endif
 
-/* {node 16, slot 16, generation 32} bits; a dead actor's pid is CLOSED for ever. */
+/* {node 16, slot 16, generation 32} bits; a dead actor's pid is CLOSED for ever, and so is, here,
+ * one of another node: actors of a system have node 0. */
 typedef uint64_t opd_pid;
 
 typedef struct opd_system opd_system; /* the actors of one loop */
@@ -159,7 +160,7 @@ typedef struct opd_actor_class {
     /* Frees what state holds. Called exactly once, as the last callback, when no job of the
      * actor is in flight any more; also after on_start failed, so it must cope with a state
      * that is partly built (zeros are where nothing was). Must not send, nor start anything (a timer,
-     * a job, ...: assertion); its links are closed already. */
+     * a job, ...: assertion); its links are closed already, and closing them again is legal. */
     void (*on_stop)(opd_ctx *ctx, void *state);
 } opd_actor_class;
 
@@ -310,7 +311,8 @@ opd_err opd_link_open(opd_ctx *ctx, opd_pid to, uint32_t msgs_max, uint64_t byte
  * window; or all views of attachments are in use), NOMEM. */
 opd_err opd_link_send(opd_ctx *ctx, opd_link *link, opd_msg *msg) OPD_MUST_CHECK;
 
-/* Ends the link; messages in flight still arrive. NULL is legal. */
+/* Ends the link; messages in flight still arrive. NULL is legal, a link closed before is not
+ * (assertion); on_stop may close what the end of its actor closed for it. */
 void opd_link_close(opd_link *link);
 
 /* Credits in use now. */

@@ -486,6 +486,17 @@ TEST(an_actor_that_is_stuck_in_its_end_is_named) {
     sys_down(&t);
 }
 
+TEST(a_watchdog_has_a_limit) {
+    opd_test_sys t;
+    opd_watchdog *dog = NULL;
+    sys_up(&t, NULL);
+    CHECK_ERR(opd_watchdog_start(t.env, t.system, &t.memory.alloc, 0, &dog), OPD_ERR_INVALID);
+    CHECK(dog == NULL);
+    CHECK_OK(opd_watchdog_start(t.env, t.system, &t.memory.alloc, UINT64_MAX, &dog));
+    opd_watchdog_stop(dog);
+    sys_down(&t);
+}
+
 /* The loop's side: callbacks of "even" begin at even times, those of "odd" at odd ones. */
 enum { BEATS = 3000000 };
 

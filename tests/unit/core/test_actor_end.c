@@ -3,7 +3,7 @@
 #include <time.h>
 
 #include "core/base/check.h"
-#include "tests/support/sys_test.h"
+#include "tests/support/script_actor.h"
 
 static const uint64_t MS = 1000000;
 
@@ -200,4 +200,98 @@ TEST(a_failed_actor_leaves_nothing_behind) {
     CHECK_OK(opd_system_run(s.t.system));
     opd_slot_destroy(s.slot);
     sys_down(&s.t);
+}
+
+/* ---- links in the last callback -------------------------------------------------------- */
+
+typedef struct sender {
+    opd_link *used, *unused, *left;
+    opd_pid receiver;
+    opd_msg *received;
+    bool stopped;
+} sender;
+
+static opd_err receiver_keeps(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    sender *s = arg;
+    opd_msg_take(ctx, msg);
+    s->received = msg;
+    return OPD_OK;
+}
+
+/* The link that it came on was closed meanwhile, and lives as long as what was sent on it. */
+static void receiver_releases(opd_ctx *ctx, void *arg) {
+    sender *s = arg;
+    (void)ctx;
+    CHECK(s->stopped && s->received != NULL);
+    opd_msg_release(s->received);
+}
+
+static opd_err sender_opens(opd_ctx *ctx, void *arg) {
+    sender *s = arg;
+    CHECK_OK(opd_link_open(ctx, s->receiver, 1, 1000, &s->used));
+    CHECK_OK(opd_link_open(ctx, s->receiver, 1, 1000, &s->unused));
+    CHECK_OK(opd_link_open(ctx, s->receiver, 1, 1000, &s->left));
+    CHECK_OK(opd_link_send(ctx, s->used, new_msg(ctx, BULK)));
+    opd_msg *refused = new_msg(ctx, BULK);
+    CHECK_ERR(opd_link_send(ctx, s->used, refused), OPD_ERR_AGAIN);
+    opd_msg_release(refused);
+    return OPD_OK;
+}
+
+static void sender_closes(opd_ctx *ctx, void *arg) {
+    sender *s = arg;
+    (void)ctx;
+    opd_link_close(s->used);
+    opd_link_close(s->unused);
+    s->stopped = true;
+}
+
+TEST(on_stop_may_close_links_that_the_end_closed) {
+    opd_test_sys t;
+    sender s = {.stopped = false};
+    sys_up(&t, NULL);
+    s.receiver = script_spawn(&t, "receiver", (opd_script){.message = receiver_keeps,
+                                                           .stop = receiver_releases, .arg = &s});
+    (void)script_spawn(&t, "sender", (opd_script){.start = sender_opens, .stop = sender_closes,
+                                                  .arg = &s});
+    opd_system_stop(t.system, OPD_OK); /* the last that was started is the first to end */
+    CHECK_OK(opd_system_run(t.system));
+    CHECK(s.stopped);
+    sys_down(&t);
+}
+
+/* ---- what the log says of an end -------------------------------------------------------- */
+
+static opd_err fail_without_words(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    (void)ctx;
+    (void)arg;
+    (void)msg;
+    return OPD_ERR_REMOTE;
+}
+
+static opd_err fail_with_words(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    (void)ctx;
+    (void)arg;
+    (void)msg;
+    return opd_fail(OPD_ERR_REMOTE, "its own words");
+}
+
+TEST(the_log_names_the_reason_of_an_end_once) {
+    opd_test_sys t;
+    opd_log_memory log;
+    char mute[256], wordy[256];
+    const char *general = opd_err_text(OPD_ERR_REMOTE);
+    (void)snprintf(mute, sizeof mute, "mute failed: %s\n", general);
+    (void)snprintf(wordy, sizeof wordy, "wordy failed: its own words (%s)\n", general);
+    sys_up(&t, NULL);
+    opd_pid first = script_spawn(&t, "mute", (opd_script){.message = fail_without_words});
+    opd_pid second = script_spawn(&t, "wordy", (opd_script){.message = fail_with_words});
+    CHECK_OK(opd_post(t.system, first, script_msg(t.system, 1, 0)));
+    CHECK_OK(opd_post(t.system, second, script_msg(t.system, 1, 0)));
+    log_memory_start(&log);
+    CHECK_OK(opd_system_run(t.system));
+    opd_log_sink_set(NULL, NULL);
+    CHECK_CONTAINS(log.text, mute);
+    CHECK_CONTAINS(log.text, wordy);
+    sys_down(&t);
 }

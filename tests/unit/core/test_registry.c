@@ -1,5 +1,6 @@
-/* test_registry.c - names of actors: one living owner each, gone with the actor. */
-#include "tests/support/sys_test.h"
+/* test_registry.c - who is found: names of actors have one living owner each and are gone with it;
+ * pids of other nodes find nobody. */
+#include "tests/support/script_actor.h"
 
 static opd_err register_as(opd_ctx *ctx, void *state, const void *config) {
     (void)state;
@@ -90,5 +91,74 @@ TEST(a_name_is_free_again_when_its_owner_ends) {
     opd_pid pid;
     CHECK_OK(opd_spawn(t.system, &watch_class, NULL, &t, &pid));
     CHECK_OK(opd_system_run(t.system));
+    sys_down(&t);
+}
+
+/* ---- pids of other nodes --------------------------------------------------------------- */
+
+/* Somebody else's pid: all but its node is that of a living actor. */
+typedef struct stranger {
+    opd_pid pid;
+    opd_monitor monitor;
+    bool down, answered, visited;
+} stranger;
+
+static void leave_if_done(opd_ctx *ctx, const stranger *s) {
+    if (s->down && s->answered) opd_system_stop(opd_self_system(ctx), OPD_OK);
+}
+
+static opd_err no_answer(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    stranger *s = arg;
+    (void)state;
+    CHECK(err == OPD_ERR_CLOSED && reply == NULL);
+    s->answered = true;
+    leave_if_done(ctx, s);
+    return OPD_OK;
+}
+
+static opd_err seek(opd_ctx *ctx, void *arg) {
+    stranger *s = arg;
+    opd_system *system = opd_self_system(ctx);
+    opd_link *link = NULL;
+    opd_actor_stats stats;
+    opd_msg *msg = script_msg(system, 1, 0);
+    CHECK(!opd_alive(system, s->pid));
+    CHECK_ERR(opd_send(ctx, s->pid, msg), OPD_ERR_CLOSED);
+    CHECK_ERR(opd_post(system, s->pid, msg), OPD_ERR_CLOSED);
+    CHECK_ERR(opd_link_open(ctx, s->pid, 1, 1, &link), OPD_ERR_CLOSED);
+    CHECK_ERR(opd_actor_stats_get(system, s->pid, &stats), OPD_ERR_CLOSED);
+    CHECK_OK(opd_request(ctx, s->pid, msg, OPD_NO_DEADLINE, no_answer, s, NULL));
+    opd_stop(system, s->pid);
+    opd_stop_within(system, s->pid, 1);
+    opd_monitor_start(ctx, &s->monitor, s->pid);
+    return OPD_OK;
+}
+
+static opd_err stranger_down(opd_ctx *ctx, void *arg, const opd_signal *signal) {
+    stranger *s = arg;
+    if (signal->kind != OPD_SIGNAL_DOWN) return OPD_OK;
+    CHECK(signal->pid == s->pid && signal->reason == OPD_ERR_CLOSED);
+    s->down = true;
+    leave_if_done(ctx, s);
+    return OPD_OK;
+}
+
+static opd_err visited(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    (void)ctx;
+    (void)msg;
+    ((stranger *)arg)->visited = true;
+    return OPD_OK;
+}
+
+TEST(a_pid_of_another_node_is_closed) {
+    opd_test_sys t;
+    sys_up(&t, NULL);
+    stranger s = {.down = false};
+    opd_pid here = script_spawn(&t, "here", (opd_script){.message = visited, .arg = &s});
+    s.pid = here | (opd_pid)1 << 48;
+    (void)script_spawn(&t, "seeker", (opd_script){.start = seek, .signal = stranger_down,
+                                                  .arg = &s});
+    CHECK_OK(opd_system_run(t.system));
+    CHECK(s.down && s.answered && !s.visited);
     sys_down(&t);
 }

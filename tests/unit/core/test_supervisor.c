@@ -71,6 +71,21 @@ TEST(one_for_one_pauses_are_each_childs_own) {
     rig_down(&r);
 }
 
+/* A pause of 2^58 ms, whose nanoseconds are 0 in 64 bits, is a long one. */
+TEST(a_pause_longer_than_any_clock_is_no_short_one) {
+    rig r;
+    rig_up(&r, 1);
+    THREE;
+    o.period_ms = UINT64_MAX;
+    specs[0].backoff = (opd_backoff){.base_ms = UINT64_C(1) << 58, .max_ms = UINT64_MAX};
+    specs[1].backoff = (opd_backoff){.base_ms = UINT64_C(1) << 63, .max_ms = UINT64_MAX,
+                                     .jitter = 0.01};
+    CHECK_OK(PLAY(&r, &o, {1, "a", DO_FAIL}, {2, "b", DO_FAIL}, {1000, NULL, 0}));
+    CHECK_STR(r.diary, "+a +b +c -a -b !c -c ");
+    CHECK(r.delays_ms[0] > UINT64_C(1) << 43 && r.delays_ms[1] > UINT64_C(1) << 43);
+    rig_down(&r);
+}
+
 /* ---- restart kinds --------------------------------------------------------------------- */
 
 static void end_each(opd_restart kind, uint16_t what, const char *diary) {
