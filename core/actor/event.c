@@ -128,7 +128,7 @@ static opd_err deliver_down(opd_ctx *ctx, void *state, opd_event *event) {
     opd_list_remove(&monitor->owned);
     monitor->ctx = NULL;
     OPD__TAP(ctx->system, .kind = OPD_TAP_DOWN, .from = monitor->pid, .to = ctx->pid,
-             .err = monitor->reason);
+             .err = monitor->reason, .monitor = monitor);
     if (ctx->actor_class->on_signal == NULL) return OPD_OK;
     char text[OPD_ERROR_TEXT_SIZE]; /* the handler may use the monitor again */
     memcpy(text, monitor->text, sizeof text);
@@ -145,6 +145,8 @@ void opd_monitor_start(opd_ctx *ctx, opd_monitor *monitor, opd_pid pid) {
     monitor->event.deliver = deliver_down;
     opd_list_init(&monitor->watched);
     opd_list_push_back(&ctx->monitors, &monitor->owned);
+    OPD__TAP(ctx->system, .kind = OPD_TAP_MONITORED, .from = pid, .to = ctx->pid,
+             .monitor = monitor);
     opd_ctx *target = opd__actor_find(ctx->system, pid);
     if (target != NULL) {
         opd_list_push_back(&target->watchers, &monitor->watched);
@@ -155,7 +157,10 @@ void opd_monitor_start(opd_ctx *ctx, opd_monitor *monitor, opd_pid pid) {
 }
 
 void opd_monitor_stop(opd_monitor *monitor) {
-    if (monitor->ctx == NULL) return;
+    const opd_ctx *ctx = monitor->ctx;
+    if (ctx == NULL) return;
+    OPD__TAP(ctx->system, .kind = OPD_TAP_UNMONITORED, .from = monitor->pid, .to = ctx->pid,
+             .monitor = monitor);
     opd_event_cancel(&monitor->event);
     opd_list_remove(&monitor->watched);
     opd_list_remove(&monitor->owned);

@@ -149,6 +149,7 @@ void opd__link_view_gone(opd_link *link, uint64_t bytes) {
     OPD_ASSERT(link->views > 0 && link->bytes_used >= bytes);
     link->views--;
     link->bytes_used -= bytes;
+    OPD__TAP(link->system, .kind = OPD_TAP_FREED, .to = link->to, .link = link, .bytes = bytes);
     credit_returned(link);
 }
 

@@ -2,7 +2,7 @@
  *
  * A tap that writes one fixed record into a ring. Told are the facts that a post-mortem needs:
  * who sent, handled, refused, lost and answered what, and who began and ended; not the ends of
- * callbacks, releases and jobs. The ring is allocated with the system, 64 bytes a record.
+ * callbacks, releases, jobs and who watches whom. The ring is allocated with the system, 64 bytes a record.
  *
  * Thread: the loop's; freed by opd_system_destroy.
  */
@@ -13,7 +13,9 @@
 enum {
     NOT_TOLD = OPD_TAP_BIT(OPD_TAP_EVENT) | OPD_TAP_BIT(OPD_TAP_RETURNED) |
                OPD_TAP_BIT(OPD_TAP_RELEASED) | OPD_TAP_BIT(OPD_TAP_JOB_BEGIN) |
-               OPD_TAP_BIT(OPD_TAP_JOB_END) /* a decode step each: they would flood the ring */
+               OPD_TAP_BIT(OPD_TAP_JOB_END) | /* a decode step each: they would flood the ring */
+               OPD_TAP_BIT(OPD_TAP_FREED) | OPD_TAP_BIT(OPD_TAP_MONITORED) |
+               OPD_TAP_BIT(OPD_TAP_UNMONITORED)
 };
 
 static void record(void *arg, const opd_tap_record *r) {

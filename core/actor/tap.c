@@ -43,7 +43,8 @@ void opd__tap_msg(const opd_msg *msg, opd_tap_kind kind, opd_pid from, opd_pid t
     opd_tap_record record = {.kind = kind, .err = err, .from = from, .to = to,
                              .serial = msg->serial, .correlation = msg->correlation,
                              .trace = msg->trace, .bytes = msg->payload_bytes,
-                             .link = msg->link, .message_kind = msg->kind};
+                             .link = msg->link, .body_bytes = msg->body_size,
+                             .message_kind = msg->kind};
     opd__tap(msg->system, &record);
 }
 
@@ -62,6 +63,8 @@ const char *opd_tap_kind_name(opd_tap_kind kind) {
         [OPD_TAP_REPLIED] = "replied",     [OPD_TAP_COMPLETED] = "completed",
         [OPD_TAP_CREDIT] = "credit",       [OPD_TAP_DOWN] = "down",
         [OPD_TAP_JOB_BEGIN] = "job begin", [OPD_TAP_JOB_END] = "job end",
+        [OPD_TAP_FREED] = "freed",         [OPD_TAP_MONITORED] = "monitored",
+        [OPD_TAP_UNMONITORED] = "unmonitored",
     };
     return (unsigned)kind < OPD_TAP_KIND_COUNT ? names[kind] : "unknown";
 }

@@ -8,7 +8,11 @@
  *  1. A message has one serial from opd_msg_create to its RELEASED; a serial is never used twice.
  *  2. HANDLED and EVENT each have their RETURNED, of the same actor, with no other HANDLED or
  *     EVENT between.
- *  3. time_ns of records never falls, except for JOB_BEGIN and JOB_END, which are told on the
+ *  3. What a message takes of its link when it is SENT comes back, each share once: the message and
+ *     its body_bytes with its RELEASED, or with its next SENT if it is sent on, and each attachment's
+ *     bytes with a FREED.
+ *  4. A MONITORED is followed by one DOWN or one UNMONITORED of the same monitor.
+ *  5. time_ns of records never falls, except for JOB_BEGIN and JOB_END, which are told on the
  *     loop when the job is delivered and carry the lane's own times.
  *
  * A tap must not call the runtime: no send, no spawn, no release. Thread: the loop's.
@@ -25,7 +29,7 @@ extern "C" {
 #endif
 
 /* What happened. In brackets: the members that mean something, beside kind and time_ns.
- * "message" stands for serial, message_kind, bytes, trace, link (if it came over one). */
+ * "message" stands for serial, message_kind, bytes, body_bytes, trace, link (if it came over one). */
 typedef enum opd_tap_kind {
     OPD_TAP_SPAWNED,   /* an actor begins [from: who spawned it, or nobody; to: it; name] */
     OPD_TAP_ENDED,     /* an actor is gone; its pid is dead from here on [to, name, err] */
@@ -46,9 +50,15 @@ typedef enum opd_tap_kind {
                           correlation, err, message_kind of the request] */
     OPD_TAP_CREDIT,    /* CREDIT is about to be handled [from: the receiver, to: the link's
                           owner, link] */
-    OPD_TAP_DOWN,      /* DOWN is about to be handled [from: the dead, to: the watcher, err] */
+    OPD_TAP_DOWN,      /* DOWN is about to be handled [from: the dead, to: the watcher, err,
+                          monitor] */
     OPD_TAP_JOB_BEGIN, /* a lane began a job [to: its actor, name: the lane, trace] */
     OPD_TAP_JOB_END,   /* and ended it [the same, err] */
+    OPD_TAP_FREED,     /* the last reference to an attachment that came over a link is gone [to: the
+                          link's receiver, link, bytes] */
+    OPD_TAP_MONITORED, /* an actor will be told of another's end [from: the watched, to: the watcher,
+                          monitor] */
+    OPD_TAP_UNMONITORED, /* and now will not: the monitor was stopped, or the watcher ends [the same] */
     OPD_TAP_KIND_COUNT
 } opd_tap_kind;
 
@@ -60,9 +70,11 @@ typedef struct opd_tap_record {
     uint64_t serial;       /* of the message; 0: no message */
     uint64_t correlation;  /* a request's id in its asker's table; 0: none */
     uint64_t trace;        /* opd_msg_trace; 0: none */
-    uint64_t bytes;        /* payload */
+    uint64_t bytes;        /* payload: body and attachments */
     const opd_link *link;  /* to compare, not to follow: it may be gone */
+    const opd_monitor *monitor; /* the same */
     const char *name;      /* valid during the call */
+    uint32_t body_bytes;   /* of bytes */
     uint16_t message_kind;
 } opd_tap_record;
 

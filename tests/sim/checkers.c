@@ -34,12 +34,15 @@ typedef struct actor_entry {
     uint32_t open_msgs, open_msgs_max; /* in the mailbox, by no link and no reply */
     uint64_t open_bytes, open_bytes_max;
     opd_list requests; /* it waits for */
+    opd_list monitors; /* of others, on it */
+    uint32_t downs_due; /* to it: those it watched have ended */
 } actor_entry;
 
 typedef struct msg_entry {
     entry head; /* key: serial */
     opd_pid from, to;
     uint64_t bytes, order, link_key;
+    uint32_t link_bytes; /* of its body, charged to the link */
     bool in_mail, open;
 } msg_entry;
 
@@ -53,8 +56,17 @@ typedef struct request_entry {
 
 typedef struct link_entry {
     entry head; /* key: the link's address, never shown or hashed */
+    opd_pid from, to;
     uint32_t in_flight;
+    uint64_t bytes; /* of bodies in flight and of attachments referenced */
 } link_entry;
+
+typedef struct monitor_entry {
+    entry head; /* key: the monitor's address, the same */
+    opd_list of_watched;
+    opd_pid watched, watcher;
+    bool due; /* the watched has ended */
+} monitor_entry;
 
 typedef struct pair_entry {
     entry head; /* key: of (from, to) */
@@ -64,7 +76,7 @@ typedef struct pair_entry {
 struct checkers {
     opd_system *system;
     opd_tap tap;
-    book actors, msgs, requests, links, pairs;
+    book actors, msgs, requests, links, pairs, monitors;
     checkers_counts counts;
     uint64_t hash, time_ns, next_order, reply_serial;
     opd_pid busy; /* whose callback runs */
@@ -159,9 +171,16 @@ static void on_spawned(checkers *c, const opd_tap_record *r) {
     const opd_actor_class *k = ctx->actor_class;
     (void)snprintf(a->name, sizeof a->name, "%s", r->name);
     opd_list_init(&a->requests);
+    opd_list_init(&a->monitors);
     a->alive = true;
     a->open_msgs_max = k->mailbox_msgs_max == 0 ? OPD__MAILBOX_MSGS : k->mailbox_msgs_max;
     a->open_bytes_max = k->mailbox_bytes_max == 0 ? OPD__MAILBOX_BYTES : k->mailbox_bytes_max;
+}
+
+static void down_is_due(checkers *c, monitor_entry *m) {
+    actor_entry *watcher = book_find(&c->actors, m->watcher);
+    m->due = true;
+    if (watcher != NULL) watcher->downs_due++;
 }
 
 static void on_ended(checkers *c, const opd_tap_record *r) {
@@ -170,6 +189,19 @@ static void on_ended(checkers *c, const opd_tap_record *r) {
     a->alive = false;
     for (opd_list *n; (n = opd_list_pop_front(&a->requests)) != NULL;)
         book_remove(&c->requests, &OPD_CONTAINER_OF(n, request_entry, of_asker)->head);
+    for (opd_list *n; (n = opd_list_pop_front(&a->monitors)) != NULL;)
+        down_is_due(c, OPD_CONTAINER_OF(n, monitor_entry, of_watched));
+}
+
+/* A DOWN that is due waits among the events of the watcher. */
+static void check_downs_due(checkers *c, opd_pid watcher) {
+    const actor_entry *a = book_find(&c->actors, watcher);
+    const opd_ctx *ctx = opd__actor_find(c->system, watcher);
+    if (a == NULL || ctx == NULL || a->downs_due == 0) return;
+    uint32_t queued = 0;
+    for (const opd_list *n = ctx->events.next; n != &ctx->events; n = n->next) queued++;
+    if (queued < a->downs_due)
+        checkers_fail(c, "%s is owed a DOWN that is not on its way", a->name);
 }
 
 static void on_begin(checkers *c, const opd_tap_record *r) {
@@ -183,6 +215,38 @@ static void on_begin(checkers *c, const opd_tap_record *r) {
 static void on_returned(checkers *c, const opd_tap_record *r) {
     if (c->busy != r->to) checkers_fail(c, "%s returned uncalled", name_of(c, r->to));
     c->busy = OPD_PID_NOBODY;
+    check_downs_due(c, r->to);
+}
+
+/* ---- monitors -------------------------------------------------------------------------- */
+
+static void on_monitored(checkers *c, const opd_tap_record *r) {
+    uint64_t key = (uint64_t)(uintptr_t)r->monitor;
+    actor_entry *watched = book_find(&c->actors, r->from);
+    if (book_find(&c->monitors, key) != NULL)
+        checkers_fail(c, "%s has two watches with one monitor", name_of(c, r->to));
+    monitor_entry *m = book_get(&c->monitors, key);
+    m->watched = r->from;
+    m->watcher = r->to;
+    opd_list_init(&m->of_watched);
+    if (watched != NULL && watched->alive)
+        opd_list_push_back(&watched->monitors, &m->of_watched);
+    else
+        down_is_due(c, m);
+}
+
+/* The end of a monitor: told, or stopped. */
+static void on_unmonitored(checkers *c, const opd_tap_record *r) {
+    monitor_entry *m = book_find(&c->monitors, (uint64_t)(uintptr_t)r->monitor);
+    if (m == NULL || m->watched != r->from || m->watcher != r->to) {
+        checkers_fail(c, "%s: a DOWN too many, or a monitor that ends twice, of %s",
+                      name_of(c, r->to), name_of(c, r->from));
+        return;
+    }
+    actor_entry *watcher = book_find(&c->actors, m->watcher);
+    if (m->due && watcher != NULL) watcher->downs_due--;
+    opd_list_remove(&m->of_watched);
+    book_remove(&c->monitors, &m->head);
 }
 
 static void on_down(checkers *c, const opd_tap_record *r) {
@@ -191,6 +255,7 @@ static void on_down(checkers *c, const opd_tap_record *r) {
     if (dead != NULL && dead->alive)
         checkers_fail(c, "%s was told that %s is gone, which it is not", name_of(c, r->to),
                       dead->name);
+    on_unmonitored(c, r);
 }
 
 /* ---- messages -------------------------------------------------------------------------- */
@@ -207,21 +272,46 @@ static void leave_mail(checkers *c, msg_entry *m) {
 static void return_credit(checkers *c, msg_entry *m) {
     if (m->link_key == 0) return;
     link_entry *l = book_find(&c->links, m->link_key);
-    OPD_ASSERT(l != NULL && l->in_flight > 0);
+    OPD_ASSERT(l != NULL && l->in_flight > 0 && l->bytes >= m->link_bytes);
     l->in_flight--;
+    l->bytes -= m->link_bytes;
     m->link_key = 0;
+}
+
+static void check_bytes(checkers *c, const link_entry *l, const opd_link *link) {
+    if (link->bytes_used != l->bytes)
+        checkers_fail(c, "link %s -> %s: %llu bytes in use, but %llu in flight or referenced",
+                      name_of(c, l->from), name_of(c, l->to), (unsigned long long)link->bytes_used,
+                      (unsigned long long)l->bytes);
 }
 
 static void take_credit(checkers *c, msg_entry *m, const opd_tap_record *r) {
     m->link_key = (uint64_t)(uintptr_t)r->link;
     link_entry *l = book_get(&c->links, m->link_key);
+    l->from = r->from;
+    l->to = r->to;
     l->in_flight++;
+    l->bytes += r->bytes;
+    m->link_bytes = r->body_bytes;
+    check_bytes(c, l, r->link);
     if (r->link->msgs_used != l->in_flight)
         checkers_fail(c, "link %s -> %s: %u credits in use, but %u messages in flight",
                       name_of(c, r->from), name_of(c, r->to), r->link->msgs_used, l->in_flight);
     if (l->in_flight > r->link->msgs_max || r->link->bytes_used > r->link->bytes_max)
         checkers_fail(c, "link %s -> %s: beyond its window", name_of(c, r->from),
                       name_of(c, r->to));
+}
+
+/* The record comes before the link goes, if it does. */
+static void on_freed(checkers *c, const opd_tap_record *r) {
+    link_entry *l = book_find(&c->links, (uint64_t)(uintptr_t)r->link);
+    if (l == NULL || l->bytes < r->bytes) {
+        checkers_fail(c, "%s: %llu bytes came back to a link that did not miss them",
+                      name_of(c, r->to), (unsigned long long)r->bytes);
+        return;
+    }
+    l->bytes -= r->bytes;
+    check_bytes(c, l, r->link);
 }
 
 static void check_mailbox(checkers *c, actor_entry *a, const msg_entry *m) {
@@ -358,6 +448,9 @@ static void on_record(void *arg, const opd_tap_record *r) {
     case OPD_TAP_COMPLETED: on_completed(c, r); break;
     case OPD_TAP_CREDIT: c->counts.credits++; break;
     case OPD_TAP_DOWN: on_down(c, r); break;
+    case OPD_TAP_FREED: on_freed(c, r); break;
+    case OPD_TAP_MONITORED: on_monitored(c, r); break;
+    case OPD_TAP_UNMONITORED: on_unmonitored(c, r); break;
     default: break; /* jobs are their owners' */
     }
 }
@@ -373,9 +466,20 @@ checkers *checkers_create(opd_system *system) {
     book_init(&c->requests, sizeof(request_entry));
     book_init(&c->links, sizeof(link_entry));
     book_init(&c->pairs, sizeof(pair_entry));
+    book_init(&c->monitors, sizeof(monitor_entry));
     c->tap = (opd_tap){.record = on_record, .arg = c};
     opd_tap_add(system, &c->tap);
     return c;
+}
+
+static void check_links_at_end(checkers *c) {
+    for (const opd_list *n = c->links.entries.next; n != &c->links.entries; n = n->next) {
+        const link_entry *l = (const link_entry *)OPD_CONTAINER_OF(n, entry, node);
+        if (l->in_flight > 0 || l->bytes > 0)
+            checkers_fail(c, "link %s -> %s: %u messages and %llu bytes never came back",
+                          name_of(c, l->from), name_of(c, l->to), l->in_flight,
+                          (unsigned long long)l->bytes);
+    }
 }
 
 void checkers_end(checkers *c) {
@@ -397,6 +501,13 @@ void checkers_end(checkers *c) {
         const actor_entry *a = (const actor_entry *)OPD_CONTAINER_OF(n, entry, node);
         if (a->alive) checkers_fail(c, "%s is still alive at the end", a->name);
     }
+    n = opd_list_first(&c->monitors.entries);
+    if (n != NULL) {
+        const monitor_entry *m = (const monitor_entry *)OPD_CONTAINER_OF(n, entry, node);
+        checkers_fail(c, "a monitor of %s on %s was neither told nor stopped",
+                      name_of(c, m->watcher), name_of(c, m->watched));
+    }
+    check_links_at_end(c);
 }
 
 uint64_t checkers_hash(const checkers *c) { return c->hash; }
@@ -420,7 +531,7 @@ void checkers_print(const checkers *c, FILE *file) {
 
 void checkers_destroy(checkers *c) {
     if (c == NULL) return;
-    book *books[] = {&c->actors, &c->msgs, &c->requests, &c->links, &c->pairs};
+    book *books[] = {&c->actors, &c->msgs, &c->requests, &c->links, &c->pairs, &c->monitors};
     for (size_t i = 0; i < OPD_COUNTOF(books); i++) book_fini(books[i]);
     free(c);
 }

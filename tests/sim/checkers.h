@@ -7,10 +7,12 @@
  *   - messages of a pair of actors are handled in the order in which they were sent, each once;
  *   - a message is released once;
  *   - a mailbox holds no more than its class declares;
- *   - a link's credits in use are the messages sent on it and not yet released, within its window;
+ *   - a link's credits in use are the messages sent on it and not yet released, its bytes in use
+ *     the bodies of these and the attachments still referenced, all within its window;
  *   - a request is completed exactly once, unless its asker dies, and replied to at most once;
- *   - DOWN tells of an actor that is gone;
- *   - at the end every message is back in the pool and no request waits.
+ *   - DOWN tells of an actor that is gone, exactly once for each monitor that is not stopped before;
+ *   - at the end every message and every byte of credit is back, no request waits and no
+ *     monitor is left.
  * It also hashes all records in order: equal for equal runs, on every machine.
  *
  * The first violation is kept as a text with what happened right before it. Thread: the

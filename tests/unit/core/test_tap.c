@@ -39,7 +39,7 @@ typedef struct asker {
     opd_pid server;
     opd_lane *lane;
     opd_link *link;
-    opd_monitor monitor;
+    opd_monitor monitor, stopped;
     opd_job job;
     uint64_t trace_in_reply, trace_in_job;
 } asker;
@@ -47,6 +47,18 @@ typedef struct asker {
 static opd_msg *make(opd_ctx *ctx, uint16_t kind) {
     opd_msg *msg = NULL;
     CHECK_OK(opd_msg_create(opd_self_system(ctx), kind, &msg));
+    return msg;
+}
+
+/* A body of 3 bytes, an attachment of 16. */
+static opd_msg *make_bulk(opd_ctx *ctx) {
+    opd_msg *msg = make(ctx, KIND_BULK);
+    uint32_t size = 16;
+    opd_buf *buf = NULL;
+    CHECK_OK(opd_msg_body_set(msg, "abc", 3));
+    CHECK_OK(opd_buf_create(NULL, size, &buf));
+    CHECK_OK(opd_msg_attach(msg, opd_slice_whole(buf), OPD_DTYPE_U8, 1, &size, NULL));
+    opd_buf_release(buf);
     return msg;
 }
 
@@ -89,10 +101,12 @@ static opd_err asker_start(opd_ctx *ctx, void *state, const void *config) {
     asker *a = state;
     *a = *(const asker *)config;
     opd_monitor_start(ctx, &a->monitor, a->server);
+    opd_monitor_start(ctx, &a->stopped, a->server);
+    opd_monitor_stop(&a->stopped);
     CHECK_OK(opd_link_open(ctx, a->server, 1, 100, &a->link));
     opd_trace_set(ctx, TRACE);
     CHECK_OK(opd_send(ctx, a->server, make(ctx, KIND_HELLO)));
-    CHECK_OK(opd_link_send(ctx, a->link, make(ctx, KIND_BULK)));
+    CHECK_OK(opd_link_send(ctx, a->link, make_bulk(ctx)));
     opd_msg *refused = make(ctx, KIND_BULK);
     CHECK_ERR(opd_link_send(ctx, a->link, refused), OPD_ERR_AGAIN);
     opd_msg_release(refused);
@@ -162,6 +176,13 @@ TEST(tap_sees_each_kind) {
     CHECK(first_of(&s, OPD_TAP_CREDIT)->to == asking);
     CHECK(first_of(&s, OPD_TAP_DOWN)->from == server);
     CHECK(first_of(&s, OPD_TAP_DEAD)->message_kind == KIND_HELLO);
+    const opd_tap_record *freed = first_of(&s, OPD_TAP_FREED);
+    CHECK(freed->to == server && freed->bytes == 16 && freed->link == first_of(&s, OPD_TAP_CREDIT)->link);
+    const opd_tap_record *watched = first_of(&s, OPD_TAP_MONITORED);
+    const opd_tap_record *left = first_of(&s, OPD_TAP_UNMONITORED);
+    CHECK(watched->from == server && watched->to == asking);
+    CHECK(watched->monitor == first_of(&s, OPD_TAP_DOWN)->monitor);
+    CHECK(left->from == server && left->to == asking && left->monitor != watched->monitor);
     const opd_tap_record *begin = first_of(&s, OPD_TAP_JOB_BEGIN);
     CHECK_STR(s.names[begin - s.records], "bench");
     CHECK(begin->trace == TRACE + 1 && begin->to == asking);
@@ -175,6 +196,10 @@ TEST(tap_records_balance) {
     CHECK_INT(count_of(&s, OPD_TAP_ENDED), 2);
     CHECK_INT(count_of(&s, OPD_TAP_RETURNED),
               count_of(&s, OPD_TAP_HANDLED) + count_of(&s, OPD_TAP_EVENT));
+    CHECK_INT(count_of(&s, OPD_TAP_MONITORED), 2);
+    CHECK_INT(count_of(&s, OPD_TAP_DOWN), 1);
+    CHECK_INT(count_of(&s, OPD_TAP_UNMONITORED), 1);
+    CHECK_INT(count_of(&s, OPD_TAP_FREED), 1);
     uint64_t last_ns = 0;
     for (unsigned i = 0; i < s.count; i++) {
         const opd_tap_record *r = &s.records[i];
