@@ -147,6 +147,10 @@ typedef struct opd_http_server_options {
     uint32_t connection_window_bytes; /* 16 MiB */
     uint64_t handshake_timeout_ms;    /* from accept to the HTTP/2 preface; 10,000 */
     uint64_t request_timeout_ms;      /* from a stream's start to its last byte; 60,000 */
+    uint64_t idle_timeout_ms;         /* a connection without streams is closed; 0: never */
+    /* Sees a request whose body has begun to come, and may answer it at once; NULL: nobody. Only
+     * method, path and headers are there. Called with the handler's arg. */
+    opd_http_handler early;
 } opd_http_server_options;
 
 /* Binds and listens. Errors: EXISTS (port busy: names it and the remedy), INVALID (host),
@@ -191,5 +195,29 @@ void opd_http_respond_headers(opd_http_exchange *exchange, int status,
 /* The same with a copied text as body (503 and no body if there is no memory to copy it). */
 void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *content_type,
                            const char *text);
+
+/* ---- a server that misbehaves on purpose (opd serve --faults, tests) ----
+ * None of these answers; those that do not end the exchange leave it to be answered. All are
+ * legal after the peer has gone: nothing happens then. */
+
+/* Ends the exchange without an answer: RST_STREAM with `code` (RFC 9113 section 7), or, with
+ * hang_up, the connection ends at once with every stream on it. */
+void opd_http_exchange_drop(opd_http_exchange *exchange, uint32_t code, bool hang_up);
+
+/* GOAWAY on the exchange's connection. */
+typedef enum opd_http_goaway {
+    OPD_HTTP_GOAWAY_GRACEFUL, /* what has begun is still answered                     */
+    OPD_HTTP_GOAWAY_DROP,     /* this exchange and later ones count as not processed  */
+    OPD_HTTP_GOAWAY_NOTICE,   /* the first of two steps; GRACEFUL is the second       */
+    OPD_HTTP_GOAWAY_CALM      /* as DROP, with ENHANCE_YOUR_CALM                      */
+} opd_http_goaway;
+void opd_http_exchange_goaway(opd_http_exchange *exchange, opd_http_goaway kind);
+
+/* The answer's body will end, or with stall stop for ever, after size_bytes (at least 1), though
+ * its whole length is announced. */
+void opd_http_exchange_cut(opd_http_exchange *exchange, size_t size_bytes, bool stall);
+
+/* Tells the peer that it may have max_streams at once on this connection from now on. */
+void opd_http_exchange_max_streams(opd_http_exchange *exchange, uint32_t max_streams);
 
 #endif

@@ -29,7 +29,9 @@ struct opd_h2_stream {
     size_t body_sent_bytes;
     size_t header_bytes;
     opd_err local_err; /* set where we end the stream ourselves */
+    size_t cut_bytes;    /* of our body only so many are sent; 0: all */
     bool sent, complete, answered, peer_reset;
+    bool stall; /* after the cut nothing more */
 };
 
 struct opd_h2 {
@@ -268,6 +270,11 @@ static ssize_t read_body(nghttp2_session *session, int32_t stream_id, uint8_t *t
     (void)session, (void)stream_id, (void)to, (void)arg;
     const opd_h2_stream *stream = source->ptr;
     size_t left = stream->body.size_bytes - stream->body_sent_bytes;
+    if (stream->stall && left <= size_max) { /* the end is never said */
+        if (left == 0) return NGHTTP2_ERR_DEFERRED;
+        *out_flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+        return (ssize_t)left;
+    }
     *out_flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (left <= size_max) *out_flags |= NGHTTP2_DATA_FLAG_EOF;
     return (ssize_t)(left <= size_max ? left : size_max);
@@ -462,6 +469,10 @@ static opd_err nv_fill(nghttp2_nv *nv, size_t *count, const opd_http_header *hea
 static void stream_body_set(opd_h2_stream *stream, opd_slice body) {
     if (body.size_bytes == 0) return;
     stream->body = body;
+    if (stream->cut_bytes > 0 && stream->cut_bytes < body.size_bytes)
+        stream->body.size_bytes = stream->cut_bytes;
+    else
+        stream->stall = false; /* all of it is sent */
     opd_buf_retain(body.buf);
 }
 
@@ -519,7 +530,31 @@ opd_err opd_h2_respond(opd_h2_stream *stream, int status, const opd_http_header 
     return code == 0 ? OPD_OK : fail_nghttp2(code, "cannot answer");
 }
 
+void opd_h2_farewell_send(opd_h2_stream *stream, opd_h2_farewell kind) {
+    nghttp2_session *session = stream->h2->session;
+    bool drop = kind == OPD_H2_FAREWELL_DROP || kind == OPD_H2_FAREWELL_CALM;
+    uint32_t code = kind == OPD_H2_FAREWELL_CALM ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_NO_ERROR;
+    int32_t last = drop ? (stream->id > 2 ? stream->id - 2 : 0)
+                        : nghttp2_session_get_last_proc_stream_id(session);
+    if (kind != OPD_H2_FAREWELL_NOTICE) stream->h2->draining = true;
+    /* Without memory the fault does not happen. */
+    if (kind == OPD_H2_FAREWELL_NOTICE) (void)nghttp2_submit_shutdown_notice(session);
+    else (void)nghttp2_submit_goaway(session, NGHTTP2_FLAG_NONE, last, code, NULL, 0);
+}
+
+void opd_h2_cut(opd_h2_stream *stream, size_t size_bytes, bool stall) {
+    stream->cut_bytes = size_bytes > 0 ? size_bytes : 1;
+    stream->stall = stall;
+}
+
+void opd_h2_max_streams_set(opd_h2_stream *stream, uint32_t max_streams) {
+    nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams};
+    (void)nghttp2_submit_settings(stream->h2->session, NGHTTP2_FLAG_NONE, &entry, 1);
+}
+
 void opd_h2_detach(opd_h2_stream *stream) { stream->user = NULL; }
+
+bool opd_h2_attached(const opd_h2_stream *stream) { return stream->user != NULL; }
 
 void opd_h2_reset(opd_h2_stream *stream, opd_h2_code code) {
     stream->user = NULL;

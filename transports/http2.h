@@ -28,7 +28,7 @@
 typedef struct opd_h2 opd_h2;
 typedef struct opd_h2_stream opd_h2_stream; /* valid until its on_close or opd_h2_reset */
 
-/* Why we reset a stream (RFC 9113 section 7). */
+/* Why we reset a stream (RFC 9113 section 7); other codes may be cast to it. */
 typedef enum opd_h2_code {
     OPD_H2_CODE_NO_ERROR = 0,
     OPD_H2_CODE_INTERNAL_ERROR = 2,
@@ -117,11 +117,33 @@ void opd_h2_reset(opd_h2_stream *stream, opd_h2_code code);
 /* Forgets a stream that goes on: no further event, its received bytes are dropped. */
 void opd_h2_detach(opd_h2_stream *stream);
 
+/* Whether the stream still has an owner: neither reset nor forgotten. */
+bool opd_h2_attached(const opd_h2_stream *stream);
+
 /* Gives size_bytes of a received body back to the windows. */
 void opd_h2_consume(opd_h2_stream *stream, size_t size_bytes);
 
 /* Server: says that no new stream will be accepted; running ones go on. */
 void opd_h2_goaway(opd_h2 *h2);
+
+/* ---- a server that misbehaves on purpose (opd serve --faults, tests) ---- */
+
+typedef enum opd_h2_farewell {
+    OPD_H2_FAREWELL_GRACEFUL, /* all streams that began are processed, this one too     */
+    OPD_H2_FAREWELL_DROP,     /* this stream and later ones were not processed          */
+    OPD_H2_FAREWELL_NOTICE,   /* the first of two steps: no stream is refused yet       */
+    OPD_H2_FAREWELL_CALM      /* as DROP, with ENHANCE_YOUR_CALM                        */
+} opd_h2_farewell;
+
+/* GOAWAY with the stream as the measure. */
+void opd_h2_farewell_send(opd_h2_stream *stream, opd_h2_farewell kind);
+
+/* Before opd_h2_respond: of the body only the first size_bytes (at least 1) are sent, though its
+ * whole length is announced; then the stream ends, or with stall nothing more happens. */
+void opd_h2_cut(opd_h2_stream *stream, size_t size_bytes, bool stall);
+
+/* Announces another number of streams that the peer may have at once. */
+void opd_h2_max_streams_set(opd_h2_stream *stream, uint32_t max_streams);
 
 /* Client: whether a new stream may be started: SETTINGS arrived, no GOAWAY, ids left. */
 bool opd_h2_ready(const opd_h2 *h2);

@@ -21,6 +21,7 @@
 #include "opd/log.h"
 #include "transports/http.h"
 #include "transports/http2.h"
+#include "transports/http_fault.h"
 #include "transports/http_head.h"
 #include "transports/tls_tcp.h"
 
@@ -36,6 +37,7 @@ typedef struct server_conn {
     opd_list link;
     opd_list exchanges; /* not yet answered */
     uint64_t close_at_ns; /* handshake or finishing deadline; UINT64_MAX: none */
+    uint64_t busy_at_ns;  /* when it last had a stream */
     bool http1, told;     /* refused as HTTP/1.1; its text was sent */
     bool broken, finishing, closing;
 } server_conn;
@@ -69,7 +71,7 @@ struct opd_http_exchange {
     opd_list event_link; /* in server->ready or ->cancelled */
     opd_str head, body;  /* head holds :method and :path too */
     uint64_t started_ns;
-    bool complete, handed, cancelled;
+    bool begun, complete, handed, cancelled; /* begun: some of the body came */
     void (*on_cancel)(void *arg, opd_http_exchange *exchange);
     void *cancel_arg;
 };
@@ -108,7 +110,7 @@ static void *on_request(void *arg, opd_h2_stream *stream) {
     exchange->conn = conn;
     exchange->stream = stream;
     exchange->alloc = server->o.alloc;
-    exchange->started_ns = now_of(server);
+    exchange->started_ns = conn->busy_at_ns = now_of(server);
     opd_str_init(&exchange->head, server->o.alloc, HEAD_BYTES_MAX * 2);
     opd_str_init(&exchange->body, server->o.alloc, server->o.max_body_bytes);
     opd_list_init(&exchange->event_link);
@@ -142,7 +144,13 @@ static void on_body(void *arg, void *user, const uint8_t *bytes, size_t size_byt
     (void)arg;
     opd_http_exchange *exchange = user;
     opd_http_server *server = exchange->server;
-    opd_h2_consume(exchange->stream, size_bytes);
+    opd_h2_stream *stream = exchange->stream;
+    opd_h2_consume(stream, size_bytes);
+    if (!exchange->begun && server->o.early != NULL) {
+        exchange->begun = true;
+        server->o.early(server->arg, exchange);
+        if (!opd_h2_attached(stream)) return; /* it was answered */
+    }
     if (size_bytes > server->o.max_total_bytes - server->receiving_bytes) {
         refuse(exchange, 503, "the server holds too many request bytes; try again later\n");
         return;
@@ -303,6 +311,7 @@ static void on_accepted(void *arg, opd_tcp *tcp) {
     }
     conn->server = server;
     conn->tcp = tcp;
+    conn->busy_at_ns = now_of(server);
     conn->close_at_ns = now_of(server) + server->o.handshake_timeout_ms * ns_per_ms;
     opd_list_init(&conn->exchanges);
     opd_list_push_back(&server->conns, &conn->link);
@@ -377,6 +386,9 @@ static void expire(opd_http_server *server, uint64_t now_ns) {
         next = node->next;
         if (conn->closing) continue;
         expire_requests(conn, now_ns);
+        if (opd_h2_stream_count(conn->h2) > 0 || !opd_h2_settled(conn->h2)) conn->busy_at_ns = now_ns;
+        uint64_t idle_ns = server->o.idle_timeout_ms * ns_per_ms;
+        if (idle_ns > 0 && now_ns - conn->busy_at_ns >= idle_ns) conn->close_at_ns = now_ns;
         bool stuck = opd_tcp_stalled_ns(conn->tcp) >= server->o.request_timeout_ms * ns_per_ms;
         if (drained || stuck || now_ns >= conn->close_at_ns) conn_close(conn);
     }
@@ -494,6 +506,20 @@ void opd_http_exchange_on_cancel(opd_http_exchange *exchange,
 }
 
 bool opd_http_exchange_cancelled(const opd_http_exchange *exchange) { return exchange->cancelled; }
+
+opd_h2_stream *opd__http_exchange_stream(opd_http_exchange *exchange) {
+    if (exchange->stream != NULL) wake(exchange->server); /* for what will be submitted on it */
+    return exchange->stream;
+}
+
+void opd_http_exchange_drop(opd_http_exchange *exchange, uint32_t code, bool hang_up) {
+    if (exchange->stream != NULL) {
+        if (hang_up) exchange->conn->broken = true;
+        else opd_h2_reset(exchange->stream, (opd_h2_code)code);
+        wake(exchange->server);
+    }
+    exchange_destroy(exchange);
+}
 
 /* The body of an answer that counts as held until its last byte was sent or given up. The
  * server outlives it: it is freed after its last connection. */

@@ -194,4 +194,8 @@ void opd_sglang_answer_write(const opd_sglang_answer *answer, opd_json_writer *w
 /* Appends {"error": {"message": ...}}, the envelope of 400 and 503. */
 void opd_sglang_error_write(const char *message, opd_str *out);
 
+/* Appends {"object": "error", "message", "type", "param", "code"}: the envelope of a request that
+ * does not have the schema. */
+void opd_sglang_error_object_write(const char *message, int status, opd_str *out);
+
 #endif

@@ -117,3 +117,19 @@ void opd_sglang_error_write(const char *message, opd_str *out) {
     opd_json_write_object_end(&w);
     opd_json_write_object_end(&w);
 }
+
+void opd_sglang_error_object_write(const char *message, int status, opd_str *out) {
+    opd_json_writer w;
+    opd_json_writer_init(&w, out, 0);
+    opd_json_write_object_begin(&w);
+    opd_json_write_key(&w, "object");
+    opd_json_write_text(&w, "error");
+    opd_json_write_key(&w, "message");
+    opd_json_write_text(&w, message);
+    opd_json_write_key(&w, "type");
+    opd_json_write_text(&w, status < 500 ? "BadRequestError" : "InternalServerError");
+    opd_json_write_key(&w, "param");
+    opd_json_write_null(&w);
+    write_number(&w, "code", (size_t)status);
+    opd_json_write_object_end(&w);
+}

@@ -6,6 +6,7 @@
 
 #include "actors/messages.h"
 #include "actors/monitor/monitor_actor.h"
+#include "actors/server/server_actor.h"
 #include "actors/teacher/teacher_http.h"
 #include "opd/actor.h"
 #include "opd/log.h"
@@ -166,6 +167,31 @@ opd_memory opd_memory_of(const opd_assets *a) {
         .data = dataset_bytes(a->train) + dataset_bytes(a->eval) + BYTES_PER_ID * s.vocab};
 }
 
+/* ---- a server -------------------------------------------------------------------------- */
+
+/* Bodies, what requests and answers take (server_actor.h; a request may have been admitted while
+ * its body is still there), and answers on their way. */
+static uint64_t serving_http_bytes(void) {
+    return 2 * (uint64_t)OPD_SERVER_BODIES_BYTES_MAX + /* a text has room to grow */
+           OPD_SERVER_WORK_BYTES_DEFAULT +
+           OPD_SERVER_ANSWERS_BYTES_MAX;
+}
+
+/* Weights: the model's own, the snapshot, and the copies of scorer and engine. */
+opd_memory opd_memory_of_serving(const opd_memory_serving *v) {
+    shape s = shape_of(v->model);
+    uint32_t max_len = (uint32_t)v->model->config.max_position;
+    opd_sizes sizes = {.slots = v->slots, .max_len = max_len, .window_groups = v->slots};
+    return (opd_memory){
+        .runtime = v->runtime_bytes + ROLLOUT_MAILBOX + SCORER_MAILBOX +
+                   (uint64_t)(MAILBOX + SMALL) * ROLES,
+        .models = FLOAT * s.params * 2 + 2 * weights_bytes(&s, false),
+        .compute = graph_bytes(&s, false, v->score_tokens) + engine_bytes(&s, &sizes) +
+                   scratch_bytes(&s, v->threads, v->score_tokens) +
+                   scratch_bytes(&s, v->threads, max_len),
+        .http = serving_http_bytes(), .data = BYTES_PER_ID * s.vocab};
+}
+
 uint64_t opd_memory_total(const opd_memory *m) {
     return m->runtime + m->windows + m->batch + m->models + m->compute + m->monitor + m->http +
            m->data;
@@ -179,4 +205,10 @@ void opd_memory_log(const char *stage, const opd_memory *m) {
                  "data %.1f)", stage, mib(opd_memory_total(m)), mib(m->runtime), mib(m->windows),
                  mib(m->batch), mib(m->models), mib(m->compute), mib(m->monitor), mib(m->http),
                  mib(m->data));
+}
+
+void opd_memory_log_serving(const opd_memory *m) {
+    OPD_LOG_INFO("serve: memory ceiling: %.0f MiB (runtime %.0f, model %.1f, compute %.1f, "
+                 "requests and answers %.0f, tokenizer %.1f)", mib(opd_memory_total(m)),
+                 mib(m->runtime), mib(m->models), mib(m->compute), mib(m->http), mib(m->data));
 }

@@ -13,6 +13,7 @@
 
 #include "actors/messages.h"
 #include "actors/rollout/rollout_actor.h"
+#include "actors/run/memory.h"
 #include "actors/run/watch.h"
 #include "actors/scorer/scorer_actor.h"
 #include "actors/server/server_actor.h"
@@ -37,6 +38,7 @@ typedef struct serving {
     const opd_serve_options *o;
     opd_model *model;
     opd_tokenizer *tokenizer;
+    opd_server_faults *faults;
     opd_env *env;
     opd_system *system;
     opd_signals *signals;
@@ -70,6 +72,7 @@ static opd_err follow_parent(void) {
 static opd_err load(serving *s) {
     OPD_TRY(opd_model_open(s->o->model, NULL, &s->model));
     OPD_TRY(opd_tokenizer_open(s->o->model, NULL, &s->tokenizer));
+    if (s->o->faults != NULL) OPD_TRY(opd_server_faults_open(NULL, s->o->faults, &s->faults));
     int32_t known = opd_tokenizer_vocab_size(s->tokenizer);
     if (known > s->model->config.vocab_size)
         return opd_fail(OPD_ERR_MISMATCH, "%s: the tokenizer has %d ids, the model %d", s->o->model,
@@ -94,14 +97,22 @@ static opd_err open_lanes(serving *s) {
     return opd_lane_open(s->system, "rollout", LANE_QUEUE, &s->rollout_lane);
 }
 
+/* Tokens of one forward pass that scores. */
+static uint32_t score_tokens(const serving *s) {
+    uint32_t longest = (uint32_t)s->model->config.max_position;
+    return longest < SCORE_TOKENS_MIN ? SCORE_TOKENS_MIN : longest;
+}
+
+static uint32_t slots(const serving *s) {
+    return s->o->max_sequences > 0 ? (uint32_t)s->o->max_sequences : SEQUENCES_DEFAULT;
+}
+
 /* ---- the actors ---- */
 
 static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
     serving *s = arg;
-    uint32_t max_tokens = (uint32_t)s->model->config.max_position;
-    if (max_tokens < SCORE_TOKENS_MIN) max_tokens = SCORE_TOKENS_MIN;
     opd_scorer_config scorer = {.model = s->model, .lane = s->scorer_lane,
-                                .kernels = s->scorer_kernels, .max_tokens = max_tokens};
+                                .kernels = s->scorer_kernels, .max_tokens = score_tokens(s)};
     OPD_TRY(opd_spawn(system, &opd_scorer_class, NULL, &scorer, out_pid));
     s->roles.scorer = *out_pid;
     return OPD_OK;
@@ -109,12 +120,11 @@ static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
 
 static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
     serving *s = arg;
-    uint32_t slots = s->o->max_sequences > 0 ? (uint32_t)s->o->max_sequences : SEQUENCES_DEFAULT;
     opd_rollout_config rollout = {.model = &s->model->config, .kernels = s->rollout_kernels,
                                   .lane = s->rollout_lane, .weights = s->weights,
-                                  .roles = &s->roles, .slots = slots,
+                                  .roles = &s->roles, .slots = slots(s),
                                   .max_len = (uint32_t)s->model->config.max_position,
-                                  .requests_max = slots};
+                                  .requests_max = slots(s)};
     OPD_TRY(opd_spawn(system, &opd_rollout_class, NULL, &rollout, out_pid));
     s->roles.rollout = *out_pid;
     return OPD_OK;
@@ -126,7 +136,8 @@ static opd_err start_server(opd_system *system, void *arg, opd_pid *out_pid) {
     opd_server_config server = {.roles = &s->roles, .env = s->env, .model = &s->model->config,
                                 .tokenizer = s->tokenizer, .model_path = s->o->model,
                                 .host = s->o->host, .port = port, .out_port = &s->port,
-                                .tls = s->o->tls_cert != NULL ? &s->tls : NULL};
+                                .tls = s->o->tls_cert != NULL ? &s->tls : NULL,
+                                .max_queue = (uint32_t)s->o->max_queue, .faults = s->faults};
     OPD_TRY(opd_spawn(system, &opd_server_class, NULL, &server, out_pid));
     s->roles.server = *out_pid;
     return OPD_OK;
@@ -142,11 +153,27 @@ static opd_err start_actors(serving *s) {
     return opd_supervisor_start(s->system, &serve, &pid);
 }
 
+static opd_system_options system_options(void) {
+    return (opd_system_options){.handler_warn_ms = 100, .kind_name = opd_message_kind_name,
+                                .recorder = true, .stall_report_ms = STALL_REPORT_MS};
+}
+
+static void log_memory(const serving *s) {
+    opd_system_options system = system_options();
+    opd_memory_serving sizes = {.model = s->model,
+                                .threads = s->o->threads > 0 ? (uint32_t)s->o->threads : 1,
+                                .slots = slots(s),
+                                .score_tokens = score_tokens(s),
+                                .runtime_bytes = opd_system_memory_max(&system)};
+    opd_memory memory = opd_memory_of_serving(&sizes);
+    opd_memory_log_serving(&memory);
+}
+
 static opd_err build(serving *s) {
-    opd_system_options system = {.handler_warn_ms = 100, .kind_name = opd_message_kind_name,
-                                 .recorder = true, .stall_report_ms = STALL_REPORT_MS};
+    opd_system_options system = system_options();
     if (s->o->exit_with_parent) OPD_TRY(follow_parent());
     OPD_TRY(load(s));
+    log_memory(s);
     OPD_TRY(opd_env_uv_create(NULL, &s->env));
     OPD_TRY(opd_system_create(&system, s->env, &s->system));
     opd_watch_options watching = {.env = s->env, .system = s->system, .watchdog_ms = WATCHDOG_MS};
@@ -179,6 +206,7 @@ static opd_err tear_down(serving *s, opd_err err) {
     opd_kernels_destroy(s->scorer_kernels);
     opd_kernels_destroy(s->rollout_kernels);
     opd_err closed = opd_env_destroy(s->env);
+    opd_server_faults_destroy(s->faults);
     opd_tokenizer_destroy(s->tokenizer);
     opd_model_destroy(s->model);
     return err == OPD_OK ? closed : opd_fail(err, "%s", context);

@@ -14,7 +14,12 @@
 #include "actors/server/server_inside.h"
 #include "core/base/check.h"
 
-enum { ANSWER_BYTES_MAX = 1 << 30, HEALTH_MS = 20000 };
+enum {
+    ANSWER_BYTES_MAX = OPD_SERVER_ANSWERS_BYTES_MAX,
+    HEALTH_MS = 20000,
+    /* of a triple [log-prob, id, null] in decimal, in a text that doubles as it grows; see cost_of */
+    TRIPLE_BYTES = 2 * 48
+};
 
 static const double GREEDY_BELOW = 1e-6; /* SGLang's bound */
 
@@ -134,6 +139,18 @@ static void set_output(const opd__part *part, opd_sglang_answer *answer, opd_str
     answer->text_size_bytes = text->size;
 }
 
+/* Does to the answer what the visit's fault says. */
+static void bend(const opd__part *part, opd_sglang_answer *answer, float *block) {
+    size_t rows = part->count - input_start(part), k = (size_t)part->visit->request.top_logprobs;
+    if (block == NULL || answer->input.count == 0) rows = k = 0;
+    opd_server_fault_numbers numbers = {.ids = part->ids + input_start(part),
+                                 .logp = block,
+                                 .topk_logps = rows > 0 ? block + rows : NULL,
+                                 .vocab_size = part->visit->server->c.model->vocab_size};
+    if (rows > 0) numbers.topk_ids = (int32_t *)(void *)(block + rows + rows * k);
+    opd_server_fault_answer(&part->visit->fault, &numbers, answer);
+}
+
 static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *writer) {
     const opd__visit *visit = part->visit;
     const opd_sglang_generate *q = &visit->request;
@@ -148,6 +165,7 @@ static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *
     if (part->aborted) answer.input.count = 0;
     opd_str_init(&text, visit->alloc, ANSWER_BYTES_MAX);
     set_output(part, &answer, &text);
+    bend(part, &answer, block);
     opd_err err = opd_str_status(&text);
     if (err == OPD_OK) opd_sglang_answer_write(&answer, writer);
     opd_str_fini(&text);
@@ -165,7 +183,10 @@ static void answer(opd__visit *visit) {
     for (size_t i = 0; i < visit->part_count && err == OPD_OK; i++)
         err = write_part(&visit->parts[i], i, &writer);
     if (err == OPD_OK && visit->request.batch) opd_json_write_array_end(&writer);
-    if (err == OPD_OK) err = opd_str_status(&out);
+    if (err == OPD_OK) {
+        opd_server_fault_text(&visit->fault, &out);
+        err = opd_str_status(&out);
+    }
     if (err == OPD_OK) {
         opd__visit_respond(visit, 200, &out);
         return;
@@ -334,10 +355,67 @@ static opd_err read_request(opd__visit *visit) {
     return OPD_OK;
 }
 
+/* ---- admission ---- */
+
+/* The most that a visit takes besides its body: ids and their copy; replies of the actors and the
+ * answer's arrays, each a score and k alternatives for a row; the answer's text. */
+static uint64_t cost_of(const opd__visit *visit) {
+    const opd_sglang_generate *q = &visit->request;
+    uint64_t k = (uint64_t)q->top_logprobs, bytes = sizeof *visit;
+    uint64_t output = generates(visit) ? (uint64_t)q->max_new_tokens : 0;
+    for (size_t i = 0; i < visit->part_count; i++) {
+        const opd__part *part = &visit->parts[i];
+        uint64_t rows = part->count - input_start(part);
+        bytes += sizeof *part + 4096 + part->count * 2 * sizeof(int32_t);
+        bytes += rows * (2 * (1 + 2 * k) * sizeof(float) + (1 + k) * TRIPLE_BYTES);
+        bytes += output * (4 * sizeof(float) + 2 * TRIPLE_BYTES);
+    }
+    return bytes;
+}
+
+/* Whether a sequence of this rid is under way in another visit. */
+static bool rid_in_use(const opd__visit *visit, const char *rid) {
+    const opd_list *visits = &visit->server->visits;
+    for (const opd_list *n = visits->next; n != visits; n = n->next) {
+        const opd__visit *other = OPD_CONTAINER_OF(n, const opd__visit, node);
+        if (other == visit || other->health) continue;
+        for (size_t i = 0; i < other->part_count; i++)
+            if (strcmp(other->request.items[i].rid, rid) == 0) return true;
+    }
+    return false;
+}
+
+/* Counts the visit in. Errors: INVALID (a rid in use, more work than all may be), AGAIN. */
+static opd_err admit(opd__visit *visit) {
+    opd__server *server = visit->server;
+    for (size_t i = 0; i < visit->part_count; i++)
+        if (rid_in_use(visit, visit->request.items[i].rid))
+            return opd_fail(OPD_ERR_INVALID, "Duplicate request ID: %s",
+                            visit->request.items[i].rid);
+    visit->cost_bytes = cost_of(visit);
+    if (visit->cost_bytes > server->c.max_work_bytes)
+        return opd_fail(OPD_ERR_INVALID, "the request and its answer may take %" PRIu64 " bytes; this "
+                        "server allows %" PRIu64 " for all. Ask for fewer sequences or alternatives",
+                        visit->cost_bytes, server->c.max_work_bytes);
+    if (visit->cost_bytes > server->c.max_work_bytes - server->work_bytes)
+        return opd_fail(OPD_ERR_AGAIN, "The request queue is full.");
+    server->work_bytes += visit->cost_bytes;
+    server->queued++;
+    visit->queued = true;
+    return OPD_OK;
+}
+
 void opd__generate_begin(opd__visit *visit) {
+    if (visit->server->queued >= visit->server->c.max_queue) {
+        opd__visit_refuse(visit, 503, "The request queue is full.");
+        return;
+    }
     opd_err err = read_request(visit);
+    if (err == OPD_OK) err = admit(visit);
     if (err != OPD_OK) {
-        opd__visit_refuse(visit, status_of(err), opd_err_context());
+        int status = status_of(err);
+        opd__visit_refuse_as(visit, status, opd_err_context(), err == OPD_ERR_PARSE,
+                             status == 503 ? 1 : 0);
         return;
     }
     for (size_t i = 0; i < visit->part_count && visit->err == OPD_OK; i++)
@@ -365,18 +443,23 @@ void opd__health_begin(opd__visit *visit) {
 }
 
 bool opd__generate_abort(opd__visit *visit, const char *rid) {
+    bool found = false;
     for (size_t i = 0; i < visit->part_count && !visit->health; i++) {
         opd__part *part = &visit->parts[i];
-        if (strcmp(visit->request.items[i].rid, rid) != 0) continue;
-        part->aborted = true;
+        if (rid != NULL && strcmp(visit->request.items[i].rid, rid) != 0) continue;
+        part->aborted = found = true;
         if (part->score_id != 0) opd_request_cancel(visit->server->ctx, part->score_id);
         if (part->generate_id != 0) opd_request_cancel(visit->server->ctx, part->generate_id);
-        return true;
+        if (rid != NULL) break;
     }
-    return false;
+    return found;
 }
 
 void opd__generate_fini(opd__visit *visit) {
+    if (visit->queued) {
+        visit->server->queued--;
+        visit->server->work_bytes -= visit->cost_bytes;
+    }
     for (size_t i = 0; i < visit->part_count; i++) {
         opd_msg_release(visit->parts[i].scored);
         opd_msg_release(visit->parts[i].generated);

@@ -25,6 +25,9 @@ struct opd__front {
     opd_system *system;
     opd_pid owner;
     opd_http_server *server; /* NULL once closing */
+    opd_server_faults *faults;
+    struct opd_env *env;
+    uint64_t started_ns;
     bool alive;              /* the actor is */
     opd_event closed_event;
     opd_cleanup cleanup;
@@ -40,6 +43,7 @@ static void note_progress(const opd__server *server) {
 static void visit_free(opd__visit *visit) {
     opd_event_cancel(&visit->arrived);
     opd_event_cancel(&visit->cancelled);
+    if (visit->held) opd_timer_stop(&visit->delay);
     if (visit->node.next != NULL) {
         opd_list_remove(&visit->node);
         note_progress(visit->server);
@@ -64,6 +68,7 @@ void opd__visit_respond(opd__visit *visit, int status, opd_str *str) {
     } else {
         opd_str_fini(str);
     }
+    opd__misbehave_answer(visit);
     visit_free(visit);
     if (err == OPD_OK)
         opd_http_respond(exchange, status, buf == NULL ? NULL : JSON_TYPE,
@@ -73,24 +78,41 @@ void opd__visit_respond(opd__visit *visit, int status, opd_str *str) {
     opd_buf_release(buf);
 }
 
-void opd__visit_refuse(opd__visit *visit, int status, const char *message) {
-    static const opd_http_header headers[] = {{"content-type", "application/json"},
-                                              {"retry-after", "1"}};
-    opd_http_exchange *exchange = visit->exchange;
+void opd__error_body(const opd_alloc *alloc, int status, const char *message, bool object_form,
+                     opd_slice *out_body) {
     opd_str text;
-    opd_str_init(&text, visit->alloc, TEXT_BYTES_MAX);
-    opd_sglang_error_write(message, &text);
-    if (status != 503) {
-        opd__visit_respond(visit, status, &text);
-        return;
-    }
-    opd_slice body = {.buf = NULL};
-    if (opd_slice_copy(visit->alloc, text.data, text.size, &body) != OPD_OK)
-        body = (opd_slice){.buf = NULL};
+    opd_str_init(&text, alloc, TEXT_BYTES_MAX);
+    if (object_form) opd_sglang_error_object_write(message, status, &text);
+    else opd_sglang_error_write(message, &text);
+    *out_body = (opd_slice){.buf = NULL};
+    if (opd_str_status(&text) != OPD_OK ||
+        opd_slice_copy(alloc, text.data, text.size, out_body) != OPD_OK)
+        *out_body = (opd_slice){.buf = NULL};
     opd_str_fini(&text);
+}
+
+void opd__visit_refuse_as(opd__visit *visit, int status, const char *message, bool object_form,
+                          int retry_after_s) {
+    char seconds[16];
+    opd_http_header headers[] = {{"content-type", JSON_TYPE}, {"retry-after", seconds}};
+    opd_http_exchange *exchange = visit->exchange;
+    opd_slice body;
+    (void)snprintf(seconds, sizeof seconds, "%d", retry_after_s);
+    opd__error_body(visit->alloc, status, message, object_form, &body);
+    opd__misbehave_answer(visit);
     visit_free(visit);
-    opd_http_respond_headers(exchange, status, headers, OPD_COUNTOF(headers), body);
+    opd_http_respond_headers(exchange, status, headers, retry_after_s > 0 ? 2 : 1, body);
     opd_buf_release(body.buf);
+}
+
+void opd__visit_refuse(opd__visit *visit, int status, const char *message) {
+    opd__visit_refuse_as(visit, status, message, false, status == 503 ? 1 : 0);
+}
+
+void opd__visit_drop(opd__visit *visit, uint32_t code, bool hang_up) {
+    opd_http_exchange *exchange = visit->exchange;
+    visit_free(visit);
+    opd_http_exchange_drop(exchange, code, hang_up);
 }
 
 /* ---- the simple answers ---- */
@@ -140,6 +162,7 @@ static void server_info(opd__visit *visit) {
 static void abort_request(opd__visit *visit) {
     opd__server *server = visit->server;
     char rid[OPD_SGLANG_NAME_SIZE] = "";
+    bool all = false;
     opd_json json;
     opd_json_text key;
     opd_json_init(&json, opd_http_exchange_body(visit->exchange),
@@ -148,15 +171,19 @@ static void abort_request(opd__visit *visit) {
     while (opd_json_object_next(&json, &key)) {
         if (opd_json_text_is(key, "rid"))
             opd_json_read_string(&json, rid, sizeof rid);
+        else if (opd_json_text_is(key, "abort_all"))
+            opd_json_read_bool(&json, &all);
         else
             opd_json_skip(&json);
     }
-    if (opd_json_finish(&json) != OPD_OK || rid[0] == '\0') {
-        opd__visit_refuse(visit, 400, "expected {\"rid\": \"...\"} with one exact rid");
+    if (opd_json_finish(&json) != OPD_OK || (rid[0] == '\0' && !all)) {
+        opd__visit_refuse_as(visit, 400, "expected {\"rid\": \"...\"} with one exact rid, or "
+                             "{\"abort_all\": true}", true, 0);
         return;
     }
     for (opd_list *n = server->visits.next; n != &server->visits; n = n->next)
-        if (opd__generate_abort(OPD_CONTAINER_OF(n, opd__visit, node), rid)) break;
+        if (opd__generate_abort(OPD_CONTAINER_OF(n, opd__visit, node), all ? NULL : rid) && !all)
+            break;
     opd_str none;
     opd_str_init(&none, visit->alloc, 1);
     opd__visit_respond(visit, 200, &none);
@@ -181,7 +208,7 @@ static const route ROUTES[] = {
     {"/abort_request", {"POST"}, abort_request},
 };
 
-static void dispatch(opd__visit *visit) {
+void opd__visit_dispatch(opd__visit *visit) {
     const char *path = opd_http_exchange_path(visit->exchange);
     const char *method = opd_http_exchange_method(visit->exchange);
     size_t size = strcspn(path, "?");
@@ -210,7 +237,7 @@ static opd_err deliver_visit(opd_ctx *ctx, void *state, opd_event *event) {
     if (opd_http_exchange_cancelled(visit->exchange))
         opd__visit_refuse(visit, 503, "cancelled"); /* goes nowhere */
     else
-        dispatch(visit);
+        opd__misbehave_begin(visit);
     return OPD_OK;
 }
 
@@ -222,7 +249,9 @@ static opd_err deliver_cancelled(opd_ctx *ctx, void *state, opd_event *event) {
     (void)ctx;
     (void)state;
     opd__visit *visit = OPD_CONTAINER_OF(event, opd__visit, cancelled);
-    if (visit->server != NULL) opd__generate_cancel(visit); /* else it has not arrived yet */
+    if (visit->server == NULL) return OPD_OK; /* it has not arrived yet */
+    if (visit->held) opd__visit_refuse(visit, 503, "cancelled"); /* goes nowhere */
+    else opd__generate_cancel(visit);
     return OPD_OK;
 }
 
@@ -248,6 +277,13 @@ static void on_exchange(void *arg, opd_http_exchange *exchange) {
     visit->cancelled.deliver = deliver_cancelled;
     opd_http_exchange_on_cancel(exchange, on_cancel, visit);
     opd_event_post(front->system, &visit->arrived);
+}
+
+static void on_early(void *arg, opd_http_exchange *exchange) {
+    opd__front *front = arg;
+    if (front->alive)
+        opd__misbehave_early(front->faults, opd_env_now_ns(front->env) - front->started_ns,
+                             front->alloc, exchange);
 }
 
 /* ---- the front ---- */
@@ -291,8 +327,13 @@ static opd_err front_open(opd__server *self) {
     const opd_server_config *c = &self->c;
     opd__front *front = opd_mem_get(c->alloc, sizeof *front);
     if (front == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for the server");
-    opd_http_server_options options = {.alloc = c->alloc, .env = c->env, .host = c->host,
-                                       .port = c->port, .tls = c->tls};
+    opd_http_server_options options = {
+        .alloc = c->alloc, .env = c->env, .host = c->host, .port = c->port,
+        .tls = c->tls, .max_body_bytes = OPD_SERVER_BODY_BYTES_MAX,
+        .max_total_bytes = OPD_SERVER_BODIES_BYTES_MAX,
+        .max_answers_bytes = OPD_SERVER_ANSWERS_BYTES_MAX,
+        .idle_timeout_ms = opd_server_faults_idle_close_ms(c->faults),
+        .early = c->faults != NULL ? on_early : NULL};
     opd_err err = opd_http_server_create(&options, on_exchange, front, &front->server);
     if (err != OPD_OK) {
         opd_mem_free(c->alloc, front);
@@ -301,6 +342,9 @@ static opd_err front_open(opd__server *self) {
     front->alloc = c->alloc;
     front->system = opd_self_system(self->ctx);
     front->owner = opd_self(self->ctx);
+    front->faults = c->faults;
+    front->env = c->env;
+    front->started_ns = self->started_ns;
     front->alive = true;
     front->closed_event.to = front->owner;
     front->closed_event.deliver = deliver_closed;
@@ -317,6 +361,9 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     opd__server *self = state;
     self->c = *(const opd_server_config *)config;
     self->ctx = ctx;
+    self->started_ns = opd_env_now_ns(self->c.env);
+    if (self->c.max_queue == 0) self->c.max_queue = OPD_SERVER_QUEUE_DEFAULT;
+    if (self->c.max_work_bytes == 0) self->c.max_work_bytes = OPD_SERVER_WORK_BYTES_DEFAULT;
     opd_list_init(&self->visits);
     return front_open(self);
 }

@@ -1,5 +1,6 @@
-/* server_inside.h - the state of the server actor, shared by its two files: server_actor.c (the
- * front: exchanges, routes, the simple answers) and generate.c (what needs the model).
+/* server_inside.h - the state of the server actor, shared by its files: server_actor.c (the
+ * front: exchanges, routes, the simple answers), generate.c (what needs the model) and misbehave.c
+ * (what a script of faults does to a visit).
  *
  * A visit is one HTTP exchange. It begins in the HTTP server's callback, reaches the actor as
  * an event, and ends with opd__visit_respond, which frees it.
@@ -25,6 +26,9 @@ typedef struct opd__server {
     opd_ctx *ctx;
     opd__front *front;
     opd_list visits;
+    uint64_t started_ns;  /* the clock of the faults */
+    uint32_t queued;      /* visits of /generate */
+    uint64_t work_bytes;  /* sum of their cost_bytes */
     bool stopping;
 } opd__server;
 
@@ -49,6 +53,12 @@ struct opd__visit {
     opd_event arrived, cancelled;
     uint64_t began_ns;
 
+    opd_server_fault fault; /* NONE: it is served as it should be */
+    opd_timer delay; /* of the fault */
+    bool held;       /* nothing has begun: the delay runs, or no answer will ever come */
+
+    bool queued;         /* counted in server->queued and ->work_bytes */
+    uint64_t cost_bytes; /* upper bound of what it and its answer take, with the request's ids */
     opd_sglang_generate request;
     opd__part *parts; /* [part_count] */
     size_t part_count;
@@ -64,6 +74,30 @@ void opd__visit_respond(opd__visit *visit, int status, opd_str *str);
 /* Answers {"error": {"message"}} and ends the visit; 503 carries Retry-After. */
 void opd__visit_refuse(opd__visit *visit, int status, const char *message);
 
+/* The same in either form ({"object": "error"} if object_form); retry_after_s 0: no such header. */
+void opd__visit_refuse_as(opd__visit *visit, int status, const char *message, bool object_form,
+                          int retry_after_s);
+
+/* The JSON of an error. *out_body has a reference of its own, or is empty without memory. */
+void opd__error_body(const opd_alloc *alloc, int status, const char *message, bool object_form,
+                     opd_slice *out_body);
+
+/* Ends the visit without an answer (opd_http_exchange_drop). */
+void opd__visit_drop(opd__visit *visit, uint32_t code, bool hang_up);
+
+/* Serves the visit by its path. */
+void opd__visit_dispatch(opd__visit *visit);
+
+/* misbehave.c: serves the visit, or does to it what the script says. */
+void opd__misbehave_begin(opd__visit *visit);
+
+/* misbehave.c: the answer follows at once. */
+void opd__misbehave_answer(opd__visit *visit);
+
+/* misbehave.c: answers a request of which only the head is there, if the script says so. */
+void opd__misbehave_early(opd_server_faults *faults, uint64_t elapsed_ns, const opd_alloc *alloc,
+                          opd_http_exchange *exchange);
+
 /* generate.c: begins POST /generate and GET /health; they answer later, or at once. */
 void opd__generate_begin(opd__visit *visit);
 void opd__health_begin(opd__visit *visit);
@@ -71,7 +105,7 @@ void opd__health_begin(opd__visit *visit);
 /* generate.c: cancels what the visit waits for; it is answered when all has ended. */
 void opd__generate_cancel(opd__visit *visit);
 
-/* generate.c: cancels the sequence of exactly this rid. Returns whether there is one. */
+/* generate.c: cancels the sequence of exactly this rid, NULL: all. Returns whether there is one. */
 bool opd__generate_abort(opd__visit *visit, const char *rid);
 
 /* generate.c: frees what a visit holds besides the exchange. */

@@ -49,6 +49,8 @@ typedef struct opd_serve_options {
     const char *tls_cert;      /* PEM chain; NULL: clear text                             */
     const char *tls_key;       /* its key, PEM; NULL: in tls_cert                         */
     const char *tls_client_ca; /* clients must show a certificate of these; NULL: need not */
+    int max_queue;             /* requests of /generate at once, 0: 1024; more are 503    */
+    const char *faults;        /* a script of misbehaviour (docs/teacher.md); NULL: none  */
     bool handle_signals;
     bool exit_with_parent;     /* stop when the starting process is gone                  */
     FILE *screen;              /* the ready line "opd serve: ready on http[s]://HOST:PORT" */
@@ -56,7 +58,7 @@ typedef struct opd_serve_options {
 
 /* Serves a model over HTTP/2 (TLS with tls_cert; else cleartext, prior knowledge) with SGLang's
  * /generate, /health and /model_info until a signal stops it. Errors: NOT_FOUND, PARSE, INVALID
- * (a certificate or key that cannot be used), EXISTS (port busy). */
+ * (a certificate or key that cannot be used), CONFIG (the script of faults), EXISTS (port busy). */
 OPD_MUST_CHECK opd_err opd_serve(const opd_serve_options *options);
 
 /* A share of right answers with its Wilson 95 % interval; all in 0..1. */

@@ -1,0 +1,12 @@
+/* http_fault.h - what http_fault.c needs of http_server.c. Nobody else includes it.
+ * Thread: the loop. */
+#ifndef OPD_TRANSPORTS_HTTP_FAULT_H
+#define OPD_TRANSPORTS_HTTP_FAULT_H
+
+#include "transports/http.h"
+#include "transports/http2.h"
+
+/* The exchange's stream, to submit something on it: its connection is written soon. NULL: gone. */
+opd_h2_stream *opd__http_exchange_stream(opd_http_exchange *exchange);
+
+#endif
