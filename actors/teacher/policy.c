@@ -2,7 +2,7 @@
  * nothing. */
 #include "actors/teacher/policy.h"
 
-#include <stddef.h>
+#include <math.h>
 
 opd_teacher_verdict opd_teacher_judge(opd_err err, int status) {
     switch (err) {
@@ -51,6 +51,19 @@ uint64_t opd_teacher_retry_after_ms(const char *value) {
         if (seconds > 3600) seconds = 3600;
     }
     return seconds * 1000;
+}
+
+size_t opd_teacher_uniform_drop(float *logp, uint8_t *valid, size_t count, int32_t vocab_size) {
+    size_t dropped = 0;
+    if (vocab_size < 2) return 0;
+    float uniform = -logf((float)vocab_size), near = -uniform * 4e-7f; /* some float32 steps */
+    for (size_t i = 0; i < count; i++) {
+        if (!valid[i] || fabsf(logp[i] - uniform) > near) continue;
+        valid[i] = 0;
+        logp[i] = 0;
+        dropped++;
+    }
+    return dropped;
 }
 
 void opd_teacher_health_work(opd_teacher_health *health, bool waiting, uint64_t now_ns) {

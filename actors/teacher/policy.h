@@ -12,6 +12,7 @@
 #define OPD_ACTORS_TEACHER_POLICY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "opd/err.h"
@@ -58,6 +59,12 @@ uint64_t opd_teacher_backoff_ms(uint32_t retry, uint64_t base_ms, uint64_t max_m
 /* The Retry-After header in milliseconds: whole seconds, at most an hour; 0 for NULL, a date or
  * anything else. */
 uint64_t opd_teacher_retry_after_ms(const char *value);
+
+/* Drops (valid 0, score 0) the scores that are those of a uniform softmax over vocab_size to the
+ * last bits of a float32: what servers write that turn the NaN logits of a row into zeros, with
+ * status 200. A real model hits that number by chance about once in a million tokens, which then
+ * costs that token alone. vocab_size < 2: not known, nothing is dropped. Returns how many. */
+size_t opd_teacher_uniform_drop(float *logp, uint8_t *valid, size_t count, int32_t vocab_size);
 
 /* Whether the teacher is there, and since when it has kept work waiting. Zeroed: up, idle. */
 typedef struct opd_teacher_health {

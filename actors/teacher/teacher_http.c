@@ -123,8 +123,22 @@ opd_err opd__teacher_pump(opd__teacher *self) {
 
 /* ---- answers ---- */
 
+/* Other weights than before: the scores are still the teacher's, but whoever reads the run should
+ * know. Told at the 1st, 2nd, 4th... change, for a fleet behind one address may flip for ever. */
+static void note_version(opd__teacher *self, const char *version) {
+    if (version[0] == '\0' || strcmp(version, self->weight_version) == 0) return;
+    bool first = self->weight_version[0] == '\0';
+    if (!first) self->version_changes++;
+    if (!first && (self->version_changes & (self->version_changes - 1)) == 0)
+        opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
+                 "teacher %s answers with other weights: version %.60s after %.60s (changes so far: "
+                 "%" PRIu64 ")", self->c.teacher->name, version, self->weight_version,
+                 self->version_changes);
+    (void)snprintf(self->weight_version, sizeof self->weight_version, "%s", version);
+}
+
 /* Reads the body of a 200 answer into the sample. Errors: those of opd_sglang_score_read. */
-static opd_err read_scores(const opd__teacher *self, sample *s, const opd_endpoint_call *call) {
+static opd_err read_scores(opd__teacher *self, sample *s, const opd_endpoint_call *call) {
     uint32_t k = self->c.top_k;
     opd_sglang_score question = question_of(self, s);
     opd_slice topk_logps = {.buf = NULL}; /* only the ids are kept */
@@ -141,6 +155,10 @@ static opd_err read_scores(const opd__teacher *self, sample *s, const opd_endpoi
     opd_err err = opd_sglang_score_read(call->http.answer.data, call->http.answer.size, &question,
                                         &scores);
     opd_buf_release(topk_logps.buf);
+    if (err == OPD_OK)
+        scores.valid_count -= opd_teacher_uniform_drop(scores.logp, scores.valid,
+                                                       s->base.response_len, self->c.vocab_size);
+    if (err == OPD_OK && scores.valid_count > 0) note_version(self, scores.weight_version);
     if (err == OPD_OK && scores.valid_count == 0)
         err = opd_fail(OPD_ERR_REMOTE, "the teacher gave no finite score for any of %u tokens",
                        s->base.response_len);

@@ -14,6 +14,7 @@
 #include "actors/teacher/endpoint.h"
 #include "actors/teacher/policy.h"
 #include "actors/teacher/teacher_http.h"
+#include "transports/sglang.h"
 
 #define OPD__TEACHER_TICK_NS ((uint64_t)1000000000) /* probes, HOLD and the lost clock */
 
@@ -24,6 +25,8 @@ typedef struct opd__teacher {
     opd_list waiting, pausing, asked;
     uint32_t asked_count, sample_count;
     uint64_t rid_nonce, rid_next;
+    char weight_version[OPD_SGLANG_NAME_SIZE]; /* of the last scores; "": not told yet */
+    uint64_t version_changes;
 
     opd_endpoint *endpoint;  /* NULL: none now            */
     uint32_t endpoints_open; /* with those still closing  */

@@ -1,111 +1,20 @@
 /* test_serve_actors.c - a tiny random model behind the real server: its scores, over HTTP and
  * in-process, are those of the graph, and its routes answer as they should. */
-#include "actors/rollout/rollout_actor.h"
-#include "actors/scorer/scorer_actor.h"
-#include "actors/server/server_actor.h"
-#include "actors/teacher/teacher_http.h"
 #include "actors/teacher/teacher_local.h"
-#include "actors/weights.h"
 #include "core/base/check.h"
-#include "models/graph.h"
-#include "tests/unit/actors/teacher_rig.h"
-
-enum { COUNT = 24, PROMPT = 5, RESPONSE = 9, VOCAB = 50, TOP_K = 3 };
-
-typedef struct stack {
-    rig rig;
-    opd_model *model;
-    opd_kernels *scorer_kernels, *rollout_kernels;
-    opd_slot *weights;
-    uint16_t port;
-    char url[64];
-    opd_config_teacher teacher;
-} stack;
-
-static void spawn_model_actors(stack *s) {
-    opd_lane *scorer_lane, *rollout_lane;
-    opd_buf *buf;
-    opd_system *system = s->rig.t.system;
-    CHECK_OK(opd_kernels_create_cpu(OPD_CPU_ISA_PLAIN, 1, NULL, &s->scorer_kernels));
-    CHECK_OK(opd_kernels_create_cpu(OPD_CPU_ISA_PLAIN, 1, NULL, &s->rollout_kernels));
-    CHECK_OK(opd_lane_open(system, "scorer", 2, &scorer_lane));
-    CHECK_OK(opd_lane_open(system, "rollout", 2, &rollout_lane));
-    CHECK_OK(opd_slot_create(system, &s->weights));
-    CHECK_OK(opd_weights_buf(s->model, NULL, &buf));
-    opd_slot_put(s->weights, buf, 1);
-    opd_buf_release(buf);
-    opd_scorer_config scorer = {.model = s->model, .lane = scorer_lane,
-                                .kernels = s->scorer_kernels, .max_tokens = 40,
-                                .alloc = &s->rig.t.memory.alloc};
-    CHECK_OK(opd_spawn(system, &opd_scorer_class, NULL, &scorer, &s->rig.roles.scorer));
-    opd_rollout_config rollout = {.model = &s->model->config, .kernels = s->rollout_kernels,
-                                  .lane = rollout_lane, .weights = s->weights,
-                                  .roles = &s->rig.roles, .slots = 4, .max_len = 32,
-                                  .requests_max = 8, .alloc = &s->rig.t.memory.alloc};
-    CHECK_OK(opd_spawn(system, &opd_rollout_class, NULL, &rollout, &s->rig.roles.rollout));
-}
-
-static void stack_up(stack *s, int count) {
-    opd_model_config config = {.vocab_size = VOCAB, .hidden_size = 16, .intermediate_size = 24,
-                               .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 4,
-                               .max_position = 32, .rope_theta = 10000, .rms_eps = 1e-6,
-                               .tie_embeddings = true, .bos_id = 1, .eos_id = 2, .pad_id = 0};
-    memset(s, 0, sizeof *s);
-    rig_up(&s->rig, count, PROMPT, RESPONSE, VOCAB);
-    CHECK_OK(opd_model_create(&config, 7, NULL, &s->model));
-    for (size_t i = 0; i < s->model->param_count; i++) s->model->params[i] *= 8; /* not flat */
-    spawn_model_actors(s);
-    opd_server_config server = {.roles = &s->rig.roles, .env = s->rig.t.env,
-                                .alloc = &s->rig.t.memory.alloc, .model = &s->model->config,
-                                .model_path = "tiny", .out_port = &s->port};
-    opd_pid pid;
-    CHECK_OK(opd_spawn(s->rig.t.system, &opd_server_class, NULL, &server, &pid));
-    (void)snprintf(s->url, sizeof s->url, "http://127.0.0.1:%u", s->port);
-}
-
-static void stack_down(stack *s) {
-    opd_slot_destroy(s->weights);
-    rig_down(&s->rig);
-    opd_kernels_destroy(s->scorer_kernels);
-    opd_kernels_destroy(s->rollout_kernels);
-    opd_model_destroy(s->model);
-}
-
-/* The graph's own scores of one sample. */
-static void direct(const stack *s, int group, float temperature, float logp[RESPONSE],
-                   int32_t topk[RESPONSE * TOP_K]) {
-    int32_t ids[PROMPT + RESPONSE];
-    size_t seq_start[2] = {0, PROMPT + RESPONSE};
-    float topk_logp[RESPONSE * TOP_K];
-    opd_score_row rows[RESPONSE];
-    opd_kernels *kernels;
-    opd_graph *graph;
-    for (uint32_t i = 0; i < PROMPT + RESPONSE; i++) ids[i] = rig_token(&s->rig, group, i);
-    for (size_t i = 0; i < RESPONSE; i++)
-        rows[i] = (opd_score_row){PROMPT - 1 + i, ids[PROMPT + i],
-                                  (float)(1.0 / (double)temperature)};
-    CHECK_OK(opd_kernels_create_cpu(OPD_CPU_ISA_PLAIN, 1, NULL, &kernels));
-    CHECK_OK(opd_graph_create(kernels, &s->model->config, OPD_GRAPH_SCORE, 32, NULL, &graph));
-    opd_graph_set_weights(graph, s->model->params);
-    opd_packed packed = {.seq_count = 1, .seq_start = seq_start, .tokens = ids};
-    CHECK_OK(opd_graph_forward(graph, &packed));
-    opd_scores out = {.logp = logp, .top_k = TOP_K, .top_ids = topk, .top_logp = topk_logp};
-    CHECK_OK(opd_graph_score(graph, rows, RESPONSE, &out));
-    opd_graph_destroy(graph);
-    opd_kernels_destroy(kernels);
-}
+#include "tests/unit/actors/serve_rig.h"
 
 /* exact: bit for bit; else within what one reading of a decimal text may move. */
-static void check_against_graph(const stack *s, float temperature, bool exact) {
-    CHECK_INT(s->rig.got, COUNT);
-    for (int g = 0; g < COUNT; g++) {
-        float logp[RESPONSE];
-        int32_t topk[RESPONSE * TOP_K];
+static void check_against_graph(const serve_rig *s, float temperature, bool exact) {
+    CHECK_INT(s->rig.got, SERVE_COUNT);
+    for (int g = 0; g < SERVE_COUNT; g++) {
+        float logp[SERVE_RESPONSE];
+        int32_t topk[SERVE_RESPONSE * SERVE_TOP_K];
         const rig_sample *sample = &s->rig.scores[g];
-        direct(s, g, temperature, logp, topk);
+        serve_direct(s, g, temperature, logp, topk);
         CHECK_STR(sample->reason, "");
         CHECK(sample->scored);
-        for (int i = 0; i < RESPONSE; i++) {
+        for (int i = 0; i < SERVE_RESPONSE; i++) {
             CHECK_INT(sample->valid[i], 1);
             CHECK(fabsf(sample->logp[i] - logp[i]) <= (exact ? 0 : 1.2e-7f * fabsf(logp[i])));
         }
@@ -113,28 +22,16 @@ static void check_against_graph(const stack *s, float temperature, bool exact) {
     }
 }
 
-static opd_teacher_http_config http_teacher(stack *s, double temperature) {
-    s->teacher = (opd_config_teacher){
-        .name = "tutor", .url = s->url, .path = "", .timeout_s = 5, .deadline_s = 30,
-        .connect_timeout_s = 2, .max_inflight = 8, .retries = 3, .backoff_ms = 10,
-        .backoff_max_ms = 50, .start_timeout_s = 5};
-    return (opd_teacher_http_config){
-        .roles = &s->rig.roles, .env = s->rig.t.env, .alloc = &s->rig.t.memory.alloc,
-        .teacher = &s->teacher, .teacher_lost_s = 20, .temperature = temperature, .top_k = TOP_K,
-        .vocab_size = VOCAB, .bos_id = 1, .eos_id = 2, .tokenizer_hash = "", .window_msgs = 4,
-        .window_bytes = 1 << 20};
-}
-
 static void score_over_http(double temperature) {
-    static stack s;
-    stack_up(&s, COUNT);
-    opd_teacher_http_config config = http_teacher(&s, temperature);
+    static serve_rig s;
+    serve_up(&s, SERVE_COUNT, NULL);
+    opd_teacher_http_config config = serve_teacher(&s, temperature);
     CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
                        &s.rig.roles.teacher));
     rig_feed(&s.rig);
     CHECK_OK(rig_run(&s.rig));
     check_against_graph(&s, (float)temperature, false);
-    stack_down(&s);
+    serve_down(&s);
 }
 
 TEST(scores_over_http_are_the_graphs) { score_over_http(1); }
@@ -142,9 +39,9 @@ TEST(scores_over_http_are_the_graphs) { score_over_http(1); }
 TEST(scores_over_http_at_a_temperature) { score_over_http(0.5); }
 
 TEST(scores_in_process_are_the_graphs) {
-    static stack s;
-    stack_up(&s, COUNT);
-    opd_teacher_local_config config = {.roles = &s.rig.roles, .name = "tutor", .top_k = TOP_K,
+    static serve_rig s;
+    serve_up(&s, SERVE_COUNT, NULL);
+    opd_teacher_local_config config = {.roles = &s.rig.roles, .name = "tutor", .top_k = SERVE_TOP_K,
                                        .temperature = 0.5, .window_msgs = 4,
                                        .window_bytes = 1 << 20,
                                        .alloc = &s.rig.t.memory.alloc};
@@ -153,7 +50,7 @@ TEST(scores_in_process_are_the_graphs) {
     rig_feed(&s.rig);
     CHECK_OK(rig_run(&s.rig));
     check_against_graph(&s, 0.5f, true);
-    stack_down(&s);
+    serve_down(&s);
 }
 
 /* ---- routes ---- */
@@ -238,13 +135,13 @@ static const opd_actor_class visitor_class = {.name = "visitor", .state_size = s
                                               .on_signal = visitor_signal};
 
 static void visit(const request *requests, int count) {
-    static stack s;
+    static serve_rig s;
     opd_pid pid;
-    stack_up(&s, 0);
+    serve_up(&s, 0, NULL);
     visitor v = {.url = s.url, .rig = &s.rig, .requests = requests, .count = count};
     CHECK_OK(opd_spawn(s.rig.t.system, &visitor_class, NULL, &v, &pid));
     CHECK_OK(rig_run(&s.rig));
-    stack_down(&s);
+    serve_down(&s);
 }
 
 TEST(simple_routes) {

@@ -1,5 +1,7 @@
 /* test_teacher_policy.c - retries, pauses and health of the teacher's client. */
 #include "actors/teacher/policy.h"
+#include <math.h>
+
 #include "tests/support/test.h"
 
 TEST(a_lost_endpoint_is_waited_for) {
@@ -87,4 +89,17 @@ TEST(lost_counts_only_while_work_waits) {
     CHECK(opd_teacher_health_lost(&h, 10, 1020));
     opd_teacher_health_work(&h, false, 1020);
     CHECK(!opd_teacher_health_lost(&h, 10, 9999));
+}
+
+TEST(uniform_scores_are_dropped) {
+    float logp[] = {-logf(50), -3.9f, -logf(50) * (1 + 1e-5f), -logf(50), 0};
+    uint8_t valid[] = {1, 1, 1, 0, 1};
+    CHECK_INT(opd_teacher_uniform_drop(logp, valid, 5, 50), 1);
+    CHECK_INT(valid[0], 0);
+    CHECK(logp[0] == 0);
+    CHECK_INT(valid[1] + valid[2] + valid[4], 3);
+    float known[] = {-logf(151936)};
+    uint8_t yes[] = {1};
+    CHECK_INT(opd_teacher_uniform_drop(known, yes, 1, -1), 0); /* the vocabulary is not known */
+    CHECK_INT(opd_teacher_uniform_drop(known, yes, 1, 151936), 1);
 }

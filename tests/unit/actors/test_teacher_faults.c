@@ -1,0 +1,406 @@
+/* test_teacher_faults.c - the teacher's client against `opd serve`'s own server under a script of
+ * faults: one test for each way in which servers are known to fail (docs/teacher.md has the table).
+ *
+ * In every one: exactly one SCORES for each sample, none later than its deadline; every valid score
+ * is the model's own; what is not valid is 0; and no memory is held in the end.
+ */
+#include "actors/teacher/policy.h"
+#include "core/base/check.h"
+#include "tests/unit/actors/serve_rig.h"
+
+enum { DEADLINE_S = 6 };
+
+typedef struct outcome {
+    int scored, refused; /* samples */
+    int masked;          /* tokens of scored samples */
+    uint32_t attempts_max, attempts_min;
+    uint64_t took_ms;
+} outcome;
+
+static serve_rig s;
+static opd_teacher_http_config config;
+
+static void up(int count, const char *faults) {
+    serve_up(&s, count, faults);
+    config = serve_teacher(&s, 1);
+    s.teacher.timeout_s = 1;
+    s.teacher.deadline_s = DEADLINE_S;
+    s.teacher.max_inflight = 64;
+}
+
+static void check_tokens(int group, outcome *o) {
+    const rig_sample *sample = &s.rig.scores[group];
+    float logp[SERVE_RESPONSE];
+    int32_t topk[SERVE_RESPONSE * SERVE_TOP_K];
+    serve_direct(&s, group, 1, logp, topk);
+    for (int i = 0; i < SERVE_RESPONSE; i++) {
+        if (sample->valid[i]) CHECK(fabsf(sample->logp[i] - logp[i]) <= 1.2e-7f * fabsf(logp[i]));
+        else CHECK(sample->logp[i] == 0);
+        o->masked += !sample->valid[i];
+        for (int j = 0; j < SERVE_TOP_K; j++) {
+            int32_t id = sample->topk[i * SERVE_TOP_K + j];
+            CHECK(id == -1 || id == topk[i * SERVE_TOP_K + j] || !sample->valid[i]);
+        }
+    }
+}
+
+static outcome run(void) {
+    outcome o = {.attempts_min = UINT32_MAX};
+    if (s.rig.roles.teacher == OPD_PID_NOBODY) {
+        CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
+                           &s.rig.roles.teacher));
+        rig_feed(&s.rig);
+    }
+    uint64_t began = opd_env_now_ns(s.rig.t.env);
+    CHECK_OK(rig_run(&s.rig));
+    o.took_ms = (opd_env_now_ns(s.rig.t.env) - began) / 1000000;
+    CHECK(o.took_ms < DEADLINE_S * 1000 + 2000);
+    CHECK_INT(s.rig.got, s.rig.count);
+    for (int g = 0; g < s.rig.count; g++) {
+        const rig_sample *sample = &s.rig.scores[g];
+        CHECK_INT(sample->times, 1);
+        if (sample->scored) check_tokens(g, &o);
+        else CHECK(sample->reason[0] != '\0');
+        o.scored += sample->scored;
+        o.refused += !sample->scored;
+        if (sample->attempts > o.attempts_max) o.attempts_max = sample->attempts;
+        if (sample->attempts < o.attempts_min) o.attempts_min = sample->attempts;
+    }
+    return o;
+}
+
+/* How many requests the script spoiled. */
+static uint64_t fired(void) { return opd_server_faults_fired(s.server.faults); }
+
+static void down(void) { serve_down(&s); }
+
+/* Every sample is scored whole in the end; the most attempts one took. */
+static void all_scored(const char *faults, uint32_t attempts_max) {
+    up(SERVE_COUNT, faults);
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.masked, 0);
+    CHECK_INT(o.attempts_max, attempts_max);
+    CHECK(fired() > 0);
+    down();
+}
+
+/* No sample is scored: each was asked `attempts` times and says why. */
+static void all_refused(const char *faults, uint32_t attempts, const char *reason) {
+    up(SERVE_COUNT, faults);
+    outcome o = run();
+    CHECK_INT(o.refused, SERVE_COUNT);
+    CHECK_INT(o.attempts_min, attempts);
+    CHECK_INT(o.attempts_max, attempts);
+    for (int g = 0; g < SERVE_COUNT; g++) CHECK_CONTAINS(s.rig.scores[g].reason, reason);
+    down();
+}
+
+/* ---- idle connections ---- */
+
+typedef struct late_source {
+    opd_timer timer;
+} late_source;
+
+static opd_err feed_now(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)state;
+    (void)timer;
+    rig_feed(&s.rig);
+    opd_exit(ctx, OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err late_start(opd_ctx *ctx, void *state, const void *unused) {
+    late_source *late = state;
+    (void)unused;
+    opd_timer_init(&late->timer, ctx, feed_now);
+    return opd_timer_start_after(&late->timer, 1200 * (uint64_t)1000000);
+}
+
+static const opd_actor_class late_class = {.name = "late", .state_size = sizeof(late_source),
+                                           .on_start = late_start};
+
+/* The connection of the first probe is closed while nothing happens; nobody notices. */
+TEST(idle_connection_is_closed) {
+    opd_pid pid;
+    up(SERVE_COUNT, "{\"do\": \"idle_close\", \"delay_ms\": 200}");
+    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
+                       &s.rig.roles.teacher));
+    CHECK_OK(opd_spawn(s.rig.t.system, &late_class, NULL, NULL, &pid));
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 1);
+    CHECK_INT(s.rig.holds, s.rig.releases);
+    down();
+}
+
+/* The race: the connection is closed while the requests are on their way to it. */
+TEST(idle_connection_is_closed_under_the_request) {
+    all_scored("{\"do\": \"close\", \"nth\": 1}", 2);
+}
+
+/* ---- slow, silent, busy ---- */
+
+TEST(slower_than_the_attempt) {
+    up(SERVE_COUNT, "{\"do\": \"delay\", \"delay_ms\": 3000, \"count\": 10}");
+    s.teacher.timeout_s = 0.3;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 2);
+    down();
+}
+
+TEST(slower_than_the_proxy) {
+    all_scored("{\"do\": \"status\", \"status\": 504, \"delay_ms\": 200, \"count\": 10}", 2);
+}
+
+TEST(no_answer_ends_with_the_deadline) {
+    up(SERVE_COUNT, "{\"do\": \"hang\"}");
+    s.teacher.timeout_s = 0.2;
+    s.teacher.deadline_s = 0.9;
+    s.teacher.retries = 100;
+    outcome o = run();
+    CHECK_INT(o.refused, SERVE_COUNT);
+    CHECK(o.attempts_min >= 2 && o.took_ms >= 890 && o.took_ms < 3000);
+    for (int g = 0; g < SERVE_COUNT; g++) CHECK_CONTAINS(s.rig.scores[g].reason, "deadline");
+    down();
+}
+
+TEST(overload_503) {
+    all_scored("{\"do\": \"status\", \"status\": 503, \"count\": 20}", 2);
+}
+
+TEST(overload_503_with_retry_after) {
+    up(SERVE_COUNT, "{\"do\": \"status\", \"status\": 503, \"retry_after_s\": 1, \"count\": 20}");
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK(o.took_ms >= 990);
+    down();
+}
+
+TEST(overload_408_and_429) {
+    all_scored("{\"do\": \"status\", \"status\": 408, \"form\": \"object\", \"count\": 10}\n"
+               "{\"do\": \"status\", \"status\": 429, \"from\": 11, \"count\": 10}", 2);
+}
+
+TEST(overload_for_ever) {
+    all_refused("{\"do\": \"status\", \"status\": 503, \"text\": \"The request queue is full.\"}", 4,
+                "The request queue is full.");
+}
+
+TEST(internal_error_500) {
+    all_scored("{\"do\": \"status\", \"status\": 500, \"count\": 10}", 2);
+}
+
+/* ---- 200, but no scores ---- */
+
+TEST(abort_with_200) {
+    all_scored("{\"do\": \"abort\", \"count\": 24}", 2);
+    all_refused("{\"do\": \"abort\"}", 2, "Abort in waiting queue");
+}
+
+TEST(nan_happened_with_200) { all_refused("{\"do\": \"nan_happened\"}", 2, "NaN happened"); }
+
+/* One score of each sample is no number, or none that a log-prob can be: that token alone is
+ * masked. */
+static void one_token_masked(const char *literal) {
+    char rule[128];
+    (void)snprintf(rule, sizeof rule, "{\"do\": \"value\", \"row\": 3, \"text\": \"%s\"}", literal);
+    up(SERVE_COUNT, rule);
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 1);
+    CHECK_INT(o.masked, SERVE_COUNT);
+    for (int g = 0; g < SERVE_COUNT; g++) CHECK_INT(s.rig.scores[g].valid[2], 0);
+    down();
+}
+
+TEST(null_score) { one_token_masked("null"); }
+TEST(infinite_score) { one_token_masked("-1e999"); }
+TEST(clamped_score) { one_token_masked("-3.4028235e38"); }
+TEST(positive_score) { one_token_masked("0.5"); }
+
+/* No JSON has these words: the whole answer is refused. */
+TEST(nan_literal) {
+    all_refused("{\"do\": \"value\", \"row\": 3, \"text\": \"NaN\"}", 2, "invalid answer");
+    all_refused("{\"do\": \"value\", \"row\": 3, \"text\": \"-Infinity\"}", 2, "invalid answer");
+}
+
+/* NaN logits that a server turned into zeros: sglang issue 33187. */
+TEST(uniform_scores) {
+    all_refused("{\"do\": \"uniform\"}", 2, "no finite score");
+    all_scored("{\"do\": \"uniform\", \"count\": 24}", 2);
+}
+
+TEST(short_rows) { all_refused("{\"do\": \"short\"}", 2, "input_token_logprobs has 9 rows"); }
+TEST(long_rows) { all_refused("{\"do\": \"long\"}", 2, "input_token_logprobs has 11 rows"); }
+TEST(truncated_prompt) { all_refused("{\"do\": \"prompt_tokens\"}", 2, "does it truncate"); }
+TEST(changed_ids) { all_refused("{\"do\": \"ids\", \"row\": 4}", 2, "is about token"); }
+
+/* The alternatives of one row end early: they count for nothing, the score stands. */
+TEST(ragged_alternatives) {
+    up(SERVE_COUNT, "{\"do\": \"ragged\", \"row\": 2}");
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.masked, 0);
+    for (int g = 0; g < SERVE_COUNT; g++) {
+        CHECK(s.rig.scores[g].topk[SERVE_TOP_K] >= 0);
+        CHECK_INT(s.rig.scores[g].topk[SERVE_TOP_K + 1], -1);
+    }
+    down();
+}
+
+/* ---- health ---- */
+
+/* A health check that fails or takes long is not what the client goes by. */
+TEST(health_flaps) {
+    up(SERVE_COUNT, "{\"path\": \"/health\", \"do\": \"status\", \"status\": 503}\n"
+                    "{\"path\": \"/health_generate\", \"do\": \"hang\"}\n"
+                    "{\"path\": \"/model_info\", \"do\": \"delay\", \"delay_ms\": 400}");
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 1);
+    down();
+}
+
+/* ---- HTTP/2 ---- */
+
+TEST(goaway_graceful) { all_scored("{\"do\": \"goaway\", \"kind\": \"graceful\", \"every\": 7}", 1); }
+TEST(goaway_in_two_steps) { all_scored("{\"do\": \"goaway\", \"kind\": \"two_step\", \"nth\": 5}", 1); }
+
+TEST(goaway_at_every_request) {
+    up(SERVE_COUNT, "{\"do\": \"goaway\", \"kind\": \"graceful\"}");
+    s.teacher.max_inflight = 1;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    down();
+}
+
+/* Streams that the server did not process cost no retry. */
+TEST(goaway_drops_streams) {
+    up(SERVE_COUNT, "{\"do\": \"goaway\", \"kind\": \"drop\", \"nth\": 3}");
+    s.teacher.retries = 0;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    down();
+}
+
+TEST(goaway_enhance_your_calm) {
+    up(SERVE_COUNT, "{\"do\": \"goaway\", \"kind\": \"calm\", \"nth\": 3}");
+    s.teacher.retries = 0;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK(o.took_ms >= 50); /* it did back off */
+    down();
+}
+
+TEST(reset_refused_stream) {
+    up(SERVE_COUNT, "{\"do\": \"reset\", \"code\": \"REFUSED_STREAM\", \"count\": 40}");
+    s.teacher.retries = 0;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK(o.attempts_max > 1);
+    down();
+}
+
+TEST(reset_internal_error) {
+    all_scored("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\", \"count\": 20}", 2);
+    all_refused("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\"}", 4, "reset");
+}
+
+TEST(reset_cancel) { all_scored("{\"do\": \"reset\", \"code\": \"CANCEL\", \"count\": 20}", 2); }
+TEST(reset_no_error) { all_refused("{\"do\": \"reset\", \"code\": \"NO_ERROR\"}", 4, "reset"); }
+
+TEST(early_413) {
+    all_refused("{\"do\": \"early\", \"status\": 413, \"text\": \"too large\"}", 1, "HTTP 413: too large");
+}
+
+TEST(fewer_streams_in_flight) {
+    all_scored("{\"do\": \"settings\", \"streams\": 1, \"nth\": 2}", 1);
+}
+
+/* ---- connections ---- */
+
+TEST(connection_lost_with_50_streams) {
+    up(50, "{\"do\": \"close\", \"nth\": 50}\n{\"do\": \"delay\", \"delay_ms\": 300, \"count\": 49}");
+    s.teacher.retries = 0; /* a loss must not use up an attempt */
+    outcome o = run();
+    CHECK_INT(o.scored, 50);
+    CHECK_INT(o.attempts_min, 2);
+    CHECK_INT(o.attempts_max, 2);
+    CHECK_INT(s.rig.holds, s.rig.releases);
+    down();
+}
+
+/* A request that kills its server each time is given up; the others are not. */
+TEST(connection_lost_each_time) {
+    up(3, "{\"do\": \"close\"}");
+    s.teacher.deadline_s = 60;
+    s.teacher.retries = 0;
+    config.teacher_lost_s = 60;
+    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
+                       &s.rig.roles.teacher));
+    rig_feed(&s.rig);
+    CHECK_OK(rig_run(&s.rig));
+    for (int g = 0; g < 3; g++) {
+        CHECK(!s.rig.scores[g].scored);
+        CHECK_INT(s.rig.scores[g].attempts, OPD_TEACHER_BREAKS_MAX);
+        CHECK_CONTAINS(s.rig.scores[g].reason, "connection lost");
+    }
+    down();
+}
+
+/* ---- bodies ---- */
+
+TEST(truncated_body) {
+    all_scored("{\"do\": \"truncate\", \"bytes\": 1, \"count\": 8}\n"
+               "{\"do\": \"truncate\", \"bytes\": 200, \"count\": 16}", 2);
+    all_refused("{\"do\": \"truncate\", \"bytes\": 300}", 4, "broken answer");
+}
+
+TEST(stalled_body) {
+    up(SERVE_COUNT, "{\"do\": \"stall\", \"bytes\": 150, \"count\": 24}");
+    s.teacher.timeout_s = 0.3;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 2);
+    down();
+}
+
+/* Alternatives without end, or whatever: the client takes what its own sizes allow. */
+TEST(endless_body) {
+    up(SERVE_COUNT, "{\"do\": \"pad\", \"bytes\": 3000000}");
+    config.max_len = 32;
+    outcome o = run();
+    CHECK_INT(o.refused, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 1);
+    CHECK_CONTAINS(s.rig.scores[0].reason, "max_answer_bytes");
+    down();
+}
+
+/* ---- weights ---- */
+
+/* Scores stay what the server gives; the run's log says that the teacher was changed. */
+TEST(weights_change_between_attempts) {
+    up(SERVE_COUNT, "{\"do\": \"weight_version\", \"text\": \"v2\", \"from\": 10, \"count\": 5}");
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_CONTAINS(s.rig.notes, "version v2 after default (changes so far: 1)");
+    down();
+}
+
+/* ---- all at once ---- */
+
+TEST(chaos) {
+    up(60, "{\"probability\": 0.1, \"seed\": 1, \"do\": \"status\", \"status\": 503}\n"
+           "{\"probability\": 0.1, \"seed\": 2, \"do\": \"reset\", \"code\": \"INTERNAL_ERROR\"}\n"
+           "{\"probability\": 0.1, \"seed\": 3, \"do\": \"truncate\", \"bytes\": 99}\n"
+           "{\"probability\": 0.1, \"seed\": 4, \"do\": \"value\", \"text\": \"null\"}\n"
+           "{\"probability\": 0.1, \"seed\": 5, \"do\": \"short\"}\n"
+           "{\"probability\": 0.1, \"seed\": 6, \"do\": \"goaway\", \"kind\": \"drop\", \"count\": 3}\n"
+           "{\"probability\": 0.1, \"seed\": 7, \"do\": \"uniform\"}\n");
+    outcome o = run();
+    CHECK(o.scored >= 50);
+    CHECK(fired() >= 20);
+    down();
+}
