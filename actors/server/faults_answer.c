@@ -99,11 +99,15 @@ static void add_row(opd_str *text) {
 
 /* A member of its own in front, of `bytes` letters. */
 static void add_padding(opd_str *text, uint32_t bytes) {
+    static const char letters[] = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
     opd_str padding;
     if (text->size == 0 || text->data[0] != '{') return;
     opd_str_init(&padding, text->alloc, (size_t)bytes + 64);
     opd_str_text(&padding, "\"padding\":\"");
-    for (uint32_t i = 0; i < bytes; i++) opd_str_append(&padding, "x", 1);
+    for (uint32_t left = bytes, n; left > 0; left -= n) {
+        n = left < sizeof letters - 1 ? left : (uint32_t)sizeof letters - 1;
+        opd_str_append(&padding, letters, n);
+    }
     opd_str_text(&padding, "\",");
     if (opd_str_status(&padding) == OPD_OK) splice(text, 1, 1, padding.data, padding.size);
     opd_str_fini(&padding);

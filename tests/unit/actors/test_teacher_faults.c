@@ -350,6 +350,19 @@ TEST(connection_lost_each_time) {
     down();
 }
 
+/* The server takes one stream at once and lets the first one hang: its place is free again when its
+ * attempt ends, and all others pass through it. */
+TEST(cancelled_stream_frees_its_place) {
+    up(SERVE_COUNT, "{\"do\": \"settings\", \"streams\": 1, \"path\": \"/model_info\"}\n"
+                    "{\"do\": \"hang\", \"count\": 1}");
+    s.teacher.timeout_s = 0.3;
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.attempts_max, 2);
+    CHECK(o.took_ms >= 290);
+    down();
+}
+
 /* ---- bodies ---- */
 
 TEST(truncated_body) {
@@ -369,7 +382,7 @@ TEST(stalled_body) {
 
 /* Alternatives without end, or whatever: the client takes what its own sizes allow. */
 TEST(endless_body) {
-    up(SERVE_COUNT, "{\"do\": \"pad\", \"bytes\": 3000000}");
+    up(SERVE_COUNT, "{\"do\": \"pad\", \"bytes\": 1500000}");
     config.max_len = 32;
     outcome o = run();
     CHECK_INT(o.refused, SERVE_COUNT);
