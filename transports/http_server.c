@@ -19,8 +19,6 @@
 
 #include "core/base/check.h"
 #include "opd/log.h"
-#include "transports/http.h"
-#include "transports/http2.h"
 #include "transports/http_fault.h"
 #include "transports/http_head.h"
 #include "transports/tls_tcp.h"
@@ -379,6 +377,12 @@ static void expire_requests(server_conn *conn, uint64_t now_ns) {
     }
 }
 
+static bool conn_idle(server_conn *conn, uint64_t now_ns) {
+    uint64_t limit_ns = conn->server->o.idle_timeout_ms * ns_per_ms;
+    if (opd_h2_stream_count(conn->h2) > 0) conn->busy_at_ns = now_ns;
+    return limit_ns > 0 && now_ns - conn->busy_at_ns >= limit_ns;
+}
+
 static void expire(opd_http_server *server, uint64_t now_ns) {
     bool drained = server->closing && now_ns >= server->drain_until_ns;
     for (opd_list *node = server->conns.next, *next; node != &server->conns; node = next) {
@@ -386,9 +390,7 @@ static void expire(opd_http_server *server, uint64_t now_ns) {
         next = node->next;
         if (conn->closing) continue;
         expire_requests(conn, now_ns);
-        if (opd_h2_stream_count(conn->h2) > 0 || !opd_h2_settled(conn->h2)) conn->busy_at_ns = now_ns;
-        uint64_t idle_ns = server->o.idle_timeout_ms * ns_per_ms;
-        if (idle_ns > 0 && now_ns - conn->busy_at_ns >= idle_ns) conn->close_at_ns = now_ns;
+        if (conn_idle(conn, now_ns)) conn->close_at_ns = now_ns;
         bool stuck = opd_tcp_stalled_ns(conn->tcp) >= server->o.request_timeout_ms * ns_per_ms;
         if (drained || stuck || now_ns >= conn->close_at_ns) conn_close(conn);
     }
@@ -507,8 +509,12 @@ void opd_http_exchange_on_cancel(opd_http_exchange *exchange,
 
 bool opd_http_exchange_cancelled(const opd_http_exchange *exchange) { return exchange->cancelled; }
 
+const opd_alloc *opd__http_exchange_alloc(const opd_http_exchange *exchange) {
+    return exchange->alloc;
+}
+
 opd_h2_stream *opd__http_exchange_stream(opd_http_exchange *exchange) {
-    if (exchange->stream != NULL) wake(exchange->server); /* for what will be submitted on it */
+    if (exchange->stream != NULL) wake(exchange->server); /* for what is submitted on it */
     return exchange->stream;
 }
 
@@ -580,23 +586,4 @@ void opd_http_respond_headers(opd_http_exchange *exchange, int status,
     OPD_ASSERT(status >= 200 && status <= 599);
     if (exchange->stream != NULL) send_answer(exchange, status, headers, header_count, body);
     exchange_destroy(exchange);
-}
-
-void opd_http_respond(opd_http_exchange *exchange, int status, const char *content_type,
-                      opd_slice body) {
-    opd_http_header header = {"content-type", content_type};
-    opd_http_respond_headers(exchange, status, &header, content_type != NULL ? 1 : 0, body);
-}
-
-void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *content_type,
-                           const char *text) {
-    opd_buf *buf = NULL;
-    size_t size = strlen(text);
-    if (size > 0 && opd_buf_create(exchange->alloc, size, &buf) == OPD_OK)
-        memcpy(opd_buf_data(buf), text, size);
-    else if (size > 0)
-        status = 503; /* no memory: an empty answer must not pass for the text */
-    opd_http_respond(exchange, status, content_type,
-                     buf != NULL ? opd_slice_whole(buf) : (opd_slice){0});
-    opd_buf_release(buf);
 }
