@@ -207,8 +207,9 @@ static opd_err act(opd__teacher *self, sample *s, const opd_endpoint_call *call,
     case OPD_TEACHER_RETRY: {
         uint64_t after_ms = opd_teacher_retry_after_ms(
             opd_http_call_header(&call->http, "retry-after"));
+        /* grows with every attempt: a server that refuses them unread must not be hammered */
         uint64_t pause_ms = opd_teacher_backoff_ms(
-            s->history.retries, (uint64_t)t->backoff_ms, (uint64_t)t->backoff_max_ms, after_ms,
+            s->history.attempts, (uint64_t)t->backoff_ms, (uint64_t)t->backoff_max_ms, after_ms,
             opd_random(self->ctx));
         return park(s, &self->pausing, false, now + pause_ms * 1000000);
     }

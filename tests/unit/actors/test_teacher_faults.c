@@ -303,6 +303,19 @@ TEST(reset_refused_stream) {
     down();
 }
 
+/* It costs no retry, so only the deadline ends it; the pauses grow all the same. */
+TEST(reset_refused_stream_for_ever) {
+    up(SERVE_COUNT, "{\"do\": \"reset\", \"code\": \"REFUSED_STREAM\"}");
+    s.teacher.deadline_s = 1;
+    s.teacher.backoff_max_ms = 400;
+    outcome o = run();
+    CHECK_INT(o.refused, SERVE_COUNT);
+    CHECK(o.took_ms >= 990);
+    CHECK(o.attempts_min >= 3 && o.attempts_max <= 12);
+    for (int g = 0; g < SERVE_COUNT; g++) CHECK_CONTAINS(s.rig.scores[g].reason, "deadline");
+    down();
+}
+
 TEST(reset_internal_error) {
     all_scored("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\", \"count\": 20}", 2);
     all_refused("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\"}", 4, "reset");
