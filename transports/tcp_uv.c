@@ -11,6 +11,7 @@
 #include <string.h>
 #include <uv.h>
 
+#include "core/actor/transport.h"
 #include "core/base/check.h"
 #include "core/env/env.h"
 #include "opd/log.h"
@@ -26,6 +27,7 @@ typedef struct tcp_uv {
     uv_shutdown_t shutdown;
     uv_getaddrinfo_t resolve;
     struct opd_env *env;
+    opd_pid owner;
     const opd_alloc *alloc;
     const opd_tcp_events *events; /* NULL: accepted, not started */
     void *arg;
@@ -72,7 +74,9 @@ static opd_err err_of(int code) {
 static void maybe_release(tcp_uv *tcp) {
     if (!tcp->closing || tcp->live || tcp->resolving) return;
     opd_iobatch_clear(&tcp->batch);
+    bool entered = opd_transport_enter(tcp->env, tcp->owner);
     if (tcp->events != NULL) tcp->events->on_closed(tcp->arg);
+    opd_transport_leave(tcp->env, entered);
     opd_mem_free(tcp->alloc, tcp);
 }
 
@@ -111,7 +115,9 @@ static void end(tcp_uv *tcp, int code) {
     uv_read_stop((uv_stream_t *)&tcp->handle);
     opd_err err = err_of(code);
     if (err != OPD_ERR_CLOSED) err = OPD_ERR_RESET;
+    bool entered = opd_transport_enter(tcp->env, tcp->owner);
     tcp->events->on_end(tcp->arg, opd_fail(err, "connection lost: %s", uv_strerror(code)));
+    opd_transport_leave(tcp->env, entered);
 }
 
 /* ---- reading ---- */
@@ -125,10 +131,11 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *out_buf) {
 static void on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf) {
     tcp_uv *tcp = stream->data;
     if (tcp->closing) return;
-    if (size < 0)
-        end(tcp, (int)size);
-    else if (size > 0)
-        tcp->events->on_bytes(tcp->arg, (const uint8_t *)buf->base, (size_t)size);
+    if (size < 0) end(tcp, (int)size);
+    if (size <= 0) return;
+    bool entered = opd_transport_enter(tcp->env, tcp->owner);
+    tcp->events->on_bytes(tcp->arg, (const uint8_t *)buf->base, (size_t)size);
+    opd_transport_leave(tcp->env, entered);
 }
 
 /* ---- writing ---- */
@@ -182,12 +189,13 @@ static void pump(tcp_uv *tcp) {
     if (!tcp->open || tcp->pumping || tcp->writing || tcp->broken || tcp->ended || tcp->closing)
         return;
     tcp->pumping = true;
-    bool more = true;
+    bool entered = opd_transport_enter(tcp->env, tcp->owner), more = true;
     for (int round = 0; more && !tcp->closing; round++) {
         tcp->events->on_pull(tcp->arg, &tcp->batch);
         if (tcp->closing || tcp->batch.size_bytes == 0) break;
         more = write_batch(tcp, round >= ROUNDS_MAX);
     }
+    opd_transport_leave(tcp->env, entered);
     tcp->pumping = false;
     if (!tcp->finish || tcp->closing || tcp->writing || tcp->broken) return;
     tcp->broken = true; /* nothing may be written after FIN */
@@ -216,6 +224,12 @@ static void open_stream(tcp_uv *tcp) {
 
 /* ---- connecting ---- */
 
+static void tell_open(tcp_uv *tcp, opd_err err) {
+    bool entered = opd_transport_enter(tcp->env, tcp->owner);
+    tcp->events->on_open(tcp->arg, err);
+    opd_transport_leave(tcp->env, entered);
+}
+
 static opd_err fail_connect(const tcp_uv *tcp, int code) {
     return opd_fail(err_of(code), "cannot connect to %s port %u: %s", tcp->host,
                     (unsigned)tcp->port, uv_strerror(code));
@@ -229,7 +243,7 @@ static void on_connect(uv_connect_t *connect, int status) {
         return;
     }
     open_stream(tcp);
-    tcp->events->on_open(tcp->arg, OPD_OK);
+    tell_open(tcp, OPD_OK);
 }
 
 /* Tries the address at address_at; 0 or a libuv code (the handle is then live and unused). */
@@ -251,7 +265,7 @@ static void attempt_failed(tcp_uv *tcp, int code) {
         return;
     }
     tcp->ended = true;
-    tcp->events->on_open(tcp->arg, fail_connect(tcp, code));
+    tell_open(tcp, fail_connect(tcp, code));
 }
 
 static void addresses_take(tcp_uv *tcp, const struct addrinfo *info) {
@@ -304,6 +318,7 @@ static tcp_uv *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
     if (tcp == NULL) return NULL;
     tcp->base.ops = &opd__tcp_uv_ops;
     tcp->env = env;
+    tcp->owner = opd_transport_owner(env);
     tcp->alloc = alloc;
     opd_iobatch_init(&tcp->batch);
     ignore_sigpipe();
@@ -337,6 +352,7 @@ typedef struct listener_uv {
     opd_tcp_listener base; /* first */
     uv_tcp_t handle;
     struct opd_env *env;
+    opd_pid owner;
     const opd_alloc *alloc;
     uint16_t port;
     void (*accepted)(void *arg, opd_tcp *tcp);
@@ -350,7 +366,9 @@ typedef struct listener_uv {
 
 static void listener_release(listener_uv *listener) {
     if (!listener->handle_closed || listener->rejecting) return;
+    bool entered = opd_transport_enter(listener->env, listener->owner);
     if (listener->closed != NULL) listener->closed(listener->closed_arg);
+    opd_transport_leave(listener->env, entered);
     opd_mem_free(listener->alloc, listener);
 }
 
@@ -384,10 +402,14 @@ static void on_connection(uv_stream_t *stream, int status) {
     }
     tcp->live = true;
     tcp->handle.data = tcp;
-    if (uv_accept(stream, (uv_stream_t *)&tcp->handle) != 0)
+    tcp->owner = listener->owner;
+    if (uv_accept(stream, (uv_stream_t *)&tcp->handle) != 0) {
         tcp_close(tcp);
-    else
-        listener->accepted(listener->arg, &tcp->base);
+        return;
+    }
+    bool entered = opd_transport_enter(listener->env, listener->owner);
+    listener->accepted(listener->arg, &tcp->base);
+    opd_transport_leave(tcp->env, entered);
 }
 
 static void stream_start(opd_tcp *base, const opd_tcp_events *events, void *arg) {
@@ -442,7 +464,8 @@ static opd_err listener_listen(struct opd_env *env, const opd_alloc *alloc, cons
     listener_uv *listener = opd_mem_get(alloc, sizeof *listener);
     if (listener == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory to listen on %s", host);
     *listener = (listener_uv){
-        .base.ops = &opd__tcp_uv_ops, .env = env, .alloc = alloc, .port = port, .accepted = accepted, .arg = arg};
+        .base.ops = &opd__tcp_uv_ops, .env = env, .owner = opd_transport_owner(env), .alloc = alloc,
+        .port = port, .accepted = accepted, .arg = arg};
     ignore_sigpipe();
     int code = uv_tcp_init(loop_of(env), &listener->handle);
     if (code != 0) {

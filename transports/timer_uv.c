@@ -5,6 +5,7 @@
  */
 #include <uv.h>
 
+#include "core/actor/transport.h"
 #include "core/env/env.h"
 #include "transports/tcp_ops.h"
 
@@ -12,6 +13,7 @@ typedef struct timer_uv {
     opd_tcp_timer base; /* first */
     uv_timer_t handle;
     struct opd_env *env;
+    opd_pid owner;
     const opd_alloc *alloc;
     uint64_t at_ns; /* UINT64_MAX: not armed */
     void (*fired)(void *arg);
@@ -28,7 +30,10 @@ static void on_timer(uv_timer_t *handle) {
         return;
     }
     timer->at_ns = UINT64_MAX;
+    struct opd_env *env = timer->env;
+    bool entered = opd_transport_enter(env, timer->owner);
     timer->fired(timer->arg);
+    opd_transport_leave(env, entered);
 }
 
 opd_err opd__timer_uv_create(struct opd_env *env, const opd_alloc *alloc, void (*fired)(void *arg),
@@ -37,6 +42,7 @@ opd_err opd__timer_uv_create(struct opd_env *env, const opd_alloc *alloc, void (
     if (timer == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a timer");
     timer->base.ops = &opd__tcp_uv_ops;
     timer->env = env;
+    timer->owner = opd_transport_owner(env);
     timer->alloc = alloc;
     timer->at_ns = UINT64_MAX;
     timer->fired = fired;
@@ -61,7 +67,9 @@ void opd__timer_uv_set(opd_tcp_timer *base, uint64_t at_ns) {
 
 static void on_closed(uv_handle_t *handle) {
     timer_uv *timer = handle->data;
+    bool entered = opd_transport_enter(timer->env, timer->owner);
     if (timer->closed != NULL) timer->closed(timer->closed_arg);
+    opd_transport_leave(timer->env, entered);
     opd_mem_free(timer->alloc, timer);
 }
 

@@ -21,6 +21,11 @@ static inline void opd__heartbeat(const opd_ctx *ctx, uint64_t began_ns, uint16_
     opd__heartbeat_set(&ctx->system->heartbeat, began_ns, slot << 16 | kind);
 }
 
+/* The same for a callback that is no actor's. */
+static inline void opd__heartbeat_loop(opd_system *system, uint64_t began_ns) {
+    opd__heartbeat_set(&system->heartbeat, began_ns, (uint64_t)system->options.actors_max << 16);
+}
+
 /* Makes the table of names; freed with the system. Errors: NOMEM. */
 opd_err opd__heartbeat_create(opd_system *system) OPD_MUST_CHECK;
 

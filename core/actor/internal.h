@@ -263,6 +263,7 @@ struct opd_system {
     bool in_turn; /* now_ns and clock_ns are of this turn */
     opd__keeper *keeper;       /* a supervisor starts a child: takes the next actor made */
     opd_ctx *current;          /* whose callback runs now; NULL between callbacks */
+    opd_pid transport_owner;   /* of the transport whose callback runs */
     opd_ctx *stop_current;     /* the ordered stop waits for it */
     opd_list stopping_actors;  /* those told to stop within a time */
     opd_err reason;

@@ -41,7 +41,7 @@ uint64_t opd_system_memory_max(const opd_system_options *options) {
                         o.actors_max * block(0); /* a table for each actor that asks */
     uint64_t links = o.links_max * block(sizeof(opd_link));
     uint64_t lanes = OPD__LANES_MAX * block(sizeof(opd_lane));
-    uint64_t diagnosis = block(o.actors_max * (uint64_t)OPD_HEARTBEAT_NAME_SIZE) +
+    uint64_t diagnosis = block((o.actors_max + 1) * (uint64_t)OPD_HEARTBEAT_NAME_SIZE) +
                          (o.recorder ? block(sizeof(opd__recorder)) : 0);
     uint64_t system = block(sizeof(opd_system)); /* with its dead letters */
     return envelopes + bodies + views + actors + pids + timers + requests + links + lanes +

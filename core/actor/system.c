@@ -63,9 +63,11 @@ static void deliver_loop_events(opd_system *system) {
     if (opd_list_empty(&system->events)) return;
     opd_list end;
     opd_list_push_back(&system->events, &end);
+    if (system->running) opd__heartbeat_loop(system, system->clock_ns);
     for (opd_list *n; (n = opd_list_first(&system->events)) != &end;)
         opd__event_deliver(NULL, OPD_CONTAINER_OF(n, opd_event, node), NULL);
     opd_list_remove(&end);
+    opd__heartbeat_loop(system, 0);
     system->clock_ns = system->env->ops->now_ns(system->env); /* the first actor's time begins */
 }
 
@@ -237,6 +239,7 @@ opd_err opd_system_create(const opd_system_options *options, opd_env *env,
         return err;
     }
     env->ops->attach(env, turn, system);
+    env->system = system;
     *out_system = system;
     return OPD_OK;
 }
@@ -270,6 +273,7 @@ void opd_system_destroy(opd_system *system) {
     while (!opd_list_empty(&system->events)) deliver_loop_events(system);
     system->env->ops->timer_arm(system->env, UINT64_MAX);
     system->env->ops->attach(system->env, NULL, NULL);
+    system->env->system = NULL;
     OPD_ASSERT(opd_list_empty(&system->actors));
     opd__leaks_of_system(system);
     OPD_ASSERT(system->stats.messages_in_use == 0); /* a message was neither sent nor released */

@@ -80,8 +80,9 @@ opd_err opd_signals_watch_dump(opd_signals *signals, void (*on_dump)(void *arg),
 
 /* ---- watchdog (watchdog.c) ----------------------------------------------------------- */
 
-/* A thread that names in the log a handler of `system` that runs longer than limit_ms, once per
- * incident, and again when it returned. For a real env only: it waits in real time. */
+/* A thread that names in the log a callback that runs longer than limit_ms, once per incident, and
+ * again when it returned: of an actor of `system`, of a transport (by the actor that opened it),
+ * of the loop. For a real env only: it waits in real time. */
 typedef struct opd_watchdog opd_watchdog;
 
 /* Starts it; env and system must outlive it. Errors: INVALID (limit_ms 0), NOMEM, LIMIT

@@ -6,12 +6,14 @@
 #include <signal.h>
 #include <uv.h>
 
+#include "core/actor/transport.h"
 #include "core/base/check.h"
 #include "core/env/env.h"
 
 enum { WATCHED = 2, DUMP = WATCHED, HANDLES };
 
 struct opd_signals {
+    opd_env *env;
     const opd_alloc *alloc;
     uv_signal_t handles[HANDLES];
     unsigned initialised, open; /* handles made; not yet closed */
@@ -26,7 +28,10 @@ static void on_signal(uv_signal_t *handle, int signal_number) {
     opd_signals *signals = handle->data;
     bool forced = signals->seen;
     signals->seen = true;
+    opd_env *env = signals->env;
+    bool entered = opd_transport_enter(env, OPD_PID_NOBODY);
     signals->on_stop(signals->arg, signal_number, forced);
+    opd_transport_leave(env, entered);
 }
 
 static void on_close(uv_handle_t *handle) {
@@ -42,7 +47,8 @@ opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
         return opd_fail(OPD_ERR_UNSUPPORTED, "a simulated world has no signals");
     opd_signals *signals = opd_mem_get(alloc, sizeof *signals);
     if (signals == NULL) return opd_fail(OPD_ERR_NOMEM, "signal handlers");
-    *signals = (opd_signals){.alloc = alloc, .on_stop = on_stop, .arg = arg};
+    *signals = (opd_signals){.env = env, .alloc = alloc, .on_stop = on_stop,
+                               .arg = arg};
     int status = 0;
     for (int i = 0; i < WATCHED; i++) {
         int initialised = uv_signal_init(opd_env_uv_loop(env), &signals->handles[i]);
@@ -66,7 +72,9 @@ opd_err opd_signals_open(opd_env *env, const opd_alloc *alloc,
 static void on_dump_signal(uv_signal_t *handle, int signal_number) {
     const opd_signals *signals = handle->data;
     (void)signal_number;
+    bool entered = opd_transport_enter(signals->env, OPD_PID_NOBODY);
     signals->on_dump(signals->dump_arg);
+    opd_transport_leave(signals->env, entered);
 }
 
 opd_err opd_signals_watch_dump(opd_signals *signals, void (*on_dump)(void *arg), void *arg) {

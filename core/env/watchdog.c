@@ -1,4 +1,4 @@
-/* watchdog.c - a thread that names a stuck handler (env.h).
+/* watchdog.c - a thread that names a stuck callback (env.h).
  *
  * It wakes by time alone, four times per limit, and looks at the heartbeat. What it saw last is
  * its own; the heartbeat is read with relaxed atomics; `closing` is guarded by the lock. So
@@ -47,10 +47,11 @@ static void look(opd_watchdog *dog) {
     dog->stuck_began_ns = now.began_ns;
     dog->stuck = now;
     char room[8];
+    const char *what = now.is_transport ? "network input and output"
+                       : now.kind == 0  ? "an event"
+                                        : opd_kind_name(dog->system, now.kind, room, sizeof room);
     OPD_LOG_ERROR("%s is stuck: its handler of %s runs for %llu ms and holds the loop", now.name,
-                  now.kind == 0 ? "an event"
-                                : opd_kind_name(dog->system, now.kind, room, sizeof room),
-                  (unsigned long long)(dog->seen_ns / 1000000));
+                  what, (unsigned long long)(dog->seen_ns / 1000000));
 }
 
 static void add_ns(struct timespec *time, uint64_t ns) {

@@ -48,12 +48,13 @@ uint64_t opd_stalls(const opd_system *system);
 
 /* ---- heartbeat ------------------------------------------------------------------------- */
 
-/* Which callback runs since when; written by the loop, read by any thread with
- * opd_heartbeat_read. */
+/* Which callback runs since when: of an actor, of the loop itself (an event to nobody), or of a
+ * transport, whose owner is the actor that opened it. Written by the loop, read by any thread
+ * with opd_heartbeat_read. */
 typedef struct opd_heartbeat {
     uint64_t began_ns; /* 0: no callback runs */
-    uint64_t what;     /* slot of the actor << 16 | kind of the message (0: an event) */
-    uint64_t *names;   /* 4 words per slot: the actor's name, NUL-padded */
+    uint64_t what;     /* transport << 32 | slot of the actor << 16 | kind of the message (0: none) */
+    uint64_t *names;   /* 4 words per slot: the actor's name, NUL-padded; the last is the loop's */
 } opd_heartbeat;
 
 /* The system's own; valid as long as it. */
@@ -63,8 +64,9 @@ enum { OPD_HEARTBEAT_NAME_SIZE = 32 };
 
 typedef struct opd_heartbeat_reading {
     uint64_t began_ns;
-    uint16_t kind;
-    char name[OPD_HEARTBEAT_NAME_SIZE];
+    uint16_t kind;     /* of the message; 0: none, an event */
+    bool is_transport; /* neither */
+    char name[OPD_HEARTBEAT_NAME_SIZE]; /* the actor's, or "the loop" */
 } opd_heartbeat_reading;
 
 /* Any thread. False: no callback runs, or one ended meanwhile. */

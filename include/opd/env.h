@@ -93,11 +93,14 @@ typedef struct opd_env_ops {
 } opd_env_ops;
 
 struct opd_tcp_ops; /* transports/tcp.h */
+struct opd_system;  /* opd/actor.h */
 
-/* Every env begins with its tables. tcp NULL: sockets of the operating system. */
+/* Every env begins with its tables. tcp NULL: sockets of the operating system. system: the one that
+ * is attached, or NULL. */
 struct opd_env {
     const opd_env_ops *ops;
     const struct opd_tcp_ops *tcp;
+    struct opd_system *system;
 };
 
 /* The real env: a libuv loop with its own eventfd for wake-ups. Errors: NOMEM, IO.
