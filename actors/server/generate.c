@@ -68,11 +68,11 @@ static void fail(opd__visit *visit, opd_err err) {
 
 /* ---- the answer ---- */
 
-/* input_token_logprobs of a part: entry 0 is null, so the scores start at entry 1. Arrays are
- * allocated here, as one block in *out_block. */
+/* input_token_logprobs of a part: entry 0 is null, so the scores start at entry 1; one that was
+ * aborted has none. Arrays are allocated here, as one block in *out_block. */
 static opd_err input_logprobs(const opd__part *part, opd_sglang_logprobs *out, void **out_block) {
     const opd__visit *visit = part->visit;
-    size_t start = input_start(part), count = part->count - start;
+    size_t start = input_start(part), count = part->aborted ? 0 : part->count - start;
     size_t k = (size_t)visit->request.top_logprobs, scored = count > 0 ? count - 1 : 0;
     *out = (opd_sglang_logprobs){.ids = part->ids + start, .count = count, .top_k = (int32_t)k};
     *out_block = NULL;
@@ -162,7 +162,6 @@ static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *
                                 .return_logprob = q->return_logprob};
     answer.e2e_latency_s = (double)(opd_now_ns(visit->server->ctx) - visit->began_ns) / 1e9;
     OPD_TRY(input_logprobs(part, &answer.input, &block));
-    if (part->aborted) answer.input.count = 0;
     opd_str_init(&text, visit->alloc, ANSWER_BYTES_MAX);
     set_output(part, &answer, &text);
     bend(part, &answer, block);
