@@ -36,10 +36,13 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label)
 
 /* teacher -> batcher: scores of the response, or why there are none. logp, valid [R];
- * topk [R, k], -1 = none; without logp no token is valid. */
+ * topk [R, k], -1 = none; without logp no token is valid. endpoint: the replica that answered;
+ * moves: attempts at another replica than the one before; hedges: second requests sent while the
+ * first was under way; wait_ms: of latency_ms, waiting to be sent. */
 #define OPD_SCORES_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, member) X(T, F32S, logp) X(T, U8S, valid) X(T, I32S, topk)                 \
-    X(T, U32, attempts) X(T, F64, latency_ms) X(T, TEXT, teacher) X(T, TEXT, reason)
+    X(T, U32, attempts) X(T, F64, latency_ms) X(T, TEXT, teacher) X(T, TEXT, reason)                     \
+    X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)
 
 /* reward -> batcher. */
 #define OPD_REWARD_FIELDS(X, T) X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid)
@@ -49,7 +52,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
     X(T, F64, reward) X(T, BOOL, reward_valid) X(T, U32, attempts) X(T, F64, latency_ms)               \
     X(T, TEXT, teacher) X(T, TEXT, reason) X(T, I32S, tokens) X(T, F32S, logp) X(T, F32S, teacher_logp)   \
-    X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)
+    X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)                                \
+    X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)
 
 /* trainer -> dataset: prompts of groups below group_end may start. */
 #define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)

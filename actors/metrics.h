@@ -27,6 +27,10 @@
     X(FALLBACK_TOKENS, "teacher/fallback_tokens")       /* seed's fallback policy only     */  \
     X(TEACHER_LATENCY_MS, "teacher/latency_ms")         /* mean, request to last answer    */  \
     X(TEACHER_ATTEMPTS, "teacher/attempts")             /* requests per sample             */  \
+    X(TEACHER_WAIT_MS, "teacher/wait_ms")               /* of the latency, before sending  */  \
+    X(TEACHER_MOVES, "teacher/moves")                   /* to another replica, per sample  */  \
+    X(TEACHER_HEDGES, "teacher/hedges")                 /* second requests, per sample     */  \
+    X(TEACHER_GIVEN_UP, "teacher/given_up")             /* samples without any score       */  \
     X(LOSS, "train/loss")                                                                      \
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \

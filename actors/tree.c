@@ -258,7 +258,8 @@ static bool http_teacher(const pipeline *p) {
 }
 
 bool opd__tree_launches_teacher(const pipeline *p) {
-    return http_teacher(p) && p->teacher->url[0] == '\0';
+    return http_teacher(p) && p->teacher->url[0] == '\0' &&
+           p->teacher->urls[0] == '\0';
 }
 
 static bool evaluates(const pipeline *p) { return p->a->eval != NULL; }

@@ -65,9 +65,11 @@ static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields 
         .reward_valid = reward.valid, .attempts = scores.attempts,
         .latency_ms = scores.latency_ms, .tokens = rollout.tokens, .logp = rollout.logp,
         .teacher_logp = scores.logp, .teacher_valid = scores.valid, .teacher_topk = scores.topk,
-        .spans = rollout.spans};
+        .spans = rollout.spans, .moves = scores.moves, .hedges = scores.hedges,
+        .wait_ms = scores.wait_ms};
     memcpy(out->teacher, scores.teacher, sizeof out->teacher);
     memcpy(out->reason, scores.reason, sizeof out->reason);
+    memcpy(out->endpoint, scores.endpoint, sizeof out->endpoint);
     return check_sizes(out);
 }
 

@@ -224,6 +224,8 @@ static opd_err on_sample(monitor *m, const opd_msg *msg) {
     opd_json_write_double(&w, sample_kl(&f));
     opd_json_write_key(&w, "teacher");
     opd_json_write_text(&w, f.teacher);
+    opd_json_write_key(&w, "endpoint");
+    opd_json_write_text(&w, f.endpoint);
     opd_json_write_key(&w, "reason");
     opd_json_write_text(&w, f.reason);
     opd_json_write_object_end(&w);

@@ -141,12 +141,17 @@ static uint64_t batch_bytes(const opd_assets *a) {
     return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
 }
 
-/* Calls under way to a teacher's server, each with its question and its answer. */
+/* Calls under way to a teacher's servers, each with its question and its answer: scores, and for
+ * each replica a probe and an abort. */
 static uint64_t http_bytes(const opd_assets *a) {
     const opd_config_teacher *t = opd_stage_teacher(a->config);
     if (t == NULL || a->teacher != NULL) return 0;
     uint64_t k = u64(a->config->opd.log_prob_top_k);
-    return (u64(t->max_inflight) + 1) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
+    uint64_t replicas = 0;
+    char url[OPD_CONFIG_URL_SIZE];
+    while (opd_config_url_at(t, replicas, url, sizeof url)) replicas++;
+    if (replicas == 0) replicas = 1;
+    return (u64(t->max_inflight) + 2 * replicas) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
                                          opd_teacher_answer_max_bytes(a->sizes.max_len, k));
 }
 

@@ -85,6 +85,8 @@ opd_err opd_endpoint_send(opd_endpoint_call *call) {
     return opd_http_client_send(endpoint->client, &call->http);
 }
 
+void opd_endpoint_cancel(opd_endpoint_call *call) { opd_http_client_cancel(&call->http); }
+
 /* ---- the endpoint ---- */
 
 static opd_err deliver_closed(opd_ctx *ctx, void *state, opd_event *event) {

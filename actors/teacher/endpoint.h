@@ -57,6 +57,9 @@ void opd_endpoint_call_destroy(opd_endpoint_call *call);
  * the body. */
 OPD_MUST_CHECK opd_err opd_endpoint_send(opd_endpoint_call *call);
 
+/* Ends a sent call soon: it is answered CANCELLED, or with the answer that was on its way. */
+void opd_endpoint_cancel(opd_endpoint_call *call);
+
 /* Begins to close: calls under way are answered CLOSED, then `closed` is called. The endpoint is
  * not to be used any more. NULL is legal. */
 void opd_endpoint_close(opd_endpoint *endpoint);

@@ -16,38 +16,30 @@
 #include "core/base/list.h"
 #include "transports/sglang.h"
 
-enum { RID_SIZE = 48 };
+static const uint64_t LOOK_AGAIN_NS = 100 * 1000000;
+static const double VERY_LATE = 4; /* times the delay of a hedge */
 
-typedef struct sample {
-    opd_scoring base; /* first: the delivery frees it */
-    opd_timer timer;
-    uint64_t deadline_ns; /* UINT64_MAX until the teacher is ready */
-    opd_teacher_history history;
-    char rid[RID_SIZE];
-} sample;
-
-static const opd_http_header JSON_HEADERS[] = {{"content-type", "application/json"}};
-
-static sample *sample_of(opd_list *node) {
-    return (sample *)(void *)OPD_CONTAINER_OF(node, opd_scoring, node);
+static opd__sample *sample_of(opd_list *node) {
+    return (opd__sample *)(void *)OPD_CONTAINER_OF(node, opd_scoring, node);
 }
 
 /* ---- the end of a sample ---- */
 
-static opd_err finish(opd__teacher *self, sample *s) {
+static opd_err finish(opd__teacher *self, opd__sample *s) {
     opd_timer_stop(&s->timer);
     opd_list_remove(&s->base.node);
+    opd__fleet_abort(self, s);
     s->base.scores.attempts = s->history.attempts;
     self->sample_count--;
     opd_teacher_health_work(&self->health, self->sample_count > 0, opd_now_ns(self->ctx));
     return opd_delivery_send(&self->delivery, self->ctx, &s->base);
 }
 
-static bool too_late(const opd__teacher *self, const sample *s) {
+static bool too_late(const opd__teacher *self, const opd__sample *s) {
     return opd_now_ns(self->ctx) >= s->deadline_ns;
 }
 
-static opd_err give_up(opd__teacher *self, sample *s, const char *why) {
+static opd_err give_up(opd__teacher *self, opd__sample *s, const char *why) {
     if (too_late(self, s))
         opd_scoring_refuse(&s->base, "no score within the deadline of %g s: %s",
                            self->c.teacher->deadline_s, why);
@@ -58,7 +50,7 @@ static opd_err give_up(opd__teacher *self, sample *s, const char *why) {
 
 /* ---- asking ---- */
 
-static opd_sglang_score question_of(const opd__teacher *self, const sample *s) {
+opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s) {
     return (opd_sglang_score){.ids = s->base.ids,
                               .count = s->base.count,
                               .prompt_count = s->base.fields.prompt_len,
@@ -70,29 +62,8 @@ static opd_sglang_score question_of(const opd__teacher *self, const sample *s) {
 
 static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call);
 
-/* Sends one attempt under a rid of its own; of fixed width, for servers abort by prefix. */
-static opd_err send_attempt(opd__teacher *self, sample *s) {
-    opd_endpoint_call *call;
-    OPD_TRY(opd_endpoint_call_create(self->endpoint, &call));
-    (void)snprintf(s->rid, sizeof s->rid, "opd-%016" PRIx64 "-%016" PRIx64 ".", self->rid_nonce,
-                   self->rid_next++);
-    opd_sglang_score question = question_of(self, s);
-    opd_err err = opd_sglang_score_write(&question, &call->body);
-    call->http.method = "POST";
-    call->http.path = "/generate";
-    call->http.headers = JSON_HEADERS;
-    call->http.header_count = OPD_COUNTOF(JSON_HEADERS);
-    call->http.deadline_ns = s->deadline_ns;
-    call->http.attempt_timeout_ms = opd__teacher_ns(self->c.teacher->timeout_s) / 1000000;
-    call->answered = on_answer;
-    call->arg = s;
-    if (err == OPD_OK) err = opd_endpoint_send(call);
-    if (err != OPD_OK) opd_endpoint_call_destroy(call);
-    return err;
-}
-
 /* Moves a sample to a list and arms its timer for at_ns or its deadline. */
-static opd_err park(sample *s, opd_list *list, bool first, uint64_t at_ns) {
+static opd_err park(opd__sample *s, opd_list *list, bool first, uint64_t at_ns) {
     opd_list_remove(&s->base.node);
     if (first)
         opd_list_push_front(list, &s->base.node);
@@ -102,45 +73,102 @@ static opd_err park(sample *s, opd_list *list, bool first, uint64_t at_ns) {
     return at_ns == UINT64_MAX ? OPD_OK : opd_timer_start(&s->timer, at_ns);
 }
 
+/* Puts a sample where it waits to be sent; first: before all others. */
+static opd_err queue_up(opd__teacher *self, opd__sample *s, bool first) {
+    s->parked_ns = opd_now_ns(self->ctx);
+    return park(s, &self->waiting, first, UINT64_MAX);
+}
+
+static uint64_t backoff_ns(const opd__teacher *self, uint32_t retry, uint64_t after_ms) {
+    const opd_config_teacher *t = self->c.teacher;
+    return 1000000 * opd_teacher_backoff_ms(retry, (uint64_t)t->backoff_ms,
+                                            (uint64_t)t->backoff_max_ms, after_ms,
+                                            opd_random(self->ctx));
+}
+
+static bool may_send(const opd__teacher *self) {
+    return self->ready && !self->health.down && !self->stopping && !self->failed &&
+           self->asked_count < (uint32_t)self->c.teacher->max_inflight;
+}
+
+/* Arms the timer of a sample that is asked for the moment at which its answer may be late. */
+static opd_err await(opd__teacher *self, opd__sample *s) {
+    uint64_t delay_ns = (uint64_t)(opd_hedge_delay_ms(&self->hedge) * 1e6);
+    if (delay_ns == 0) delay_ns = LOOK_AGAIN_NS; /* too few answers to tell yet */
+    uint64_t at_ns = opd_now_ns(self->ctx) + delay_ns;
+    opd_timer_stop(&s->timer);
+    if (self->hedge.quantile <= 0 || at_ns >= s->deadline_ns) return OPD_OK;
+    return opd_timer_start(&s->timer, at_ns);
+}
+
+/* While others wait to be sent at all, a second request is for what is very late only. */
+static bool is_late(const opd__teacher *self, const opd__sample *s) {
+    double delay_ms = opd_hedge_delay_ms(&self->hedge);
+    if (!opd_list_empty(&self->waiting)) delay_ms *= VERY_LATE;
+    return delay_ms > 0 && (double)(opd_now_ns(self->ctx) - s->round_ns) / 1e6 >= delay_ms;
+}
+
+/* The next request of a sample that waits. Errors: those of opd__fleet_send; it waits on. */
+static opd_err ask(opd__teacher *self, opd__sample *s, int server) {
+    uint64_t now = opd_now_ns(self->ctx);
+    OPD_TRY(opd__fleet_send(self, s, server, on_answer));
+    if (!s->charged) opd_budget_request(&self->budget, now);
+    s->charged = s->failed = false;
+    s->base.scores.wait_ms += (double)(now - s->parked_ns) / 1e6;
+    s->round_ns = now;
+    opd_list_remove(&s->base.node);
+    opd_list_push_back(&self->asked, &s->base.node);
+    return await(self, s);
+}
+
 opd_err opd__teacher_pump(opd__teacher *self) {
-    while (self->ready && !self->health.down && self->endpoint != NULL && !self->stopping &&
-           !self->failed && self->asked_count < (uint32_t)self->c.teacher->max_inflight &&
-           !opd_list_empty(&self->waiting)) {
-        sample *s = sample_of(opd_list_first(&self->waiting));
-        opd_err err = send_attempt(self, s);
-        if (err == OPD_ERR_AGAIN || err == OPD_ERR_CLOSED) return OPD_OK; /* the tick tries */
-        if (err != OPD_OK) {
-            OPD_TRY(give_up(self, s, opd_err_context()));
+    while (may_send(self) && !opd_list_empty(&self->waiting)) {
+        opd__sample *s = sample_of(opd_list_first(&self->waiting));
+        int server = opd__fleet_choose(self, s, false);
+        if (server == OPD_REPLICA_NONE) return OPD_OK; /* an answer makes room */
+        if (s->charged && !opd_budget_take(&self->budget, opd_now_ns(self->ctx))) {
+            uint64_t pause_ns = backoff_ns(self, s->history.attempts, 0);
+            OPD_TRY(park(s, &self->pausing, false, opd_now_ns(self->ctx) + pause_ns));
             continue;
         }
-        opd_timer_stop(&s->timer);
-        opd_list_remove(&s->base.node);
-        opd_list_push_back(&self->asked, &s->base.node);
-        self->asked_count++;
+        opd_err err = ask(self, s, server);
+        if (err == OPD_ERR_AGAIN || err == OPD_ERR_CLOSED) return OPD_OK; /* the tick tries */
+        if (err != OPD_OK) OPD_TRY(give_up(self, s, opd_err_context()));
     }
     return OPD_OK;
+}
+
+/* An answer is late: the same of another replica, if there is room for it. */
+static opd_err hedge(opd__teacher *self, opd__sample *s) {
+    bool free_room = may_send(self) && is_late(self, s);
+    if (s->tries[1] != NULL) return OPD_OK; /* once only */
+    int server = free_room ? opd__fleet_choose(self, s, true) : OPD_REPLICA_NONE;
+    if (server == OPD_REPLICA_NONE || !opd_budget_take(&self->budget, opd_now_ns(self->ctx)))
+        return await(self, s); /* later, perhaps */
+    opd_err err = opd__fleet_send(self, s, server, on_answer);
+    return err == OPD_ERR_AGAIN || err == OPD_ERR_CLOSED || err == OPD_ERR_NOMEM ? OPD_OK : err;
 }
 
 /* ---- answers ---- */
 
 /* Other weights than before: the scores are still the teacher's, but whoever reads the run should
  * know. Told at the 1st, 2nd, 4th... change, for a fleet behind one address may flip for ever. */
-static void note_version(opd__teacher *self, const char *version) {
-    if (version[0] == '\0' || strcmp(version, self->weight_version) == 0) return;
-    bool first = self->weight_version[0] == '\0';
+static void note_version(opd__teacher *self, opd__server *server, const char *version) {
+    if (version[0] == '\0' || strcmp(version, server->weight_version) == 0) return;
+    bool first = server->weight_version[0] == '\0';
     if (!first) self->version_changes++;
     if (!first && (self->version_changes & (self->version_changes - 1)) == 0)
         opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
                  "teacher %s answers with other weights: version %.60s after %.60s (changes so far: "
-                 "%" PRIu64 ")", self->c.teacher->name, version, self->weight_version,
+                 "%" PRIu64 ")", self->c.teacher->name, version, server->weight_version,
                  self->version_changes);
-    (void)snprintf(self->weight_version, sizeof self->weight_version, "%s", version);
+    (void)snprintf(server->weight_version, sizeof server->weight_version, "%s", version);
 }
 
 /* Reads the body of a 200 answer into the sample. Errors: those of opd_sglang_score_read. */
-static opd_err read_scores(opd__teacher *self, sample *s, const opd_endpoint_call *call) {
+static opd_err read_scores(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call) {
     uint32_t k = self->c.top_k;
-    opd_sglang_score question = question_of(self, s);
+    opd_sglang_score question = opd__teacher_question(self, s);
     opd_slice topk_logps = {.buf = NULL}; /* only the ids are kept */
     OPD_TRY(opd_scoring_room(&s->base, self->c.alloc, k));
     if (k > 0) {
@@ -158,7 +186,10 @@ static opd_err read_scores(opd__teacher *self, sample *s, const opd_endpoint_cal
     if (err == OPD_OK)
         scores.valid_count -= opd_teacher_uniform_drop(scores.logp, scores.valid,
                                                        s->base.response_len, self->c.vocab_size);
-    if (err == OPD_OK && scores.valid_count > 0) note_version(self, scores.weight_version);
+    if (err == OPD_OK && scores.valid_count > 0) {
+        const opd__attempt *a = call->arg;
+        note_version(self, &self->servers[a->server], scores.weight_version);
+    }
     if (err == OPD_OK && scores.valid_count == 0)
         err = opd_fail(OPD_ERR_REMOTE, "the teacher gave no finite score for any of %u tokens",
                        s->base.response_len);
@@ -176,80 +207,113 @@ static void describe(const opd_endpoint_call *call, char *out, size_t out_size) 
     (void)snprintf(out, out_size, "HTTP %d: %s", call->http.status, message);
 }
 
-/* A whole answer: the scores, or one more attempt where it was not about our tokens. */
-static opd_err take_answer(opd__teacher *self, sample *s, const opd_endpoint_call *call,
-                           opd_teacher_verdict *out_verdict) {
-    opd_err err = read_scores(self, s, call);
-    *out_verdict = OPD_TEACHER_RETRY;
-    if (err == OPD_OK) {
-        opd__teacher_answered(self);
-        s->base.scores.reason[0] = '\0'; /* of an attempt before */
-        *out_verdict = OPD_TEACHER_READ;
-        return finish(self, s);
+/* The body of a 200 answer: whether it is the sample's scores. */
+static bool use_answer(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call) {
+    const opd__attempt *a = call->arg;
+    opd_scores_fields *scores = &s->base.scores;
+    if (read_scores(self, s, call) != OPD_OK) {
+        s->history.invalid++;
+        opd_scoring_refuse(&s->base, "invalid answer: %s", opd_err_context());
+        return false;
     }
-    s->history.invalid++;
-    opd_scoring_refuse(&s->base, "invalid answer: %s", opd_err_context());
-    return OPD_OK;
+    opd_hedge_answer(&self->hedge, (double)(opd_now_ns(self->ctx) - s->round_ns) / 1e6);
+    (void)snprintf(scores->endpoint, sizeof scores->endpoint, "%s",
+                   opd__teacher_where(self, a->server));
+    scores->reason[0] = '\0'; /* of an attempt before */
+    opd__teacher_answered(self);
+    return true;
 }
 
-static opd_err act(opd__teacher *self, sample *s, const opd_endpoint_call *call,
-                   opd_teacher_verdict verdict, const char *why) {
-    const opd_config_teacher *t = self->c.teacher;
-    uint64_t now = opd_now_ns(self->ctx);
+/* Where a failed sample goes on: at once where another replica is free, else after a pause. */
+static opd_err try_again(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call) {
+    bool other = opd__fleet_choose(self, s, true) != OPD_REPLICA_NONE;
+    uint64_t after_ms = opd_teacher_retry_after_ms(opd_http_call_header(&call->http, "retry-after"));
+    if (other && s->history.attempts <= 1) return queue_up(self, s, true);
+    /* grows with every attempt: a server that refuses them unread must not be hammered */
+    uint64_t pause_ns = backoff_ns(self, s->history.attempts, other ? 0 : after_ms);
+    return park(s, &self->pausing, false, opd_now_ns(self->ctx) + pause_ns);
+}
+
+/* Adds a failed attempt to the sample's history. */
+static void remember(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call,
+                     opd_teacher_verdict verdict, const char *why) {
     (void)snprintf(self->problem_text, sizeof self->problem_text, "%s", why);
+    s->failed = true;
     /* a stream that the server refused unread costs nothing but time (RFC 9113 8.7) */
-    if (verdict == OPD_TEACHER_RETRY && !call->http.retry_safe) s->history.retries++;
+    if (verdict == OPD_TEACHER_RETRY && !call->http.retry_safe) {
+        s->history.retries++;
+        s->charged = true;
+    }
     if (verdict == OPD_TEACHER_WAIT && call->http.err == OPD_ERR_RESET) s->history.breaks++;
-    switch (opd_teacher_limit(verdict, &s->history, (uint32_t)t->retries)) {
-    case OPD_TEACHER_WAIT:
-        OPD_TRY(park(s, &self->waiting, true, UINT64_MAX));
-        return opd__teacher_gone(self, why);
-    case OPD_TEACHER_RETRY: {
-        uint64_t after_ms = opd_teacher_retry_after_ms(
-            opd_http_call_header(&call->http, "retry-after"));
-        /* grows with every attempt: a server that refuses them unread must not be hammered */
-        uint64_t pause_ms = opd_teacher_backoff_ms(
-            s->history.attempts, (uint64_t)t->backoff_ms, (uint64_t)t->backoff_max_ms, after_ms,
-            opd_random(self->ctx));
-        return park(s, &self->pausing, false, now + pause_ms * 1000000);
+    /* two replicas that both break over a sample have found out something about it */
+    if (self->fleet.count > 1 && call->http.err == OPD_OK && call->http.status == 500)
+        s->history.invalid++;
+}
+
+static opd_err act(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call,
+                   opd_teacher_verdict verdict, const char *why) {
+    switch (opd_teacher_limit(verdict, &s->history, (uint32_t)self->c.teacher->retries)) {
+    case OPD_TEACHER_WAIT: return queue_up(self, s, true);
+    case OPD_TEACHER_RETRY: return try_again(self, s, call);
+    default: return give_up(self, s, why);
     }
-    default: break;
-    }
-    OPD_TRY(give_up(self, s, why));
-    return verdict == OPD_TEACHER_WAIT ? opd__teacher_gone(self, why) : OPD_OK;
+}
+
+/* How an attempt ended, for its sample and its replica. */
+static opd_teacher_verdict judge(const opd__teacher *self, const opd_endpoint_call *call) {
+    opd_teacher_verdict verdict = opd_teacher_judge(call->http.err, call->http.status);
+    /* one that cannot even be connected to is as gone as one that refuses, if there are others */
+    bool unreachable = call->http.err == OPD_ERR_TIMEOUT && call->http.retry_safe;
+    return unreachable && self->fleet.count > 1 ? OPD_TEACHER_WAIT : verdict;
+}
+
+static opd_err on_failure(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call,
+                          opd_teacher_verdict verdict) {
+    char why[OPD_HTTP_ERROR_MAX];
+    if (call->http.err == OPD_OK && call->http.status == 200)
+        (void)snprintf(why, sizeof why, "%s", s->base.scores.reason);
+    else
+        describe(call, why, sizeof why);
+    remember(self, s, call, verdict, why);
+    if (opd__fleet_asked(s)) return OPD_OK; /* its other request decides */
+    if (too_late(self, s)) return give_up(self, s, why);
+    return act(self, s, call, verdict, why);
 }
 
 static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__teacher *self = state;
-    sample *s = call->arg;
-    char why[OPD_HTTP_ERROR_MAX];
+    opd__attempt *a = call->arg;
+    opd__sample *s = a->sample;
+    int server = a->server;
     (void)ctx;
-    self->asked_count--;
-    s->history.attempts++;
-    if (self->stopping) return park(s, &self->waiting, false, UINT64_MAX);
-    opd_teacher_verdict verdict = opd_teacher_judge(call->http.err, call->http.status);
-    if (verdict == OPD_TEACHER_READ) {
-        OPD_TRY(take_answer(self, s, call, &verdict));
-        if (verdict == OPD_TEACHER_READ) return opd__teacher_pump(self);
-        (void)snprintf(why, sizeof why, "%s", s->base.scores.reason);
-    } else {
-        describe(call, why, sizeof why);
+    if (s == NULL) {
+        opd__fleet_forget(self, a);
+        return opd__teacher_pump(self);
     }
-    if (too_late(self, s))
-        OPD_TRY(give_up(self, s, why));
-    else
-        OPD_TRY(act(self, s, call, verdict, why));
+    opd_teacher_verdict verdict = judge(self, call);
+    bool usable = verdict == OPD_TEACHER_READ && !self->stopping && use_answer(self, s, call);
+    if (verdict == OPD_TEACHER_READ && !usable) verdict = OPD_TEACHER_RETRY;
+    opd__fleet_judge(self, a, verdict, usable);
+    opd__fleet_forget(self, a);
+    if (self->stopping) return opd__fleet_asked(s) ? OPD_OK : queue_up(self, s, false);
+    OPD_TRY(usable ? finish(self, s) : on_failure(self, s, call, verdict));
+    if (verdict == OPD_TEACHER_WAIT && call->endpoint == self->servers[server].endpoint) {
+        char why[OPD_HTTP_ERROR_MAX];
+        describe(call, why, sizeof why);
+        OPD_TRY(opd__teacher_gone(self, server, why));
+    }
     return opd__teacher_pump(self);
 }
 
 /* A pause ended, or a sample that waits has reached its deadline. */
 static opd_err on_timer(opd_ctx *ctx, void *state, opd_timer *timer) {
     opd__teacher *self = state;
-    sample *s = OPD_CONTAINER_OF(timer, sample, timer);
+    opd__sample *s = OPD_CONTAINER_OF(timer, opd__sample, timer);
     (void)ctx;
+    if (opd__fleet_asked(s)) return hedge(self, s);
     if (too_late(self, s))
         return give_up(self, s, self->health.down ? self->problem_text : "no attempt succeeded");
-    OPD_TRY(park(s, &self->waiting, false, UINT64_MAX));
+    OPD_TRY(queue_up(self, s, false));
     return opd__teacher_pump(self);
 }
 
@@ -264,7 +328,7 @@ opd_err opd__teacher_ready(opd__teacher *self) {
     self->ready = true;
     for (opd_list *n = self->waiting.next, *next; n != &self->waiting; n = next) {
         next = n->next;
-        sample *s = sample_of(n);
+        opd__sample *s = sample_of(n);
         s->deadline_ns = deadline_of(self);
         OPD_TRY(opd_timer_start(&s->timer, s->deadline_ns));
     }
@@ -272,7 +336,7 @@ opd_err opd__teacher_ready(opd__teacher *self) {
 }
 
 static opd_err take_rollout(opd__teacher *self, opd_msg *msg) {
-    sample *s = opd_mem_get(self->c.alloc, sizeof *s);
+    opd__sample *s = opd_mem_get(self->c.alloc, sizeof *s);
     if (s == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a sample");
     opd_err err = opd_scoring_take(&s->base, self->ctx, msg);
     if (err != OPD_OK) {
@@ -281,11 +345,12 @@ static opd_err take_rollout(opd__teacher *self, opd_msg *msg) {
     }
     opd_timer_init(&s->timer, self->ctx, on_timer);
     s->deadline_ns = deadline_of(self);
+    s->last_server = OPD_REPLICA_NONE;
     self->sample_count++;
     opd_teacher_health_work(&self->health, true, opd_now_ns(self->ctx));
     if (s->base.fields.finish == OPD_FINISH_ABORT || s->base.response_len == 0)
         return give_up(self, s, "there is no response to score");
-    OPD_TRY(park(s, &self->waiting, false, UINT64_MAX));
+    OPD_TRY(queue_up(self, s, false));
     return opd__teacher_pump(self);
 }
 
@@ -296,6 +361,7 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     (void)ctx;
     OPD_TRY(opd_timer_start_after(timer, OPD__TEACHER_TICK_NS));
     OPD_TRY(opd__teacher_tick(self));
+    opd__fleet_tick(self);
     return opd__teacher_pump(self);
 }
 
@@ -317,6 +383,8 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     opd_list_init(&self->waiting);
     opd_list_init(&self->pausing);
     opd_list_init(&self->asked);
+    opd_list_init(&self->attempts);
+    opd__fleet_init(self);
     opd_timer_init(&self->tick, ctx, on_tick);
     OPD_TRY(opd_delivery_open(&self->delivery, ctx, self->c.roles->batcher, self->c.window_msgs,
                               self->c.window_bytes, self->c.teacher->name, self->c.alloc));
@@ -337,8 +405,10 @@ static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
     if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
     self->stopping = true;
     opd_timer_stop(&self->tick);
-    opd_endpoint_close(self->endpoint);
-    self->endpoint = NULL;
+    for (size_t i = 0; i < self->fleet.count; i++) {
+        opd_endpoint_close(self->servers[i].endpoint);
+        self->servers[i].endpoint = NULL;
+    }
     if (self->endpoints_open > 0) opd_stop_defer(ctx);
     return OPD_OK;
 }
@@ -350,6 +420,8 @@ static void on_stop(opd_ctx *ctx, void *state) {
     for (size_t i = 0; i < OPD_COUNTOF(lists); i++)
         for (opd_list *node; (node = opd_list_pop_front(lists[i])) != NULL;)
             opd_scoring_destroy(&sample_of(node)->base, self->c.alloc);
+    for (opd_list *node; (node = opd_list_pop_front(&self->attempts)) != NULL;)
+        opd_mem_free(self->c.alloc, OPD_CONTAINER_OF(node, opd__attempt, node));
     opd_delivery_fini(&self->delivery);
 }
 

@@ -1,56 +1,107 @@
-/* teacher_inside.h - the state of teacher_http, shared by its two files: teacher_http.c (the
- * samples) and teacher_probe.c (the server: start, loss, return). Nobody else includes it.
+/* teacher_inside.h - the state of teacher_http, shared by its files: teacher_http.c (the samples),
+ * teacher_fleet.c (requests and replicas), teacher_probe.c (a server's start, loss and return).
+ * Nobody else includes it.
  *
- * Invariants: (1) a sample is in exactly one list: waiting (to be sent, or for the endpoint),
- * pausing (its timer ends a pause), asked (a call is under way); (2) `ready` turns true once and
- * stays; (3) nothing is sent to score while the health is down; (4) a sample's timer runs
- * except while it is asked or its deadline has not begun.
+ * Invariants: (1) a sample is in exactly one list: waiting (to be sent, or for a replica),
+ * pausing (its timer ends a pause), asked (one or two requests are under way); (2) `ready` turns
+ * true once and stays; (3) nothing is sent to score to a replica that is down, and the health is
+ * down exactly when all are; (4) a sample's timer runs except while its deadline has not begun;
+ * while it is asked, it tells when to hedge; (5) a request that its sample does not wait
+ * for any more counts nowhere: it is only still to be freed.
  * Thread: the loop.
  */
 #ifndef OPD_ACTORS_TEACHER_TEACHER_INSIDE_H
 #define OPD_ACTORS_TEACHER_TEACHER_INSIDE_H
 
+#include "actors/teacher/budget.h"
 #include "actors/teacher/delivery.h"
 #include "actors/teacher/endpoint.h"
+#include "actors/teacher/hedge.h"
 #include "actors/teacher/policy.h"
+#include "actors/teacher/replica.h"
 #include "actors/teacher/teacher_http.h"
 #include "transports/sglang.h"
 
 #define OPD__TEACHER_TICK_NS ((uint64_t)1000000000) /* probes, HOLD and the lost clock */
+
+enum { OPD__RID_SIZE = 48, OPD__TRIES_MAX = 2 /* the request and its hedge */ };
+
+/* A replica's server, next to what the fleet knows of it. */
+typedef struct opd__server {
+    opd_endpoint *endpoint; /* NULL: none now                    */
+    bool probing;
+    bool hopeless;          /* its first probe can never succeed */
+    bool refused;           /* it came back as another model     */
+    char weight_version[OPD_SGLANG_NAME_SIZE]; /* of its last scores; "": not told yet */
+    uint64_t lost_at_ns;
+} opd__server;
+
+typedef struct opd__sample opd__sample;
+
+/* One request under way. */
+typedef struct opd__attempt {
+    opd_list node;       /* of attempts                       */
+    opd__sample *sample; /* NULL: nobody waits for it any more */
+    opd_endpoint_call *call;
+    int server;
+    bool trial;
+    uint64_t tokens, sent_ns;
+    char rid[OPD__RID_SIZE];
+} opd__attempt;
+
+struct opd__sample {
+    opd_scoring base; /* first: the delivery frees it */
+    opd_timer timer;
+    uint64_t deadline_ns; /* UINT64_MAX until the teacher is ready */
+    opd_teacher_history history;
+    opd__attempt *tries[OPD__TRIES_MAX]; /* under way; NULL: none */
+    int last_server;         /* that it was sent to, or NONE        */
+    bool failed;             /* there: another one is preferred     */
+    bool charged;            /* the next request is a retry         */
+    uint64_t parked_ns, round_ns; /* began to wait; was sent        */
+    char rid[OPD__RID_SIZE]; /* of the newest request               */
+};
 
 typedef struct opd__teacher {
     opd_teacher_http_config c;
     opd_ctx *ctx;
     opd_delivery delivery;
     opd_list waiting, pausing, asked;
-    uint32_t asked_count, sample_count;
+    opd_list attempts;
+    uint32_t asked_count, sample_count; /* requests that count; samples */
     uint64_t rid_nonce, rid_next;
-    char weight_version[OPD_SGLANG_NAME_SIZE]; /* of the last scores; "": not told yet */
     uint64_t version_changes;
 
-    opd_endpoint *endpoint;  /* NULL: none now            */
+    opd_fleet fleet;
+    opd_replica replicas[OPD_CONFIG_REPLICAS_MAX];
+    opd__server servers[OPD_CONFIG_REPLICAS_MAX];
+    opd_budget budget;
+    opd_hedge hedge;
     uint32_t endpoints_open; /* with those still closing  */
     opd_teacher_health health;
     opd_timer tick;
     opd_slot_watch watch;    /* of c.endpoint */
-    bool ready, probing, stopping, failed;
+    bool ready, stopping, failed;
     bool hold, hold_told;    /* what the dataset should know, and what it was told */
-    uint64_t start_by_ns, lost_at_ns;
+    uint64_t start_by_ns;
     opd_err problem;         /* why the last probe failed  */
     char problem_text[512];
 } opd__teacher;
 
+/* ---- teacher_probe.c ---- */
+
 /* Nanoseconds of a configured number of seconds. */
 uint64_t opd__teacher_ns(double seconds);
 
-/* Begins: opens the configured URL, if any, and probes it. Errors: those of the URL. */
+/* Begins: opens the configured URLs, if any, and probes them. Errors: those of a URL. */
 OPD_MUST_CHECK opd_err opd__teacher_begin(opd__teacher *self);
 
 /* The host's news: a new URL, or "" for none. Errors: those of the URL. */
 OPD_MUST_CHECK opd_err opd__teacher_move(opd__teacher *self, const char *url);
 
-/* The endpoint does not answer: holds admission and probes until it is back. */
-OPD_MUST_CHECK opd_err opd__teacher_gone(opd__teacher *self, const char *why);
+/* A server cannot be reached: it is probed until it is back; admission is held if it was the
+ * last. */
+OPD_MUST_CHECK opd_err opd__teacher_gone(opd__teacher *self, int server, const char *why);
 
 /* A sample was answered. */
 void opd__teacher_answered(opd__teacher *self);
@@ -61,10 +112,49 @@ OPD_MUST_CHECK opd_err opd__teacher_tick(opd__teacher *self);
 /* Stops the system for err, once, with this thread's context. */
 void opd__teacher_fail(opd__teacher *self, opd_err err);
 
-/* In teacher_http.c: the teacher is ready for samples: their deadlines begin. */
+/* "host:port" of a replica. */
+const char *opd__teacher_where(const opd__teacher *self, int server);
+
+/* ---- teacher_fleet.c ---- */
+
+void opd__fleet_init(opd__teacher *self);
+
+/* The replica for a sample now, or OPD_REPLICA_NONE; other_only: not the one it was sent to
+ * last. */
+int opd__fleet_choose(opd__teacher *self, const opd__sample *s, bool other_only);
+
+/* Sends a request of s to a replica, answered by `answered` with the attempt as its arg. Errors:
+ * those of opd_endpoint_send and of the body; nothing is under way then. */
+OPD_MUST_CHECK opd_err opd__fleet_send(opd__teacher *self, opd__sample *s, int server,
+                                       opd_err (*answered)(opd_ctx *, void *, opd_endpoint_call *));
+
+/* Whether requests of s are under way. */
+bool opd__fleet_asked(const opd__sample *s);
+
+/* A request that its sample waits for ended like that: the books of its replica. usable: the
+ * answer was read. Says on the screen what changed. */
+void opd__fleet_judge(opd__teacher *self, const opd__attempt *attempt, opd_teacher_verdict verdict,
+                      bool usable);
+
+/* Takes an ended attempt out of all books; frees it. */
+void opd__fleet_forget(opd__teacher *self, opd__attempt *attempt);
+
+/* Ends what is still under way for s, whose result nobody needs: cancelled here, and aborted at
+ * the server by its exact rid. */
+void opd__fleet_abort(opd__teacher *self, opd__sample *s);
+
+/* Once a tick: leaves out what is much slower than the others. */
+void opd__fleet_tick(opd__teacher *self);
+
+/* ---- teacher_http.c ---- */
+
+/* The teacher is ready for samples: their deadlines begin. */
 OPD_MUST_CHECK opd_err opd__teacher_ready(opd__teacher *self);
 
-/* In teacher_http.c: sends what waits, as far as it may. */
+/* Sends what waits, as far as it may. */
 OPD_MUST_CHECK opd_err opd__teacher_pump(opd__teacher *self);
+
+/* What is asked about a sample. */
+struct opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s);
 
 #endif

@@ -37,9 +37,23 @@ void opd__teacher_fail(opd__teacher *self, opd_err err) {
     opd_system_stop(opd_self_system(self->ctx), err);
 }
 
-static const char *where(const opd__teacher *self) {
-    if (self->endpoint != NULL) return opd_endpoint_name(self->endpoint);
+const char *opd__teacher_where(const opd__teacher *self, int server) {
+    const opd_endpoint *endpoint = self->servers[server].endpoint;
+    if (endpoint != NULL) return opd_endpoint_name(endpoint);
     return self->c.teacher->url[0] != '\0' ? self->c.teacher->url : "(no address yet)";
+}
+
+/* All its addresses. */
+static const char *where(const opd__teacher *self) {
+    return self->fleet.count > 1 ? self->c.teacher->urls : opd__teacher_where(self, 0);
+}
+
+static int index_of(const opd__teacher *self, const opd__server *server) {
+    return (int)(server - self->servers);
+}
+
+static bool is_up(const opd__teacher *self, const opd__server *server) {
+    return self->replicas[index_of(self, server)].up;
 }
 
 /* ---- admission ---- */
@@ -74,41 +88,41 @@ static void set_problem(opd__teacher *self, opd_err err, const char *text) {
 
 /* ---- what the server serves ---- */
 
-static opd_err mismatch(const opd__teacher *self, const char *what, const char *teacher,
+static opd_err mismatch(const opd__teacher *self, int server, const char *what, const char *teacher,
                         const char *student) {
     return opd_fail(OPD_ERR_MISMATCH,
                     "teacher %s at %s and the student differ in %s: %s against %s; scores would be "
                     "about other tokens. Serve a teacher that was trained with the student's "
                     "tokenizer, or start from a student with the teacher's",
-                    self->c.teacher->name, where(self), what, teacher, student);
+                    self->c.teacher->name, opd__teacher_where(self, server), what, teacher, student);
 }
 
-static opd_err check_number(const opd__teacher *self, const char *what, int64_t teacher,
+static opd_err check_number(const opd__teacher *self, int server, const char *what, int64_t teacher,
                             int64_t student) {
     char ours[24], theirs[24];
     if (teacher < 0 || student < 0 || teacher == student) return OPD_OK;
     (void)snprintf(theirs, sizeof theirs, "%lld", (long long)teacher);
     (void)snprintf(ours, sizeof ours, "%lld", (long long)student);
-    return mismatch(self, what, theirs, ours);
+    return mismatch(self, server, what, theirs, ours);
 }
 
 /* Errors: MISMATCH, UNSUPPORTED. What the server does not tell is not an error. */
-static opd_err check_info(const opd__teacher *self, const opd_sglang_model_info *info) {
+static opd_err check_info(const opd__teacher *self, int server, const opd_sglang_model_info *info) {
     const opd_teacher_http_config *c = &self->c;
     const char *hash = c->tokenizer_hash == NULL ? "" : c->tokenizer_hash;
-    OPD_TRY(check_number(self, "vocab_size", info->vocab_size, c->vocab_size));
-    OPD_TRY(check_number(self, "the end-of-text id", info->eos_id, c->eos_id));
-    OPD_TRY(check_number(self, "the begin-of-text id", info->bos_id, c->bos_id));
+    OPD_TRY(check_number(self, server, "vocab_size", info->vocab_size, c->vocab_size));
+    OPD_TRY(check_number(self, server, "the end-of-text id", info->eos_id, c->eos_id));
+    OPD_TRY(check_number(self, server, "the begin-of-text id", info->bos_id, c->bos_id));
     if (info->tokenizer_hash[0] != '\0' && hash[0] != '\0' &&
         strcmp(info->tokenizer_hash, hash) != 0)
-        return mismatch(self, "the meaning of token ids (tokenizer_hash)", info->tokenizer_hash,
+        return mismatch(self, server, "the meaning of token ids (tokenizer_hash)", info->tokenizer_hash,
                         hash);
     if (c->temperature != 1 && !info->scores_at_temperature)
         return opd_fail(OPD_ERR_UNSUPPORTED,
                         "rollout.temperature is %g, but teacher %s at %s scores at temperature 1: "
                         "the two distributions cannot be compared. Set rollout.temperature to 1, or "
                         "use a teacher that scores at a temperature (opd serve, or opd.type megatron)",
-                        c->temperature, c->teacher->name, where(self));
+                        c->temperature, c->teacher->name, opd__teacher_where(self, server));
     return OPD_OK;
 }
 
@@ -121,15 +135,23 @@ static void warn_unchecked(const opd__teacher *self, const opd_sglang_model_info
 }
 
 /* The server is there and serves the right thing. */
-static opd_err settled(opd__teacher *self) {
+static opd_err settled(opd__teacher *self, opd__server *server) {
+    opd_replica *replica = &self->replicas[index_of(self, server)];
+    const char *name = opd__teacher_where(self, index_of(self, server));
+    bool was_down = !replica->up;
+    replica->up = true;
+    server->refused = false;
     if (self->ready) {
         if (opd_teacher_health_back(&self->health)) came_back(self);
+        else if (was_down)
+            opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO,
+                     "teacher %s: replica %s answers", self->c.teacher->name, name);
         return opd__teacher_pump(self);
     }
     (void)opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx));
     set_hold(self, false);
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO, "teacher %s answers at %s",
-             self->c.teacher->name, where(self));
+             self->c.teacher->name, name);
     return opd__teacher_ready(self);
 }
 
@@ -150,7 +172,8 @@ static void start_check(opd__teacher *self) {
         self->problem_text[0] != '\0' ? self->problem_text : "nothing has answered"));
 }
 
-static opd_err probe_send(opd__teacher *self, opd_endpoint_call *call) {
+static opd_err probe_send(opd__teacher *self, opd__server *server, opd_endpoint_call *call) {
+    call->arg = server;
     call->http.attempt_timeout_ms = PROBE_TIMEOUT_MS;
     call->http.deadline_ns = opd_now_ns(self->ctx) + 2 * (uint64_t)PROBE_TIMEOUT_MS * 1000000;
     if (!self->ready && call->http.deadline_ns > self->start_by_ns)
@@ -160,7 +183,7 @@ static opd_err probe_send(opd__teacher *self, opd_endpoint_call *call) {
         opd_endpoint_call_destroy(call);
         return err;
     }
-    self->probing = true;
+    server->probing = true;
     return OPD_OK;
 }
 
@@ -174,8 +197,9 @@ static opd_sglang_score probe_question(const opd__teacher *self, int32_t ids[PRO
 
 /* Whether the answer of a probe is for this endpoint, and the actor goes on. */
 static bool probe_current(opd__teacher *self, const opd_endpoint_call *call) {
-    if (call->endpoint != self->endpoint) return false;
-    self->probing = false;
+    opd__server *server = call->arg;
+    if (call->endpoint != server->endpoint) return false;
+    server->probing = false;
     return !self->stopping && !self->failed;
 }
 
@@ -201,17 +225,17 @@ static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call
                                     &scores);
         if (err != OPD_OK) set_problem(self, err, opd_err_context());
     }
-    if (err == OPD_OK) return settled(self);
+    if (err == OPD_OK) return settled(self, call->arg);
     start_check(self);
     return OPD_OK;
 }
 
-static opd_err probe_score(opd__teacher *self) {
+static opd_err probe_score(opd__teacher *self, opd__server *server) {
     static const opd_http_header headers[] = {{"content-type", "application/json"}};
     int32_t ids[PROBE_IDS];
     opd_sglang_score question = probe_question(self, ids);
     opd_endpoint_call *call;
-    OPD_TRY(opd_endpoint_call_create(self->endpoint, &call));
+    OPD_TRY(opd_endpoint_call_create(server->endpoint, &call));
     opd_err err = opd_sglang_score_write(&question, &call->body);
     if (err != OPD_OK) {
         opd_endpoint_call_destroy(call);
@@ -221,7 +245,19 @@ static opd_err probe_score(opd__teacher *self) {
     call->http.headers = headers;
     call->http.header_count = OPD_COUNTOF(headers);
     call->answered = on_probe_score;
-    return probe_send(self, call);
+    return probe_send(self, server, call);
+}
+
+/* Another model. Where others score, the fleet goes on without it; else nothing can. */
+static void refuse(opd__teacher *self, opd__server *server, opd_err err) {
+    if (!self->ready || opd_fleet_up(&self->fleet) == 0) {
+        opd__teacher_fail(self, err);
+        return;
+    }
+    if (!server->refused)
+        opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_ERROR, "%.180s",
+                 opd_err_context());
+    server->refused = true;
 }
 
 /* Reads what the server tells; one that tells nothing is asked for a score at its start. */
@@ -230,15 +266,22 @@ static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
     if (call->http.status == 200 &&
         opd_sglang_model_info_read(call->http.answer.data, call->http.answer.size, &info) != OPD_OK)
         info = (opd_sglang_model_info){.vocab_size = -1, .bos_id = -1, .eos_id = -1};
-    opd_err err = check_info(self, &info);
+    opd__server *server = call->arg;
+    opd_err err = check_info(self, index_of(self, server), &info);
     if (err != OPD_OK) {
-        opd__teacher_fail(self, err);
+        refuse(self, server, err);
         return OPD_OK;
     }
-    if (self->ready) return settled(self);
+    if (self->ready) return settled(self, server);
     if (info.vocab_size < 0 || info.eos_id < 0 || info.tokenizer_hash[0] == '\0')
         warn_unchecked(self, &info);
-    return info.vocab_size < 0 ? probe_score(self) : settled(self);
+    return info.vocab_size < 0 ? probe_score(self, server) : settled(self, server);
+}
+
+static bool all_hopeless(const opd__teacher *self) {
+    for (size_t i = 0; i < self->fleet.count; i++)
+        if (!self->servers[i].hopeless) return false;
+    return true;
 }
 
 static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
@@ -257,19 +300,20 @@ static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call)
     } else {
         set_problem(self, call->http.err, call->http.error);
     }
-    if (verdict == OPD_TEACHER_GIVE_UP || call->http.err == OPD_ERR_UNTRUSTED)
-        self->start_by_ns = 0; /* waiting longer cannot help */
+    ((opd__server *)call->arg)->hopeless =
+        verdict == OPD_TEACHER_GIVE_UP || call->http.err == OPD_ERR_UNTRUSTED;
+    if (all_hopeless(self)) self->start_by_ns = 0; /* waiting longer cannot help */
     start_check(self);
     return OPD_OK;
 }
 
-static opd_err probe(opd__teacher *self) {
+static opd_err probe(opd__teacher *self, opd__server *server) {
     opd_endpoint_call *call;
-    if (self->probing || self->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
-    OPD_TRY(opd_endpoint_call_create(self->endpoint, &call));
+    if (server->probing || server->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
+    OPD_TRY(opd_endpoint_call_create(server->endpoint, &call));
     call->http.path = "/model_info";
     call->answered = on_probe_info;
-    opd_err err = probe_send(self, call);
+    opd_err err = probe_send(self, server, call);
     return err == OPD_ERR_AGAIN ? OPD_OK : err;
 }
 
@@ -293,7 +337,7 @@ uint64_t opd_teacher_answer_max_bytes(uint32_t max_len, uint64_t top_k) {
     return BODY_BYTES_BASE + max_len * (1 + top_k) * ANSWER_BYTES_PER_ENTRY;
 }
 
-static opd_err open_url(opd__teacher *self, const char *url) {
+static opd_err open_url(opd__teacher *self, opd__server *server, const char *url) {
     const opd_config_teacher *t = self->c.teacher;
     opd_tls_options tls = {.ca_file = t->ca_file, .cert_file = t->cert_file,
                            .key_file = t->key_file, .unverified = !t->verify};
@@ -302,49 +346,80 @@ static opd_err open_url(opd__teacher *self, const char *url) {
         .env = self->c.env,
         .url = url,
         .tls = &tls,
-        .max_inflight = (uint32_t)self->c.teacher->max_inflight + 1, /* a probe besides */
+        .max_inflight = (uint32_t)self->c.teacher->max_inflight + 2, /* a probe and an abort */
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
         .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),
         .max_answer_bytes = opd_teacher_answer_max_bytes(self->c.max_len, self->c.top_k),
         .closed = on_closed};
-    OPD_TRY(opd_err_prefix(opd_endpoint_open(self->ctx, &options, &self->endpoint),
+    OPD_TRY(opd_err_prefix(opd_endpoint_open(self->ctx, &options, &server->endpoint),
                            "teachers.%s.url", self->c.teacher->name));
     self->endpoints_open++;
-    return probe(self);
+    return probe(self, server);
 }
 
 opd_err opd__teacher_begin(opd__teacher *self) {
+    char url[OPD_CONFIG_URL_SIZE];
     self->start_by_ns = opd_now_ns(self->ctx) + opd__teacher_ns(self->c.teacher->start_timeout_s);
-    return self->c.teacher->url[0] == '\0' ? OPD_OK : open_url(self, self->c.teacher->url);
+    for (size_t i = 0; i < self->fleet.count; i++)
+        if (opd_config_url_at(self->c.teacher, i, url, sizeof url))
+            OPD_TRY(open_url(self, &self->servers[i], url));
+    return OPD_OK;
 }
 
 opd_err opd__teacher_move(opd__teacher *self, const char *url) {
+    opd__server *server = &self->servers[0];
     if (self->stopping || self->failed) return OPD_OK;
-    opd_endpoint_close(self->endpoint);
-    self->endpoint = NULL;
-    self->probing = false;
-    if (self->ready) OPD_TRY(opd__teacher_gone(self, "its server ended"));
-    return url[0] == '\0' ? OPD_OK : open_url(self, url);
+    opd_endpoint_close(server->endpoint);
+    server->endpoint = NULL;
+    server->probing = false;
+    if (self->ready) OPD_TRY(opd__teacher_gone(self, 0, "its server ended"));
+    return url[0] == '\0' ? OPD_OK : open_url(self, server, url);
 }
 
-opd_err opd__teacher_gone(opd__teacher *self, const char *why) {
-    uint64_t now = opd_now_ns(self->ctx);
-    if (!opd_teacher_health_gone(&self->health)) return OPD_OK;
+/* The last one is gone: nobody answers. */
+static void all_gone(opd__teacher *self, const char *why) {
+    if (!opd_teacher_health_gone(&self->health)) return;
     set_problem(self, OPD_ERR_REFUSED, why);
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
              "teacher %s is lost (%.100s); admission pauses", self->c.teacher->name, why);
     set_hold(self, true);
-    bool first = now - self->lost_at_ns >= OPD__TEACHER_TICK_NS;
-    self->lost_at_ns = now;
-    return first ? probe(self) : OPD_OK; /* one that flaps waits for the tick */
+}
+
+opd_err opd__teacher_gone(opd__teacher *self, int server, const char *why) {
+    opd__server *lost = &self->servers[server];
+    uint64_t now = opd_now_ns(self->ctx);
+    if (!is_up(self, lost)) return OPD_OK;
+    self->replicas[server].up = false;
+    if (opd_fleet_up(&self->fleet) == 0)
+        all_gone(self, why);
+    else
+        opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
+                 "teacher %s: replica %s is lost (%.100s); the others go on",
+                 self->c.teacher->name, opd__teacher_where(self, server), why);
+    bool first = now - lost->lost_at_ns >= OPD__TEACHER_TICK_NS;
+    lost->lost_at_ns = now;
+    return first ? probe(self, lost) : OPD_OK; /* one that flaps waits for the tick */
+}
+
+/* Asks every server that does not answer. */
+static opd_err probe_lost(opd__teacher *self) {
+    for (size_t i = 0; i < self->fleet.count; i++)
+        if (!self->replicas[i].up) OPD_TRY(probe(self, &self->servers[i]));
+    return OPD_OK;
+}
+
+static bool is_probing(const opd__teacher *self) {
+    for (size_t i = 0; i < self->fleet.count; i++)
+        if (self->servers[i].probing) return true;
+    return false;
 }
 
 opd_err opd__teacher_tick(opd__teacher *self) {
     const opd_config_teacher *t = self->c.teacher;
     tell_hold(self);
     if (!self->ready) {
-        if (!self->probing) start_check(self);
-        return probe(self);
+        if (!is_probing(self)) start_check(self);
+        return probe_lost(self);
     }
     if (opd_teacher_health_lost(&self->health, opd__teacher_ns(self->c.teacher_lost_s),
                                 opd_now_ns(self->ctx)))
@@ -353,5 +428,5 @@ opd_err opd__teacher_tick(opd__teacher *self) {
             "wait; last: %s. Start the server again and continue with --resume",
             t->name, where(self), self->c.teacher_lost_s, self->sample_count,
             self->problem_text[0] != '\0' ? self->problem_text : "no attempt succeeded"));
-    return self->health.down ? probe(self) : OPD_OK;
+    return probe_lost(self);
 }

@@ -370,6 +370,10 @@ static void measure(trainer *t, const opd_sample_fields *f, uint32_t response_le
     if (!t->c.teacher) return;
     tally(t, OPD_METRIC_TEACHER_LATENCY_MS, f->latency_ms);
     tally(t, OPD_METRIC_TEACHER_ATTEMPTS, f->attempts);
+    tally(t, OPD_METRIC_TEACHER_WAIT_MS, f->wait_ms);
+    tally(t, OPD_METRIC_TEACHER_MOVES, f->moves);
+    tally(t, OPD_METRIC_TEACHER_HEDGES, f->hedges);
+    tally(t, OPD_METRIC_TEACHER_GIVEN_UP, f->teacher_logp.buf == NULL);
 }
 
 /* Every k-th sample goes to samples.jsonl; one that the monitor cannot take is left out. */

@@ -105,10 +105,37 @@ static opd_err rival_reset(opd__draft *draft, const opd__key *key, size_t item,
     return OPD_OK;
 }
 
+/* A list of texts as one text with ", " between them: what a key of type URLS keeps. */
+static opd_err list_join(opd__draft *draft, const opd__key *key, size_t item,
+                         const opd__node *list, const opd__node **out_node) {
+    char display[OPD__PATH_SIZE], place[OPD__PLACE_SIZE];
+    size_t size = 1;
+    for (const opd__node *n = list->first; n != NULL; n = n->next) {
+        if (n->kind != OPD__NODE_KIND_SCALAR || n->text[0] == 0 || strchr(n->text, ',') != NULL)
+            return opd_fail(OPD_ERR_CONFIG, "%s: %s: expected one text for each entry of the list, "
+                            "without commas", opd__node_place(n, place),
+                            opd__draft_display(draft, key, item, display));
+        size += strlen(n->text) + 2;
+    }
+    opd__node *joined = opd__arena_get(draft->arena, sizeof *joined);
+    char *text = opd__arena_get(draft->arena, size), *at = text;
+    if (joined == NULL || text == NULL) return opd_fail(OPD_ERR_NOMEM, "out of memory");
+    for (const opd__node *n = list->first; n != NULL; n = n->next)
+        at += snprintf(at, size - (size_t)(at - text), "%s%s", at > text ? ", " : "", n->text);
+    *joined = *list;
+    joined->kind = OPD__NODE_KIND_SCALAR;
+    joined->text = text;
+    joined->first = NULL;
+    *out_node = joined;
+    return OPD_OK;
+}
+
 opd_err opd__draft_set(opd__draft *draft, const opd__key *key, size_t item,
                        const opd__node *value, opd__layer layer) {
     char display[OPD__PATH_SIZE];
     void *field = opd__key_field(key, &draft->stage, item);
+    if (key->type == OPD__TYPE_URLS && value->kind == OPD__NODE_KIND_LIST)
+        OPD_TRY(list_join(draft, key, item, value, &value));
     OPD_TRY(opd__value_store(key, opd__draft_display(draft, key, item, display), value, field));
     *opd__draft_origin(draft, key, item) = (opd__origin){.node = value, .layer = layer};
     if (opd__value_empty(key, field)) return OPD_OK;

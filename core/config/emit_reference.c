@@ -33,8 +33,8 @@ static const char head[] =
     "   last of two equals wins.\n"
     "\n"
     "A flag and a `--set` that give one key different values are an error. Of `train.steps` and\n"
-    "`train.epochs`, `model.path` and `model.init`, a teacher's `url` and `path`, one layer gives\n"
-    "at most one, and a stronger layer's choice resets the other.\n"
+    "`train.epochs`, `model.path` and `model.init`, a teacher's `url`, `urls` and `path`, one layer\n"
+    "gives at most one, and a stronger layer's choice resets the other.\n"
     "\n"
     "## Stages\n"
     "\n"
@@ -73,7 +73,8 @@ static void type_put(opd_str *out, const opd__key *key) {
     static const char *const types[] = {
         [OPD__TYPE_BOOL] = "bool", [OPD__TYPE_INT] = "int",       [OPD__TYPE_FLOAT] = "float",
         [OPD__TYPE_ENUM] = "",     [OPD__TYPE_STRING] = "string", [OPD__TYPE_NAME] = "name",
-        [OPD__TYPE_URL] = "URL",   [OPD__TYPE_PATH] = "path"};
+        [OPD__TYPE_URL] = "URL",   [OPD__TYPE_PATH] = "path",
+        [OPD__TYPE_URLS] = "URLs"};
     opd_str_text(out, types[key->type]);
     if (key->type == OPD__TYPE_ENUM)
         for (size_t i = 0; key->names[i] != NULL; i++)

@@ -147,7 +147,7 @@ static opd_err teacher_check(opd__draft *draft) {
     if (in_process && teacher->path[0] == 0)
         return opd__draft_fail(draft, "teachers.*.path", item, "opd.type megatron loads the "
                                "teacher from here; %s", remedy);
-    if (!in_process && teacher->path[0] == 0 && teacher->url[0] == 0)
+    if (!in_process && teacher->path[0] == 0 && teacher->url[0] == 0 && teacher->urls[0] == 0)
         return opd__draft_fail(draft, "teachers.*.url", item, "opd.type sglang needs a server; %s",
                                remedy);
     if (in_process && teacher->path[0] != '@' && !opd_file_exists(teacher->path)) {

@@ -26,7 +26,8 @@ typedef enum opd__type {
     OPD__TYPE_STRING, /* const char *, and so are the rest */
     OPD__TYPE_NAME,   /* letters, digits, '-', '_' */
     OPD__TYPE_URL,    /* http:// or https://      */
-    OPD__TYPE_PATH    /* file or folder           */
+    OPD__TYPE_PATH,   /* file or folder           */
+    OPD__TYPE_URLS    /* a list of them, or one text with commas; kept as the latter */
 } opd__type;
 
 enum {

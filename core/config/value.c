@@ -13,6 +13,7 @@ static const char *const type_words[] = {
     [OPD__TYPE_FLOAT] = "a number",       [OPD__TYPE_ENUM] = "a word",
     [OPD__TYPE_STRING] = "a string",      [OPD__TYPE_NAME] = "a name",
     [OPD__TYPE_URL] = "a URL",            [OPD__TYPE_PATH] = "a path",
+    [OPD__TYPE_URLS] = "a list of URLs",
 };
 
 /* "place: key: expected a number, got a quoted string". */
@@ -115,6 +116,30 @@ static bool text_has_control(const char *text) {
     return false;
 }
 
+/* What is wrong with a URL of `size` bytes, or NULL. */
+static const char *url_problem(const char *text, size_t size) {
+    size_t scheme = strncmp(text, "https://", 8) == 0 ? 8 : strncmp(text, "http://", 7) == 0 ? 7 : 0;
+    if (scheme == 0 || size <= scheme || text[scheme] == '/' || memchr(text, ' ', size) != NULL)
+        return "a URL is http[s]://HOST:PORT[/PATH]";
+    return NULL;
+}
+
+/* The same of several: commas between them, blanks around. */
+static const char *urls_problem(const char *text) {
+    size_t count = 0;
+    for (const char *at = text;; at++) {
+        at += strspn(at, " ");
+        size_t size = strcspn(at, ",");
+        const char *end = at + size;
+        while (size > 0 && at[size - 1] == ' ') size--;
+        const char *problem = url_problem(at, size);
+        if (problem != NULL) return problem;
+        if (++count > OPD_CONFIG_REPLICAS_MAX) return "there are more than 64 URLs";
+        if (*end == 0) return NULL;
+        at = end;
+    }
+}
+
 static opd_err store_text(const opd__key *key, const char *display, const opd__node *node,
                           const char **field) {
     const char *text = node->text, *result;
@@ -128,13 +153,10 @@ static opd_err store_text(const opd__key *key, const char *display, const opd__n
         return value_fail(display, node, "may not be empty");
     if (key->type == OPD__TYPE_NAME && text[0] != 0 && !opd__name_legal(text))
         return value_fail(display, node, "a name is 1 to 64 letters, digits, '-' and '_'");
-    if (key->type == OPD__TYPE_URL && text[0] != 0) {
-        size_t scheme = strncmp(text, "https://", 8) == 0  ? 8
-                        : strncmp(text, "http://", 7) == 0 ? 7
-                                                           : 0;
-        if (scheme == 0 || text[scheme] == 0 || text[scheme] == '/' || strchr(text, ' ') != NULL)
-            return value_fail(display, node, "a URL is http[s]://HOST:PORT[/PATH]");
-    }
+    const char *problem = NULL;
+    if (key->type == OPD__TYPE_URL && text[0] != 0) problem = url_problem(text, strlen(text));
+    if (key->type == OPD__TYPE_URLS && text[0] != 0) problem = urls_problem(text);
+    if (problem != NULL) return value_fail(display, node, problem);
     if (key->type == OPD__TYPE_PATH && text[0] == '@') {
         if ((key->flags & OPD__KEY_REFERENCE) == 0)
             return value_fail(display, node, "a reference is not possible here; a path that "

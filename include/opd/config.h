@@ -43,6 +43,8 @@ extern "C" {
 
 #define OPD_CONFIG_STAGES_MAX 64   /* stages in one file               */
 #define OPD_CONFIG_TEACHERS_MAX 16 /* teachers of one stage            */
+#define OPD_CONFIG_REPLICAS_MAX 64 /* urls of one teacher              */
+#define OPD_CONFIG_URL_SIZE 1024   /* one of them, with its NUL        */
 #define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */
 #define OPD_CONFIG_NAME_MAX 64     /* bytes of a run, stage, teacher or split name */
 #define OPD_CONFIG_FILE_MAX (1u << 20) /* bytes of a configuration file */
@@ -156,6 +158,7 @@ typedef struct opd_config_reward {
 typedef struct opd_config_teacher {
     const char *name;
     const char *url;  /* of a running server, http[s]://...; "" = none         */
+    const char *urls; /* of its replicas, separated by ", "; "" = none; opd_config_url_at */
     const char *path; /* Hugging Face directory or reference; with opd.type sglang and no
                          url, opd launches `opd serve` on it; with megatron it is loaded */
     int64_t ckpt_step; /* selects path/step-NNNNNN; -1 = path itself */
@@ -171,6 +174,13 @@ typedef struct opd_config_teacher {
     const char *cert_file;  /* own certificate, shown to the server; "" = none */
     const char *key_file;   /* its key; "" = in cert_file */
     bool verify;            /* whether the server must prove who it is */
+    bool adapt_inflight;      /* learn each replica's share of max_inflight from its latency */
+    double retry_budget;      /* retries and hedges per request ...                          */
+    int64_t retry_min_per_s;  /* ... and those that are always possible                      */
+    double hedge_quantile;    /* of latency, after which another replica is asked, too; 0 = never */
+    int64_t eject_failures;   /* in a row, then a replica is left out for a while; 0 = never */
+    double eject_slow_factor; /* its latency over the median of the others; 0 = never        */
+    double eject_s;           /* for so long, times the ejections in a row                   */
 } opd_config_teacher;
 
 typedef struct opd_config_opd {
@@ -322,6 +332,11 @@ const opd_config_stage *opd_config_stage_find(const opd_config *config, const ch
  * one that distils. */
 const opd_config_teacher *opd_config_teacher_find(const opd_config_stage *stage,
                                                   const char *name);
+
+/* Copies the index-th address of a teacher (its url, or one of its urls) to out; false where
+ * there is none, or none that fits. */
+bool opd_config_url_at(const opd_config_teacher *teacher, size_t index, char *out,
+                       size_t out_size);
 
 /* Name of an enum value as it is written in YAML ("rl", "info"). */
 const char *opd_config_kind_name(opd_config_kind kind);

@@ -126,6 +126,31 @@ static void put_bool(opd_str *y, opd_rng *r, const char *key, uint64_t true_one_
     opd_str_printf(y, "%s: %s, ", key, one_in(r, true_one_in) ? "true" : "false");
 }
 
+const char *sim_host(uint32_t replica) {
+    static const char *const names[SIM_REPLICAS_MAX] = {"server", "server2", "server3"};
+    return names[replica];
+}
+
+/* Where the teacher is, and how its fleet is treated. */
+static void write_fleet(opd_str *y, const sim_case *c) {
+    opd_rng r;
+    opd_rng_init(&r, opd_rng_at(c->seed, 5, 0, 0));
+    if (c->replicas == 1) {
+        opd_str_printf(y, "url: \"http://%s:%d\"}}\n", sim_host(0), SIM_TEACHER_PORT);
+        return;
+    }
+    (void)put_tenths(y, &r, "eject_s", 1, 30);
+    (void)put_tenths(y, &r, "eject_slow_factor", 0, 60);
+    (void)put(y, &r, "eject_failures", 0, 5);
+    (void)put(y, &r, "retry_min_per_s", 1, 10);
+    opd_str_printf(y, "hedge_quantile: %g, ", (double)from(&r, 0, 9) / 10);
+    put_bool(y, &r, "adapt_inflight", 2);
+    opd_str_text(y, "urls: [");
+    for (uint32_t i = 0; i < c->replicas; i++)
+        opd_str_printf(y, "%s\"http://%s:%d\"", i > 0 ? ", " : "", sim_host(i), SIM_TEACHER_PORT);
+    opd_str_text(y, "]}}\n");
+}
+
 static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim_case *c) {
     opd_str_printf(y, "opd: {enabled: true, type: %s, invalid_batches_max: 1000, ",
                    c->http ? "sglang" : "megatron");
@@ -140,7 +165,7 @@ static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim
     (void)put(y, r, "retries", 0, 4);
     (void)put(y, r, "backoff_ms", 1, 40);
     (void)put(y, r, "backoff_max_ms", 40, 400);
-    if (c->http) opd_str_printf(y, "url: \"http://server:%d\"}}\n", SIM_TEACHER_PORT);
+    if (c->http) write_fleet(y, c);
     else opd_str_printf(y, "path: %s}}\n", f->teacher);
 }
 
@@ -212,10 +237,21 @@ static void draw_troubles(sim_case *c, opd_rng *r) {
     }
 }
 
+/* From dice of their own, so that a seed with one replica is what it was. */
+static void draw_fleet(sim_case *c, bool plain) {
+    opd_rng r;
+    opd_rng_init(&r, opd_rng_at(c->seed, 4, 0, 0));
+    c->replicas = (uint32_t)from(&r, 1, SIM_REPLICAS_MAX);
+    bool slow = one_in(&r, 2);
+    uint32_t which = (uint32_t)from(&r, 0, c->replicas - 1);
+    if (slow && c->replicas > 1 && !plain) c->slow = (int)which;
+}
+
 void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plain) {
     opd_rng r;
     opd_str yaml;
-    *c = (sim_case){.seed = seed};
+    *c = (sim_case){.seed = seed, .slow = -1};
+    draw_fleet(c, plain);
     opd_rng_init(&r, opd_rng_at(seed, 1, 0, 0));
     opd_str_init(&yaml, NULL, TEXT_MAX);
     if (one_in(&r, 10)) write_sft(&yaml, &r, files);

@@ -12,7 +12,7 @@
 #include "opd/config.h"
 #include "opd/sim.h"
 
-enum { SIM_PATH_SIZE = 256, SIM_ATTEMPTS_MAX = 8, SIM_TEACHER_PORT = 8000 };
+enum { SIM_PATH_SIZE = 256, SIM_ATTEMPTS_MAX = 8, SIM_TEACHER_PORT = 8000, SIM_REPLICAS_MAX = 3 };
 
 typedef struct sim_files {
     char dir[SIM_PATH_SIZE];
@@ -38,9 +38,14 @@ typedef struct sim_case {
     opd_sim_options sim;       /* faults of the first runs; the last one has none */
     sim_end end[SIM_ATTEMPTS_MAX]; /* of each run */
     uint64_t end_ns[SIM_ATTEMPTS_MAX];
-    uint32_t server_returns;   /* times that the server's node goes and comes back */
+    uint32_t replicas;         /* nodes that serve it: sim_host(0) ...; 1 at least */
+    int slow;                  /* the replica that is cut off most of the time; -1: none */
+    uint32_t server_returns;   /* times that a server's node goes and comes back, in all */
     uint64_t server_away_ns;   /* for so long */
 } sim_case;
+
+/* Name of the host of a replica. */
+const char *sim_host(uint32_t replica);
 
 /* The case of a seed; `plain`: the same configuration, undisturbed. Stops the program where the
  * configuration is refused. */

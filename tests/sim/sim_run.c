@@ -21,6 +21,14 @@
 
 enum { METRICS_BYTES_MAX = 1 << 20, FLOOD = 1100 };
 
+static const uint64_t SLOW_CUT_NS = 90 * 1000000, SLOW_OPEN_NS = 10 * 1000000;
+
+/* A replica's node. */
+typedef struct node {
+    sim_server *server; /* NULL: it is down, or there is none */
+    uint64_t change_ns; /* when it comes, or goes             */
+} node;
+
 /* What must be trained, and how far that has come. */
 typedef struct plan {
     uint64_t *expected; /* digests of the sequences of all groups and members, in order */
@@ -40,9 +48,9 @@ typedef struct run {
     opd_sim *sim;
     opd_net_sim *net;
     opd_env *env;
-    sim_server *server;      /* NULL: its node is down, or there is none */
-    uint64_t server_change_ns; /* when it comes, or goes */
+    node nodes[SIM_REPLICAS_MAX];
     uint32_t server_returns;
+    uint64_t slow_ns;        /* when the slow replica is cut off again */
     uint64_t flood_ns;       /* when somebody has far too much to tell */
     opd_rng dice;            /* of what happens from outside */
     opd_assets assets;
@@ -166,9 +174,13 @@ static opd_err attempt_open(run *r) {
     if (r->plan.expected == NULL) plan_fill(r);
     opd_rng_init(&r->dice, opd_rng_at(c->seed, 3, r->attempt, 0));
     r->server_returns = c->server_returns;
-    r->server_change_ns = c->http ? opd_sim_now_ns(r->sim) : OPD_SIM_FOREVER;
-    if (c->http && opd_rng_below(&r->dice, 4) == 0)
-        r->server_change_ns += opd_rng_below(&r->dice, 2000) * 1000000; /* it comes later */
+    for (uint32_t i = 0; i < SIM_REPLICAS_MAX; i++) {
+        bool there = c->http && i < c->replicas;
+        r->nodes[i].change_ns = there ? opd_sim_now_ns(r->sim) : OPD_SIM_FOREVER;
+        if (there && opd_rng_below(&r->dice, 4) == 0)
+            r->nodes[i].change_ns += opd_rng_below(&r->dice, 2000) * 1000000; /* it comes later */
+    }
+    r->slow_ns = c->http && c->slow >= 0 ? opd_sim_now_ns(r->sim) : OPD_SIM_FOREVER;
     r->flood_ns = opd_rng_below(&r->dice, 8) == 0
                       ? opd_sim_now_ns(r->sim) + opd_rng_below(&r->dice, 100) * 1000000
                       : OPD_SIM_FOREVER;
@@ -193,33 +205,44 @@ static bool main_is_over(const run *r) {
     return opd_system_stats_get(opd_pipeline_system(r->pipeline)).actors == 0;
 }
 
-/* Whether the world must pause: the stage is over, or the server's process is. */
-static bool is_pause(void *arg) {
-    const run *r = arg;
-    return main_is_over(r) || (r->server != NULL && !sim_server_lives(r->server));
+/* A replica whose process has ended, or NULL. */
+static node *dead_node(run *r) {
+    for (uint32_t i = 0; i < SIM_REPLICAS_MAX; i++)
+        if (r->nodes[i].server != NULL && !sim_server_lives(r->nodes[i].server))
+            return &r->nodes[i];
+    return NULL;
 }
 
-static void server_end(run *r) {
+/* Whether the world must pause: the stage is over, or a server's process is. */
+static bool is_pause(void *arg) { return main_is_over(arg) || dead_node(arg) != NULL; }
+
+static void server_end(run *r, node *n) {
     char violation[SIM_REASON_SIZE];
-    if (r->server == NULL) return;
-    sim_server_kill(r->server, violation, sizeof violation, &r->out->hash);
-    r->server = NULL;
+    if (n->server == NULL) return;
+    sim_server_kill(n->server, violation, sizeof violation, &r->out->hash);
+    n->server = NULL;
     if (violation[0] != '\0') wrong(r, "%s", violation);
 }
 
-/* The server's node comes, goes and comes back; one whose process ended does, too. */
-static void server_change(run *r) {
+/* A server's node comes, goes and comes back; one whose process ended does, too. */
+static void server_change(run *r, node *n) {
     uint64_t now = opd_sim_now_ns(r->sim);
-    if (r->server != NULL) {
-        server_end(r);
-        r->server_change_ns = now + r->c->server_away_ns;
+    if (n->server != NULL) {
+        server_end(r, n);
+        n->change_ns = now + r->c->server_away_ns;
         return;
     }
-    r->server = sim_server_start(r->sim, r->net, r->files);
+    n->server = sim_server_start(r->sim, r->net, r->files, sim_host((uint32_t)(n - r->nodes)));
     bool goes = r->server_returns > 0;
     if (goes) r->server_returns--;
-    r->server_change_ns = goes ? now + (1 + opd_rng_below(&r->dice, 300)) * 1000000
-                               : OPD_SIM_FOREVER;
+    n->change_ns = goes ? now + (1 + opd_rng_below(&r->dice, 300)) * 1000000 : OPD_SIM_FOREVER;
+}
+
+/* The slow replica: nine tenths of the time nothing comes through. */
+static void slow_down(run *r) {
+    opd_err err = opd_net_sim_cut(r->net, "main", sim_host((uint32_t)r->c->slow), SLOW_CUT_NS);
+    if (err != OPD_OK) sim_die("cut", err);
+    r->slow_ns = opd_sim_now_ns(r->sim) + SLOW_CUT_NS + SLOW_OPEN_NS;
 }
 
 /* More notes at once than the monitor's mailbox takes: those beyond are dropped, by its policy. */
@@ -237,15 +260,24 @@ static void flood(run *r) {
 
 static uint64_t sooner(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
+/* Does what is due from outside; returns when the next of it is, at most until_ns. */
+static uint64_t outside(run *r, uint64_t until_ns) {
+    uint64_t now = opd_sim_now_ns(r->sim), next_ns = until_ns;
+    for (uint32_t i = 0; i < SIM_REPLICAS_MAX; i++) {
+        if (r->nodes[i].change_ns <= now) server_change(r, &r->nodes[i]);
+        next_ns = sooner(next_ns, r->nodes[i].change_ns);
+    }
+    if (r->flood_ns <= now) flood(r);
+    if (r->slow_ns <= now) slow_down(r);
+    return sooner(next_ns, sooner(r->flood_ns, r->slow_ns));
+}
+
 /* Runs the world until the stage is over or until_ns. */
 static opd_err world_until(run *r, uint64_t until_ns) {
     while (!main_is_over(r) && opd_sim_now_ns(r->sim) < until_ns) {
-        if (r->server_change_ns <= opd_sim_now_ns(r->sim)) server_change(r);
-        if (r->flood_ns <= opd_sim_now_ns(r->sim)) flood(r);
-        uint64_t at_ns = sooner(sooner(r->server_change_ns, r->flood_ns), until_ns);
-        OPD_TRY(opd_sim_run(r->sim, at_ns, is_pause, r));
-        bool dead = r->server != NULL && !sim_server_lives(r->server);
-        if (dead && !main_is_over(r)) server_change(r);
+        OPD_TRY(opd_sim_run(r->sim, outside(r, until_ns), is_pause, r));
+        node *dead = main_is_over(r) ? NULL : dead_node(r);
+        if (dead != NULL) server_change(r, dead);
     }
     return OPD_OK;
 }
@@ -287,7 +319,7 @@ static uint64_t digest_weights(const opd_model *model) {
 static void attempt_close(run *r) {
     opd_assets_close(&r->assets);
     (void)close(r->metrics_fd);
-    server_end(r);
+    for (uint32_t i = 0; i < SIM_REPLICAS_MAX; i++) server_end(r, &r->nodes[i]);
     opd_err err = opd_env_destroy(r->env);
     opd_net_sim_destroy(r->net);
     if (err != OPD_OK) wrong(r, "%s", opd_err_context());

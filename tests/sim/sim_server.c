@@ -24,7 +24,7 @@ struct sim_server {
     opd_tokenizer *tokenizer;
     opd_kernels *kernels;
     opd_roles roles;
-    const char *dir;
+    const char *dir, *host;
     const opd_alloc *alloc;
 };
 
@@ -56,7 +56,7 @@ static opd_err spawn(sim_server *s) {
     OPD_TRY(opd_spawn(s->system, &opd_rollout_class, NULL, &rollout, &s->roles.rollout));
     opd_server_config server = {.roles = &s->roles, .env = s->env, .alloc = s->alloc,
                                 .model = &s->model->config, .tokenizer = s->tokenizer,
-                                .model_path = s->dir, .host = "server",
+                                .model_path = s->dir, .host = s->host,
                                 .port = SIM_TEACHER_PORT};
     return opd_spawn(s->system, &opd_server_class, NULL, &server, &s->roles.server);
 }
@@ -64,7 +64,7 @@ static opd_err spawn(sim_server *s) {
 static opd_err start(sim_server *s, opd_sim *sim, opd_net_sim *net) {
     opd_system_options options = {.alloc = s->alloc, .messages_max = 1024,
                                   .stop_timeout_ms = 1000};
-    OPD_TRY(opd_sim_env(sim, "server", &s->env));
+    OPD_TRY(opd_sim_env(sim, s->host, &s->env));
     OPD_TRY(opd_net_sim_join(net, s->env));
     OPD_TRY(opd_system_create(&options, s->env, &s->system));
     s->checkers = checkers_create(s->system);
@@ -74,10 +74,11 @@ static opd_err start(sim_server *s, opd_sim *sim, opd_net_sim *net) {
     return OPD_OK;
 }
 
-sim_server *sim_server_start(opd_sim *sim, opd_net_sim *net, const sim_files *files) {
+sim_server *sim_server_start(opd_sim *sim, opd_net_sim *net, const sim_files *files,
+                             const char *host) {
     sim_server *s = calloc(1, sizeof *s);
     if (s == NULL) abort();
-    *s = (sim_server){.dir = files->teacher, .alloc = opd_sim_alloc(sim)};
+    *s = (sim_server){.dir = files->teacher, .host = host, .alloc = opd_sim_alloc(sim)};
     opd_err err = start(s, sim, net);
     if (err != OPD_OK) sim_die("server", err);
     return s;

@@ -1,6 +1,6 @@
-/* sim_server.h - the teacher of the simulated pipeline: a node with what `opd serve` runs.
+/* sim_server.h - a teacher of the simulated pipeline: a node with what `opd serve` runs.
  *
- * The real server, scorer and rollout actors over the stub model, on a host called "server".
+ * The real server, scorer and rollout actors over the stub model, on a host of the given name.
  * A node may be ended at any moment, as a process is killed, and made again.
  * Thread: the world's.
  */
@@ -13,8 +13,10 @@
 
 typedef struct sim_server sim_server;
 
-/* Starts the node. The model of files->teacher is read. Never NULL: stops the program. */
-sim_server *sim_server_start(opd_sim *sim, opd_net_sim *net, const sim_files *files);
+/* Starts the node on host (static). The model of files->teacher is read. Never NULL: stops the
+ * program. */
+sim_server *sim_server_start(opd_sim *sim, opd_net_sim *net, const sim_files *files,
+                             const char *host);
 
 /* Whether all its actors live: if not, the process would have ended. */
 bool sim_server_lives(const sim_server *server);

@@ -17,6 +17,13 @@ static void copy_slice(void *to, size_t max, opd_slice from) {
     if (from.size_bytes > 0) memcpy(to, opd_slice_data(from), from.size_bytes);
 }
 
+static opd_err linger_over(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)state;
+    (void)timer;
+    opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
 static opd_err batcher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     rig *r = *(rig **)state;
     opd_scores_fields f;
@@ -27,12 +34,17 @@ static opd_err batcher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     s->times++;
     s->scored = f.logp.buf != NULL;
     s->attempts = f.attempts;
+    s->moves = f.moves;
+    s->hedges = f.hedges;
+    CHECK(f.wait_ms >= 0 && f.wait_ms <= f.latency_ms);
+    memcpy(s->endpoint, f.endpoint, sizeof s->endpoint);
     copy_slice(s->logp, sizeof s->logp, f.logp);
     copy_slice(s->valid, sizeof s->valid, f.valid);
     copy_slice(s->topk, sizeof s->topk, f.topk);
     memcpy(s->reason, f.reason, sizeof s->reason);
-    if (++r->got == r->want) opd_system_stop(opd_self_system(ctx), OPD_OK);
-    return OPD_OK;
+    if (++r->got < r->want) return OPD_OK;
+    opd_timer_init(&r->linger, ctx, linger_over);
+    return opd_timer_start_after(&r->linger, r->linger_ms * 1000000);
 }
 
 static opd_err dataset_message(opd_ctx *ctx, void *state, opd_msg *msg) {
@@ -209,6 +221,11 @@ static void on_exchange(void *arg, opd_http_exchange *exchange) {
     }
     opd_sglang_generate q;
     opd_sglang_limits limits = {.vocab_size = s->rig->vocab, .context_size = 1000};
+    if (strcmp(opd_http_exchange_path(exchange), "/abort_request") == 0) {
+        s->aborts++;
+        respond_json(exchange, 200, "{}");
+        return;
+    }
     CHECK_STR(opd_http_exchange_path(exchange), "/generate");
     CHECK_OK(opd_sglang_generate_read(opd_http_exchange_body(exchange),
                                       opd_http_exchange_body_size(exchange), &limits,

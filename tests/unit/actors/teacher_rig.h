@@ -17,7 +17,8 @@ enum { RIG_SAMPLES_MAX = 64, RIG_TOKENS_MAX = 64, RIG_TOPK_MAX = 4 };
 typedef struct rig_sample {
     int times; /* SCORES received */
     bool scored; /* with log-probs */
-    uint32_t attempts;
+    uint32_t attempts, moves, hedges;
+    char endpoint[OPD_MESSAGE_TEXT_SIZE];
     float logp[RIG_TOKENS_MAX];
     uint8_t valid[RIG_TOKENS_MAX];
     int32_t topk[RIG_TOKENS_MAX * RIG_TOPK_MAX];
@@ -28,6 +29,8 @@ typedef struct rig {
     opd_test_sys t;
     opd_roles roles;
     int want, got;
+    uint64_t linger_ms; /* the run goes on for so long after the last SCORES */
+    opd_timer linger;
     rig_sample scores[RIG_SAMPLES_MAX]; /* by group */
     int holds, releases;
     char notes[4096];
@@ -72,7 +75,7 @@ typedef struct script {
     int info_status;       /* of /model_info; 0: 200          */
     const char *info;      /* its body; NULL: as our server   */
     /* seen */
-    int generates, infos;
+    int generates, infos, aborts;
     int seen[RIG_SAMPLES_MAX];
     char rids[256][64];
 } script;

@@ -30,6 +30,41 @@ TEST(defaults_and_values) {
     opd_config_destroy(config);
 }
 
+TEST(addresses_of_replicas) {
+    static const char *const forms[] = {"urls: [http://a:1, \"http://b:2/x\"]",
+                                        "urls: \"http://a:1, http://b:2/x\"",
+                                        "urls: http://a:1,http://b:2/x", "url: http://a:1"};
+    for (size_t i = 0; i < 4; i++) {
+        char text[512], url[OPD_CONFIG_URL_SIZE];
+        (void)snprintf(text, sizeof text, "model: {path: m}\ndata: {path: d.jsonl}\nteachers:\n"
+                       "  big:\n    %s\nopd: {enabled: true, type: sglang}\ntrain: {steps: 1}\n",
+                       forms[i]);
+        opd_config *config = config_get(text, NULL);
+        const opd_config_teacher *t = &config->stages[0].teachers[0];
+        CHECK(opd_config_url_at(t, 0, url, sizeof url));
+        CHECK_STR(url, "http://a:1");
+        CHECK_INT(opd_config_url_at(t, 1, url, sizeof url), i < 3);
+        if (i < 3) CHECK_STR(url, "http://b:2/x");
+        CHECK(!opd_config_url_at(t, 2, url, sizeof url));
+        CHECK(!opd_config_url_at(t, 0, url, 5));
+        if (i == 0) CHECK_STR(t->urls, "http://a:1, http://b:2/x");
+        opd_config_destroy(config);
+    }
+}
+
+TEST(addresses_that_are_none) {
+    FAILS("teachers: {t: {urls: [http://a:1, a:2]}}\n",
+          "t.yaml:1:22: teachers.t.urls: a URL is http[s]://HOST:PORT[/PATH]");
+    FAILS("teachers: {t: {urls: \"http://a:1,,http://b:1\"}}\n",
+          "t.yaml:1:22: teachers.t.urls: a URL is http[s]://HOST:PORT[/PATH]");
+    FAILS("teachers: {t: {urls: [http://a:1, [x]]}}\n",
+          "t.yaml:1:35: teachers.t.urls: expected one text for each entry of the list, without "
+          "commas");
+    FAILS("teachers: {t: {urls: [http://a:1], url: http://b:1}}\n",
+          "t.yaml:1:41: teachers.t.url: contradicts teachers.t.urls (t.yaml:1:22); give only one "
+          "of the two");
+}
+
 TEST(derived_defaults) {
     opd_config *config = config_get(RL_TEXT, ARGS("--set", "run.seed=9", "--set",
         "train.eps_clip=0.3", "--set", "rollout.max_response_len=77", "--set",
