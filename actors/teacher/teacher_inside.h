@@ -70,7 +70,7 @@ typedef struct opd__teacher {
     opd_list attempts;
     uint32_t asked_count, sample_count; /* requests that count; samples */
     uint64_t rid_nonce, rid_next;
-    uint64_t version_changes;
+    uint64_t version_changes; /* of weights, over all replicas */
 
     opd_fleet fleet;
     opd_replica replicas[OPD_CONFIG_REPLICAS_MAX];

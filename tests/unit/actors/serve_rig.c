@@ -91,7 +91,8 @@ opd_teacher_http_config serve_teacher(serve_rig *s, double temperature) {
     s->teacher = (opd_config_teacher){
         .name = "tutor", .url = s->url, .path = "", .timeout_s = 5, .deadline_s = 30,
         .connect_timeout_s = 2, .max_inflight = 8, .retries = 3, .backoff_ms = 10,
-        .backoff_max_ms = 50, .start_timeout_s = 5};
+        .backoff_max_ms = 50, .start_timeout_s = 5, .urls = "", .retry_budget = 0.2,
+        .retry_min_per_s = 10};
     return (opd_teacher_http_config){
         .roles = &s->rig.roles, .env = s->rig.t.env, .alloc = &s->rig.t.memory.alloc,
         .teacher = &s->teacher, .teacher_lost_s = 20, .temperature = temperature, .top_k = SERVE_TOP_K,
