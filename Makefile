@@ -9,7 +9,8 @@ BUILD      := build
 JOBS       ?= $(shell nproc)
 PACKAGES   := build-essential cmake ninja-build pkg-config \
               libuv1-dev libnghttp2-dev libssl-dev libyaml-dev libmsgpack-dev
-TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server
+TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server \
+                 python3-uvicorn python3-hypercorn
 # A run folder is never overwritten: the demo takes the next free name.
 DEMO_ARGS  ?=
 

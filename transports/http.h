@@ -1,6 +1,8 @@
-/* http.h - HTTP/2 for actors: a client of one endpoint, and a server.
+/* http.h - HTTP for actors: a client of one endpoint, and a server.
  *
- * Over TLS (tls.h) where asked for, else cleartext with prior knowledge (h2c). Both work on an opd_env alone; an actor system is not
+ * HTTP/2 (cleartext by prior knowledge, or as TLS agrees) and HTTP/1.1: the client where the server
+ * has nothing better, the server on the same port. Over TLS (tls.h) where asked for. Both work on an
+ * opd_env alone; an actor system is not
  * needed, and an actor adapts the plain callbacks below to its own events.
  *
  * Invariants:
@@ -66,10 +68,11 @@ struct opd_http_call {
 
     /* internal */
     opd_http_client *client;
-    void *conn, *stream;
+    void *conn, *stream; /* HTTP/2 */
+    void *pooled;        /* HTTP/1.1 connection */
     opd_list link;
     uint64_t attempt_deadline_ns;
-    uint8_t state;
+    uint8_t state, replays;
 };
 
 /* 0 means the default of the comment. */
@@ -85,8 +88,11 @@ typedef struct opd_http_client_options {
     uint32_t stream_window_bytes;    /* 16 MiB */
     uint32_t connection_window_bytes;/* 256 MiB */
     uint64_t connect_timeout_ms;     /* 5,000 */
-    uint64_t settings_timeout_ms;    /* connected, but no HTTP/2 answer; 10,000 */
+    uint64_t settings_timeout_ms;    /* connected, but no word of HTTP from there; 10,000 */
     uint64_t backoff_min_ms, backoff_max_ms; /* between attempts to connect; 50, 2,000 */
+    uint32_t http1_connections; /* sockets over HTTP/1.1, one call each; 64 */
+    uint64_t http1_idle_ms;     /* an idle one is closed after; 3,500: uvicorn does after 5,000 */
+    uint64_t http1_ttl_ms;      /* then HTTP/2 is tried again; 60,000 */
 } opd_http_client_options;
 
 /* A client of one endpoint. Opens nothing yet: the first call does.
@@ -98,8 +104,9 @@ opd_err opd_http_client_create(const opd_http_client_options *options,
  * full), CLOSED (the client is closing), INVALID (no path or no `done`). What goes wrong later
  * is call->err: TIMEOUT (deadline; the stream is reset with CANCEL), CANCELLED, CLOSED,
  * REFUSED (no connection), RESET (connection or stream lost), REMOTE (the peer reset the
- * stream), LIMIT (answer too large), UNSUPPORTED (the peer speaks no HTTP/2), PROTO, NOMEM;
- * UNTRUSTED (the server's certificate). */
+ * stream), LIMIT (answer too large), UNSUPPORTED (the peer speaks no HTTP), PROTO, NOMEM,
+ * UNTRUSTED (the server's certificate). Over HTTP/1.1 a kept connection may turn out to be closed,
+ * without a byte in answer: the call then goes out again by itself on another one. */
 opd_err opd_http_client_send(opd_http_client *client, opd_http_call *call) OPD_MUST_CHECK;
 
 /* Completes a taken call with CANCELLED, soon, through `done`; a stream on the wire is reset.
@@ -113,6 +120,18 @@ void opd_http_client_close(opd_http_client *client, void (*closed)(void *arg), v
 /* How many calls wait in the queue, and how many are on the wire. */
 uint32_t opd_http_client_queued(const opd_http_client *client);
 uint32_t opd_http_client_inflight(const opd_http_client *client);
+
+/* How many calls went out again as their kept HTTP/1.1 connection was closed already. */
+uint64_t opd_http_client_replays(const opd_http_client *client);
+
+/* What the endpoint was found to speak; UNKNOWN before the first answer and while not connected
+ * over HTTP/2. */
+typedef enum opd_http_protocol {
+    OPD_HTTP_PROTOCOL_UNKNOWN,
+    OPD_HTTP_PROTOCOL_HTTP1,
+    OPD_HTTP_PROTOCOL_HTTP2
+} opd_http_protocol;
+opd_http_protocol opd_http_client_protocol(const opd_http_client *client);
 
 /* The endpoint as "host:port". */
 const char *opd_http_client_authority(const opd_http_client *client);
@@ -145,9 +164,10 @@ typedef struct opd_http_server_options {
     size_t max_answers_bytes;    /* of all answers not sent yet; 1 GiB; one more becomes a 503 */
     uint32_t stream_window_bytes;     /* 1 MiB */
     uint32_t connection_window_bytes; /* 16 MiB */
-    uint64_t handshake_timeout_ms;    /* from accept to the HTTP/2 preface; 10,000 */
-    uint64_t request_timeout_ms;      /* from a stream's start to its last byte; 60,000 */
+    uint64_t handshake_timeout_ms;    /* from accept to the preface or a request line; 10,000 */
+    uint64_t request_timeout_ms;      /* from a request's start to its last byte; 60,000 */
     uint64_t idle_timeout_ms;         /* a connection without streams is closed; 0: never */
+    uint64_t http1_idle_ms;           /* over HTTP/1.1, where the above is 0; 60,000 */
     /* Sees a request whose body has begun to come, and may answer it at once; NULL: nobody. Only
      * method, path and headers are there. Called with the handler's arg. */
     opd_http_handler early;
@@ -198,7 +218,8 @@ void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *
 
 /* ---- a server that misbehaves on purpose (opd serve --faults, tests) ----
  * None of these answers; those that do not end the exchange leave it to be answered. All are
- * legal after the peer has gone: nothing happens then. */
+ * legal after the peer has gone: nothing happens then. Over HTTP/1.1 drop always hangs up, and the
+ * others do nothing. */
 
 /* Ends the exchange without an answer: RST_STREAM with `code` (RFC 9113 section 7), or, with
  * hang_up, the connection ends at once with every stream on it. */

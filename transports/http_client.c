@@ -1,4 +1,5 @@
-/* http_client.c - the client half of http.h: queue, connections, deadlines.
+/* http_client.c - the client half of http.h: queue, deadlines, HTTP/2 connections, and the choice of
+ * the protocol (http_client_inside.h). HTTP/1.1 connections are http1_client.c.
  *
  * A call's way: send -> QUEUED -> (turn) WIRE -> DONE -> done(). Whatever ends a call - answer,
  * reset, deadline, cancel, loss, close - goes through settle(), which moves it to client->done;
@@ -16,15 +17,12 @@
 #include <string.h>
 
 #include "core/base/check.h"
+#include "opd/log.h"
 #include "transports/http.h"
 #include "transports/http2.h"
+#include "transports/http_client_inside.h"
 #include "transports/http_head.h"
-#include "opd/log.h"
-#include "transports/tls_tcp.h"
-#include "transports/url.h"
 
-enum { CALL_IDLE, CALL_QUEUED, CALL_WIRE, CALL_DONE };
-enum { HEAD_BYTES_MAX = 64 * 1024 };
 static const uint64_t never_ns = UINT64_MAX;
 static const uint64_t ns_per_ms = 1000000;
 
@@ -38,23 +36,6 @@ typedef struct client_conn {
     bool broken;          /* the session cannot go on (no memory) */
     bool closing;
 } client_conn;
-
-struct opd_http_client {
-    opd_http_client_options o;
-    opd_url url;
-    opd_tls_context *tls; /* NULL: cleartext */
-    opd_list queue, wire, done; /* of calls */
-    uint32_t queued, inflight;
-    size_t receiving_bytes; /* sum of answer.size over wire */
-    opd_list conns;
-    client_conn *active;
-    opd_tcp_timer *timer;
-    uint64_t timer_at_ns;
-    uint64_t backoff_ms, retry_at_ns;
-    bool in_turn, closing, finishing;
-    void (*closed)(void *arg);
-    void *closed_arg;
-};
 
 static void arm(opd_http_client *client, uint64_t at_ns) {
     if (at_ns == 0 || at_ns >= client->timer_at_ns || client->finishing) return;
@@ -73,16 +54,17 @@ static void wake(opd_http_client *client) {
 /* Ends a call in whatever state it is: takes it off its list and its stream. */
 static void settle(opd_http_call *call, opd_err err, bool retry_safe, const char *text) {
     opd_http_client *client = call->client;
-    if (call->state == CALL_DONE) return;
-    if (call->state == CALL_QUEUED) client->queued--;
-    if (call->state == CALL_WIRE) {
+    if (call->state == OPD__CALL_DONE) return;
+    if (call->state == OPD__CALL_QUEUED) client->queued--;
+    if (call->state == OPD__CALL_WIRE) {
         client->inflight--;
         client->receiving_bytes -= call->answer.size;
     }
     if (call->stream != NULL) opd_h2_reset(call->stream, OPD_H2_CODE_CANCEL);
-    call->stream = NULL;
+    if (call->pooled != NULL) opd__h1_drop(call->pooled);
+    call->stream = call->pooled = NULL;
     call->conn = NULL;
-    call->state = CALL_DONE;
+    call->state = OPD__CALL_DONE;
     call->err = err;
     call->retry_safe = retry_safe;
     if (err != OPD_OK)
@@ -96,7 +78,7 @@ static void settle(opd_http_call *call, opd_err err, bool retry_safe, const char
 static void deliver(opd_http_client *client) {
     for (opd_list *node; (node = opd_list_pop_front(&client->done)) != NULL;) {
         opd_http_call *call = OPD_CONTAINER_OF(node, opd_http_call, link);
-        call->state = CALL_IDLE;
+        call->state = OPD__CALL_IDLE;
         call->done(call); /* the call may be gone from here on */
     }
 }
@@ -110,43 +92,18 @@ static void settle_queue(opd_http_client *client, opd_err err, const char *text)
 
 static void on_header(void *arg, void *user, const char *name, const char *value) {
     (void)arg;
-    opd_http_call *call = user;
-    if (strcmp(name, ":status") == 0) { /* also drops the headers of an interim 1xx answer */
-        call->status = (int)strtol(value, NULL, 10);
-        opd_str_clear(&call->head);
-        return;
-    }
-    opd__http_head_add(&call->head, name, value);
+    opd__call_header(user, name, value);
 }
 
 static void on_body(void *arg, void *user, const uint8_t *bytes, size_t size_bytes) {
     (void)arg;
-    opd_http_call *call = user;
-    opd_http_client *client = call->client;
-    char text[128];
-    opd_h2_consume(call->stream, size_bytes);
-    if (size_bytes > client->o.max_total_bytes - client->receiving_bytes) {
-        snprintf(text, sizeof text, "answers being received exceed max_total_bytes (%zu)",
-                 client->o.max_total_bytes);
-        settle(call, OPD_ERR_LIMIT, false, text);
-        return;
-    }
-    size_t before = call->answer.size;
-    opd_str_append(&call->answer, bytes, size_bytes);
-    client->receiving_bytes += call->answer.size - before;
-    opd_err err = opd_str_status(&call->answer);
-    if (err == OPD_OK) return;
-    snprintf(text, sizeof text, err == OPD_ERR_LIMIT ? "the answer exceeds max_answer_bytes (%zu)"
-             : "no memory for the answer (limit %zu bytes)", client->o.max_answer_bytes);
-    settle(call, err, false, text);
+    opd_h2_consume(((opd_http_call *)user)->stream, size_bytes);
+    opd__call_body(user, bytes, size_bytes);
 }
 
 static void on_sent(void *arg, void *user) {
     (void)arg;
-    opd_http_call *call = user;
-    if (call->attempt_timeout_ms == 0) return;
-    call->attempt_deadline_ns = now_of(call->client) + call->attempt_timeout_ms * ns_per_ms;
-    arm(call->client, call->attempt_deadline_ns);
+    opd__call_sent(user);
 }
 
 static void on_close(void *arg, void *user, const opd_h2_end *end) {
@@ -199,6 +156,11 @@ static void conn_close(client_conn *conn) {
     opd_tcp_close(conn->tcp);
 }
 
+/* HTTP/2 was tried again beside the pool, in vain. */
+static void still_http1(opd_http_client *client) {
+    client->http1_until_ns = now_of(client) + client->o.http1_ttl_ms * ns_per_ms;
+}
+
 /* Closes a connection for cause. Before SETTINGS nothing was sent over it: the endpoint as such
  * does not work, which the waiting calls should hear now, not at their deadline. */
 static void conn_fail(client_conn *conn, opd_err err, const char *text) {
@@ -207,22 +169,43 @@ static void conn_fail(client_conn *conn, opd_err err, const char *text) {
     bool draining = client->active != conn;
     conn_close(conn);
     if (draining) return;
+    if (client->http1) {
+        still_http1(client);
+        return;
+    }
     back_off(client);
     if (!usable) settle_queue(client, err, text);
 }
 
+/* The peer answered our preface in another way, before it was sent any call. */
+static void conn_fall_back(client_conn *conn, const char *why) {
+    opd_http_client *client = conn->client;
+    conn_close(conn);
+    if (client->http1) still_http1(client);
+    else opd__h1_probe(client, why);
+}
+
 static void turn(opd_http_client *client);
 
-/* Only HTTP/2 goes on; a server without ALPN is one of HTTP/1.1 (RFC 9113, 3.2). */
-static opd_err alpn_check(const client_conn *conn) {
-    if (conn->client->tls == NULL || opd_tls_tcp_alpn(conn->tcp) == OPD_TLS_ALPN_H2) return OPD_OK;
-    return opd_fail(OPD_ERR_UNSUPPORTED, "the server offers only HTTP/1.1 over TLS (ALPN); start it "
-                    "with HTTP/2 enabled (SGLang: --enable-http2) or put an HTTP/2 proxy in front");
+/* Over TLS the handshake tells; a server without ALPN is one of HTTP/1.1 (RFC 9113, 3.2). */
+static bool is_h2(const client_conn *conn) {
+    return conn->client->tls == NULL || opd_tls_tcp_alpn(conn->tcp) == OPD_TLS_ALPN_H2;
+}
+
+opd_err opd__client_open_error(opd_err err, char *text, size_t text_size) {
+    bool there = err == OPD_ERR_UNTRUSTED || err == OPD_ERR_REMOTE || err == OPD_ERR_PROTO ||
+                 err == OPD_ERR_UNSUPPORTED; /* it answered, but like this it will not do */
+    snprintf(text, text_size, "%.260s%s", opd_err_context(), there ? "" : "; is the server running there?");
+    return there || err == OPD_ERR_NOT_FOUND ? err : OPD_ERR_REFUSED;
 }
 
 static void on_tcp_open(void *arg, opd_err err) {
     client_conn *conn = arg;
-    if (err == OPD_OK) err = alpn_check(conn);
+    if (err == OPD_OK && !is_h2(conn)) {
+        conn_fall_back(conn, "it offers only HTTP/1.1 over TLS (ALPN)");
+        turn(conn->client);
+        return;
+    }
     if (err == OPD_OK) {
         conn->ready_by_ns = now_of(conn->client) + conn->client->o.settings_timeout_ms * ns_per_ms;
         arm(conn->client, conn->ready_by_ns);
@@ -230,17 +213,10 @@ static void on_tcp_open(void *arg, opd_err err) {
         return;
     }
     char text[300];
-    bool there = err == OPD_ERR_UNTRUSTED || err == OPD_ERR_REMOTE || err == OPD_ERR_PROTO ||
-                 err == OPD_ERR_UNSUPPORTED; /* it answered, but like this it will not do */
-    snprintf(text, sizeof text, "%.260s%s", opd_err_context(),
-             there ? "" : "; is the server running there?");
-    conn_fail(conn, there || err == OPD_ERR_NOT_FOUND ? err : OPD_ERR_REFUSED, text);
+    err = opd__client_open_error(err, text, sizeof text);
+    conn_fail(conn, err, text);
     turn(conn->client);
 }
-
-static const char no_h2_text[] =
-    "the server does not speak HTTP/2 by prior knowledge: %s; start it with HTTP/2 enabled "
-    "(SGLang: --enable-http2) or put an HTTP/2 proxy in front";
 
 static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
     client_conn *conn = arg;
@@ -249,10 +225,15 @@ static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
     if (conn->closing) return;
     client->in_turn = true;
     opd_err err = opd_h2_receive(conn->h2, bytes, size_bytes);
-    if (opd_h2_settled(conn->h2)) conn->ready_by_ns = never_ns;
-    if (err == OPD_ERR_UNSUPPORTED) {
-        snprintf(text, sizeof text, no_h2_text, "it answered in another protocol");
-        conn_fail(conn, err, text);
+    if (opd_h2_settled(conn->h2)) {
+        conn->ready_by_ns = never_ns;
+        if (client->active == conn) client->http1 = false;
+    }
+    if (err == OPD_ERR_UNSUPPORTED && size_bytes > 0 && bytes[0] == 'H') {
+        conn_fall_back(conn, "it answered in HTTP/1");
+    } else if (err == OPD_ERR_UNSUPPORTED) {
+        conn_fail(conn, err, "the server answered in another protocol, neither HTTP/2 by prior "
+                  "knowledge nor HTTP/1.1; is it an HTTP port, and without TLS?");
     } else if (err != OPD_OK) {
         snprintf(text, sizeof text, "%.200s", opd_err_context());
         opd_tcp_flush(conn->tcp); /* let the peer know why, if it can still be written */
@@ -271,14 +252,11 @@ static void on_tcp_pull(void *arg, opd_iobatch *batch) {
 static void on_tcp_end(void *arg, opd_err err) {
     client_conn *conn = arg;
     char text[300];
-    /* Another protocol, perhaps; or a server that has no room, or is about to end: lost, not
-     * refused for good. */
-    bool silent = err == OPD_ERR_CLOSED && !opd_h2_settled(conn->h2);
-    if (silent)
-        snprintf(text, sizeof text, no_h2_text, "it closed the connection without an answer");
+    snprintf(text, sizeof text, "%.200s", opd_err_context());
+    if (err == OPD_ERR_CLOSED && !opd_h2_settled(conn->h2))
+        conn_fall_back(conn, "it closed the connection without an answer");
     else
-        snprintf(text, sizeof text, "%.200s", opd_err_context());
-    conn_fail(conn, OPD_ERR_RESET, text);
+        conn_fail(conn, OPD_ERR_RESET, text);
     turn(conn->client);
 }
 
@@ -293,14 +271,19 @@ static void on_tcp_closed(void *arg) {
 static const opd_tcp_events tcp_events = {on_tcp_open, on_tcp_bytes, on_tcp_pull, on_tcp_end,
                                           on_tcp_closed};
 
+opd_err opd__client_connect(opd_http_client *client, const opd_tcp_events *events, void *arg,
+                            opd_tcp **out_tcp) {
+    return opd_tls_connect(client->tls, client->o.env, client->o.alloc, client->url.host,
+                           client->url.port, events, arg, out_tcp);
+}
+
 static opd_err conn_open(opd_http_client *client, client_conn *conn) {
     opd_h2_options options = {.alloc = client->o.alloc,
                               .stream_window_bytes = client->o.stream_window_bytes,
                               .connection_window_bytes = client->o.connection_window_bytes,
-                              .max_header_bytes = HEAD_BYTES_MAX};
+                              .max_header_bytes = OPD__HEAD_BYTES_MAX};
     OPD_TRY(opd_h2_create(&options, &h2_events, conn, &conn->h2));
-    return opd_tls_connect(client->tls, client->o.env, client->o.alloc, client->url.host,
-                           client->url.port, &tcp_events, conn, &conn->tcp);
+    return opd__client_connect(client, &tcp_events, conn, &conn->tcp);
 }
 
 static void dial(opd_http_client *client) {
@@ -313,6 +296,10 @@ static void dial(opd_http_client *client) {
     if (err != OPD_OK) {
         if (conn != NULL) opd_h2_destroy(conn->h2);
         opd_mem_free(client->o.alloc, conn);
+        if (client->http1) {
+            still_http1(client);
+            return;
+        }
         back_off(client);
         settle_queue(client, err, opd_err_context());
         return;
@@ -327,8 +314,8 @@ static void dial(opd_http_client *client) {
 
 static void start_call(opd_http_client *client, opd_http_call *call) {
     opd_h2_request request = {
-        .method = call->method != NULL ? call->method : call->body.size_bytes > 0 ? "POST" : "GET",
-        .authority = client->url.authority, .scheme = opd_url_scheme(&client->url), .path_prefix = client->url.path, .path = call->path,
+        .method = opd__call_method(call), .authority = client->url.authority,
+        .scheme = opd_url_scheme(&client->url), .path_prefix = client->url.path, .path = call->path,
         .headers = call->headers, .header_count = call->header_count, .body = call->body};
     opd_h2_stream *stream = NULL;
     opd_err err = opd_h2_request_send(client->active->h2, &request, call, &stream);
@@ -336,19 +323,26 @@ static void start_call(opd_http_client *client, opd_http_call *call) {
         settle(call, err, true, opd_err_context());
         return;
     }
-    opd_list_remove(&call->link);
-    opd_list_push_back(&client->wire, &call->link);
-    client->queued--;
-    client->inflight++;
-    call->state = CALL_WIRE;
+    opd__call_to_wire(call);
     call->stream = stream;
     call->conn = client->active;
+}
+
+/* Over HTTP/1.1; when that knowledge is old, HTTP/2 is tried beside it. */
+static void fill_http1(opd_http_client *client) {
+    if (opd_list_empty(&client->queue)) return;
+    if (client->active == NULL && now_of(client) >= client->http1_until_ns) dial(client);
+    opd__h1_fill(client);
 }
 
 /* Puts waiting calls on the wire, as far as we and the peer allow. */
 static void fill(opd_http_client *client) {
     client_conn *conn = client->active;
-    if (client->closing) return;
+    if (client->closing || client->h1_probing) return;
+    if (client->http1) {
+        fill_http1(client);
+        return;
+    }
     if (conn == NULL) {
         if (opd_list_empty(&client->queue)) return;
         if (now_of(client) >= client->retry_at_ns) dial(client);
@@ -378,6 +372,7 @@ static void flush_conns(opd_http_client *client) {
         else if (conn->broken) conn_fail(conn, OPD_ERR_NOMEM, opd_err_context());
         else if (opd_h2_finished(conn->h2)) conn_fail(conn, OPD_ERR_PROTO, "protocol error");
     }
+    opd__h1_flush(client);
 }
 
 static void on_timer_closed(void *arg) {
@@ -395,45 +390,30 @@ static void turn(opd_http_client *client) {
     fill(client);
     flush_conns(client);
     client->in_turn = false;
-    bool waiting = client->active == NULL && !opd_list_empty(&client->queue);
+    bool waiting = client->active == NULL && !client->http1 && !client->h1_probing &&
+                   !opd_list_empty(&client->queue);
     if (!opd_list_empty(&client->done)) wake(client);
     else if (waiting && !client->closing) arm(client, client->retry_at_ns + 1);
     if (!client->closing || client->finishing || !opd_list_empty(&client->done) ||
-        !opd_list_empty(&client->conns))
+        !opd_list_empty(&client->conns) || !opd_list_empty(&client->h1_conns))
         return;
     client->finishing = true;
     opd_tcp_timer_close(client->timer, on_timer_closed, client);
 }
 
+/* ---- for http1_client.c ---- */
+
+void opd__client_turn(opd_http_client *client) { turn(client); }
+void opd__client_arm(opd_http_client *client, uint64_t at_ns) { arm(client, at_ns); }
+void opd__client_back_off(opd_http_client *client) { back_off(client); }
+void opd__client_settle(opd_http_call *call, opd_err err, bool retry_safe, const char *text) {
+    settle(call, err, retry_safe, text);
+}
+void opd__client_settle_queue(opd_http_client *client, opd_err err, const char *text) {
+    settle_queue(client, err, text);
+}
+
 /* ---- deadlines ---- */
-
-static uint64_t min_deadline(uint64_t a_ns, uint64_t b_ns) {
-    if (a_ns == 0) return b_ns == 0 ? never_ns : b_ns;
-    return b_ns == 0 || a_ns < b_ns ? a_ns : b_ns;
-}
-
-static void expire_call(opd_http_call *call, uint64_t now_ns) {
-    bool attempt = call->attempt_deadline_ns != 0 && now_ns >= call->attempt_deadline_ns;
-    bool whole = call->deadline_ns != 0 && now_ns >= call->deadline_ns;
-    char text[160];
-    if (whole)
-        snprintf(text, sizeof text, call->state == CALL_QUEUED
-                 ? "the deadline passed while the request waited to be sent"
-                 : "the deadline passed before the whole answer came (%zu bytes so far)",
-                 call->answer.size);
-    else if (attempt)
-        snprintf(text, sizeof text, "no whole answer within the attempt's %llu ms",
-                 (unsigned long long)call->attempt_timeout_ms);
-    if (whole || attempt) settle(call, OPD_ERR_TIMEOUT, call->state == CALL_QUEUED, text);
-    else arm(call->client, min_deadline(call->deadline_ns, call->attempt_deadline_ns));
-}
-
-static void expire_calls(opd_list *list, uint64_t now_ns) {
-    for (opd_list *node = list->next, *next; node != list; node = next) {
-        next = node->next;
-        expire_call(OPD_CONTAINER_OF(node, opd_http_call, link), now_ns);
-    }
-}
 
 static void expire_conns(opd_http_client *client, uint64_t now_ns) {
     for (opd_list *node = client->conns.next, *next; node != &client->conns; node = next) {
@@ -453,9 +433,10 @@ static void on_timer(void *arg) {
     uint64_t now_ns = now_of(client);
     client->timer_at_ns = never_ns;
     client->in_turn = true;
-    expire_calls(&client->queue, now_ns);
-    expire_calls(&client->wire, now_ns);
+    opd__calls_expire(&client->queue, now_ns);
+    opd__calls_expire(&client->wire, now_ns);
     expire_conns(client, now_ns);
+    opd__h1_expire(client, now_ns);
     turn(client);
 }
 
@@ -474,6 +455,9 @@ static void options_complete(opd_http_client_options *o) {
     o->settings_timeout_ms = or_default(o->settings_timeout_ms, 10000);
     o->backoff_min_ms = or_default(o->backoff_min_ms, 50);
     o->backoff_max_ms = or_default(o->backoff_max_ms, 2000);
+    o->http1_connections = (uint32_t)or_default(o->http1_connections, 64);
+    o->http1_idle_ms = or_default(o->http1_idle_ms, 3500);
+    o->http1_ttl_ms = or_default(o->http1_ttl_ms, 60000);
 }
 
 static opd_err tls_open(opd_http_client *client) {
@@ -501,6 +485,7 @@ opd_err opd_http_client_create(const opd_http_client_options *options,
     opd_list_init(&client->wire);
     opd_list_init(&client->done);
     opd_list_init(&client->conns);
+    opd_list_init(&client->h1_conns);
     client->timer_at_ns = never_ns;
     opd_err err = tls_open(client);
     if (err == OPD_OK)
@@ -523,13 +508,14 @@ opd_err opd_http_client_send(opd_http_client *client, opd_http_call *call) {
     if (client->queued >= client->o.max_queue)
         return opd_fail(OPD_ERR_AGAIN, "%u calls to %s are waiting already", client->queued,
                         client->url.authority);
-    OPD_ASSERT(call->state == CALL_IDLE);
+    OPD_ASSERT(call->state == OPD__CALL_IDLE);
     opd_http_call_fini(call);
     opd_str_init(&call->answer, client->o.alloc, client->o.max_answer_bytes);
-    opd_str_init(&call->head, client->o.alloc, HEAD_BYTES_MAX * 2);
+    opd_str_init(&call->head, client->o.alloc, OPD__HEAD_BYTES_MAX * 2);
     call->client = client;
     call->attempt_deadline_ns = 0;
-    call->state = CALL_QUEUED;
+    call->replays = 0;
+    call->state = OPD__CALL_QUEUED;
     opd_list_init(&call->link);
     opd_list_push_back(&client->queue, &call->link);
     client->queued++;
@@ -539,8 +525,8 @@ opd_err opd_http_client_send(opd_http_client *client, opd_http_call *call) {
 }
 
 void opd_http_client_cancel(opd_http_call *call) {
-    if (call->state == CALL_QUEUED || call->state == CALL_WIRE)
-        settle(call, OPD_ERR_CANCELLED, call->state == CALL_QUEUED, "cancelled by the caller");
+    if (call->state == OPD__CALL_QUEUED || call->state == OPD__CALL_WIRE)
+        settle(call, OPD_ERR_CANCELLED, call->state == OPD__CALL_QUEUED, "cancelled by the caller");
 }
 
 void opd_http_client_close(opd_http_client *client, void (*closed)(void *arg), void *arg) {
@@ -559,16 +545,10 @@ uint32_t opd_http_client_queued(const opd_http_client *client) { return client->
 uint32_t opd_http_client_inflight(const opd_http_client *client) { return client->inflight; }
 const char *opd_http_client_authority(const opd_http_client *client) { return client->url.authority; }
 
-const char *opd_http_call_header(const opd_http_call *call, const char *name) {
-    return opd__http_head_get(&call->head, name);
-}
+uint64_t opd_http_client_replays(const opd_http_client *client) { return client->replays; }
 
-void opd_http_call_fini(opd_http_call *call) {
-    OPD_ASSERT(call->state == CALL_IDLE);
-    opd_str_fini(&call->answer);
-    opd_str_fini(&call->head);
-    call->err = OPD_OK;
-    call->status = 0;
-    call->retry_safe = false;
-    call->error[0] = '\0';
+opd_http_protocol opd_http_client_protocol(const opd_http_client *client) {
+    if (client->http1) return OPD_HTTP_PROTOCOL_HTTP1;
+    bool settled = client->active != NULL && opd_h2_settled(client->active->h2);
+    return settled ? OPD_HTTP_PROTOCOL_HTTP2 : OPD_HTTP_PROTOCOL_UNKNOWN;
 }

@@ -9,8 +9,8 @@
  * the connection and wake the timer, so that many of them leave in one write. While there are
  * connections the timer also ticks, for all coarse timeouts at once.
  *
- * A connection's way: accepted -> preface seen (only then we speak: an HTTP/1.1 client must get
- * a text it can read) -> serving -> finishing (FIN sent, reading on briefly so that the peer
+ * A connection's way: accepted -> first bytes (HTTP/2's preface or else HTTP/1.1; only then we
+ * speak) -> serving -> finishing (FIN sent, reading on briefly so that the peer
  * gets our last bytes) -> closed.
  */
 #include <stdio.h>
@@ -19,6 +19,8 @@
 
 #include "core/base/check.h"
 #include "opd/log.h"
+#include "transports/answer_hold.h"
+#include "transports/http1_server.h"
 #include "transports/http_fault.h"
 #include "transports/http_head.h"
 #include "transports/tls_tcp.h"
@@ -31,12 +33,13 @@ static const uint64_t linger_ns = 1000 * 1000000;
 typedef struct server_conn {
     opd_http_server *server;
     opd_tcp *tcp;
-    opd_h2 *h2;
+    opd_h2 *h2;          /* NULL once h1 has taken over */
+    opd_h1_session *h1;  /* NULL unless the peer speaks HTTP/1.1 */
+    size_t preface_bytes; /* of HTTP/2's preface that came */
     opd_list link;
     opd_list exchanges; /* not yet answered */
     uint64_t close_at_ns; /* handshake or finishing deadline; UINT64_MAX: none */
-    uint64_t busy_at_ns;  /* when it last had a stream */
-    bool http1, told;     /* refused as HTTP/1.1; its text was sent */
+    uint64_t busy_at_ns;  /* when it last had a stream, or a request of HTTP/1.1 */
     bool broken, finishing, closing;
 } server_conn;
 
@@ -63,7 +66,8 @@ struct opd_http_server {
 struct opd_http_exchange {
     opd_http_server *server; /* NULL once the connection is gone */
     server_conn *conn;       /* as above */
-    opd_h2_stream *stream;   /* NULL once the stream is gone */
+    opd_h2_stream *stream;   /* NULL once the stream is gone, or */
+    opd_h1_session *h1;      /* the connection that carries it alone; as above */
     const opd_alloc *alloc;
     opd_list link;       /* in conn->exchanges */
     opd_list event_link; /* in server->ready or ->cancelled */
@@ -90,6 +94,7 @@ static void wake(opd_http_server *server) {
 
 static void exchange_destroy(opd_http_exchange *exchange) {
     if (exchange->stream != NULL) opd_h2_detach(exchange->stream);
+    if (exchange->h1 != NULL) opd_h1_session_detach(exchange->h1);
     if (exchange->server != NULL) exchange->server->receiving_bytes -= exchange->body.size;
     opd_list_remove(&exchange->link);
     opd_list_remove(&exchange->event_link);
@@ -107,6 +112,8 @@ static void *on_request(void *arg, opd_h2_stream *stream) {
     exchange->server = server;
     exchange->conn = conn;
     exchange->stream = stream;
+    exchange->h1 = conn->h1;
+    if (conn->h1 != NULL) conn->close_at_ns = UINT64_MAX; /* the handshake is over */
     exchange->alloc = server->o.alloc;
     exchange->started_ns = conn->busy_at_ns = now_of(server);
     opd_str_init(&exchange->head, server->o.alloc, HEAD_BYTES_MAX * 2);
@@ -143,11 +150,13 @@ static void on_body(void *arg, void *user, const uint8_t *bytes, size_t size_byt
     opd_http_exchange *exchange = user;
     opd_http_server *server = exchange->server;
     opd_h2_stream *stream = exchange->stream;
-    opd_h2_consume(stream, size_bytes);
+    const opd_h1_session *h1 = exchange->h1;
+    if (stream != NULL) opd_h2_consume(stream, size_bytes);
     if (!exchange->begun && server->o.early != NULL) {
         exchange->begun = true;
         server->o.early(server->arg, exchange);
-        if (!opd_h2_attached(stream)) return; /* it was answered */
+        bool answered = h1 != NULL ? !opd_h1_session_attached(h1) : !opd_h2_attached(stream);
+        if (answered) return;
     }
     if (size_bytes > server->o.max_total_bytes - server->receiving_bytes) {
         refuse(exchange, 503, "the server holds too many request bytes; try again later\n");
@@ -177,6 +186,7 @@ static void on_stream_close(void *arg, void *user, const opd_h2_end *end) {
     server_conn *conn = arg;
     opd_http_exchange *exchange = user;
     exchange->stream = NULL;
+    exchange->h1 = NULL;
     if (!exchange->handed) {
         exchange_destroy(exchange);
         return;
@@ -197,6 +207,8 @@ static void conn_close(server_conn *conn) {
     conn->closing = true;
     opd_h2_destroy(conn->h2); /* ends its streams */
     conn->h2 = NULL;
+    opd_h1_session_destroy(conn->h1);
+    conn->h1 = NULL;
     opd_tcp_close(conn->tcp);
 }
 
@@ -210,14 +222,27 @@ static void conn_finish(server_conn *conn) {
 
 static void turn(opd_http_server *server);
 
+/* Gives bytes to the protocol they are of; the first ones tell which. */
+static opd_err conn_receive(server_conn *conn, const uint8_t *bytes, size_t size_bytes) {
+    size_t before = conn->preface_bytes;
+    if (conn->h1 == NULL && !opd_h1_is_preface(&conn->preface_bytes, bytes, size_bytes)) {
+        OPD_TRY(opd_h1_session_create(conn->server->o.alloc, HEAD_BYTES_MAX, &h2_events, conn, before,
+                                      &conn->h1));
+        opd_h2_destroy(conn->h2);
+        conn->h2 = NULL;
+    }
+    if (conn->h1 == NULL) return opd_h2_receive(conn->h2, bytes, size_bytes);
+    opd_h1_session_receive(conn->h1, bytes, size_bytes);
+    return OPD_OK;
+}
+
 static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
     server_conn *conn = arg;
     opd_http_server *server = conn->server;
     if (conn->finishing || conn->closing) return; /* read and dropped: the peer sees our last word */
     server->in_turn = true;
-    opd_err err = opd_h2_receive(conn->h2, bytes, size_bytes);
-    if (opd_h2_settled(conn->h2)) conn->close_at_ns = UINT64_MAX;
-    if (err == OPD_ERR_UNSUPPORTED) conn->http1 = true;
+    opd_err err = conn_receive(conn, bytes, size_bytes);
+    if (conn->h2 != NULL && opd_h2_settled(conn->h2)) conn->close_at_ns = UINT64_MAX;
     if (err != OPD_OK) {
         OPD_LOG_DEBUG("port %u: a connection was refused: %s", (unsigned)server->port,
                       opd_err_context());
@@ -226,26 +251,12 @@ static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
     turn(server);
 }
 
-/* What a client of another protocol gets: a text that any HTTP/1 client shows. */
-static void pull_http1(server_conn *conn, opd_iobatch *batch) {
-    static const char body[] =
-        "This server speaks HTTP/2 cleartext with prior knowledge only.\n"
-        "Use: curl --http2-prior-knowledge http://HOST:PORT/PATH\n";
-    char text[512];
-    if (conn->told) return;
-    conn->told = true;
-    int size = snprintf(text, sizeof text,
-                        "HTTP/1.1 505 HTTP Version Not Supported\r\n"
-                        "content-type: text/plain; charset=utf-8\r\n"
-                        "content-length: %zu\r\nconnection: close\r\n\r\n%s",
-                        sizeof body - 1, body);
-    opd_iobatch_stage(batch, text, (size_t)size);
-}
-
 static void on_tcp_pull(void *arg, opd_iobatch *batch) {
     server_conn *conn = arg;
-    if (conn->http1) {
-        pull_http1(conn, batch);
+    if (conn->h1 != NULL) {
+        opd_h1_session_pull(conn->h1, batch);
+        bool news = opd_h1_session_finished(conn->h1) || !opd_list_empty(&conn->server->ready);
+        if (news) wake(conn->server);
         return;
     }
     if (conn->h2 == NULL || !opd_h2_greeted(conn->h2)) return;
@@ -332,6 +343,10 @@ static void tell_user(opd_http_server *server) {
     }
 }
 
+static bool conn_finished(const server_conn *conn) {
+    return conn->h1 != NULL ? opd_h1_session_finished(conn->h1) : opd_h2_finished(conn->h2);
+}
+
 static void flush_conns(opd_http_server *server) {
     for (opd_list *node = server->conns.next, *next; node != &server->conns; node = next) {
         server_conn *conn = OPD_CONTAINER_OF(node, server_conn, link);
@@ -339,7 +354,7 @@ static void flush_conns(opd_http_server *server) {
         if (conn->closing) continue;
         opd_tcp_flush(conn->tcp);
         if (conn->broken) conn_close(conn);
-        else if (opd_h2_finished(conn->h2)) conn_finish(conn);
+        else if (conn_finished(conn)) conn_finish(conn);
     }
 }
 
@@ -378,8 +393,11 @@ static void expire_requests(server_conn *conn, uint64_t now_ns) {
 }
 
 static bool conn_idle(server_conn *conn, uint64_t now_ns) {
-    uint64_t limit_ns = conn->server->o.idle_timeout_ms * ns_per_ms;
-    if (opd_h2_stream_count(conn->h2) > 0) conn->busy_at_ns = now_ns;
+    const opd_http_server_options *o = &conn->server->o;
+    bool never = o->idle_timeout_ms == 0 && conn->h1 != NULL; /* that is for HTTP/2 alone */
+    uint64_t limit_ns = (never ? o->http1_idle_ms : o->idle_timeout_ms) * ns_per_ms;
+    bool busy = conn->h1 != NULL ? !opd_h1_session_idle(conn->h1) : opd_h2_stream_count(conn->h2) > 0;
+    if (busy) conn->busy_at_ns = now_ns;
     return limit_ns > 0 && now_ns - conn->busy_at_ns >= limit_ns;
 }
 
@@ -421,6 +439,7 @@ static void options_complete(opd_http_server_options *o) {
     o->connection_window_bytes = (uint32_t)or_default(o->connection_window_bytes, 16u << 20);
     o->handshake_timeout_ms = or_default(o->handshake_timeout_ms, 10000);
     o->request_timeout_ms = or_default(o->request_timeout_ms, 60000);
+    o->http1_idle_ms = or_default(o->http1_idle_ms, 60000);
 }
 
 opd_err opd_http_server_create(const opd_http_server_options *options, opd_http_handler handler,
@@ -476,8 +495,9 @@ void opd_http_server_close(opd_http_server *server, uint64_t drain_ms, void (*cl
     opd_tcp_listener_close(server->listener, on_listener_closed, server);
     for (opd_list *node = server->conns.next; node != &server->conns; node = node->next) {
         server_conn *conn = OPD_CONTAINER_OF(node, server_conn, link);
-        if (conn->h2 == NULL) continue;
-        if (opd_h2_greeted(conn->h2)) opd_h2_goaway(conn->h2);
+        if (conn->closing) continue;
+        if (conn->h1 != NULL) opd_h1_session_drain(conn->h1);
+        else if (opd_h2_greeted(conn->h2)) opd_h2_goaway(conn->h2);
         else conn->close_at_ns = 0; /* it never said a word */
     }
     wake(server);
@@ -519,60 +539,29 @@ opd_h2_stream *opd__http_exchange_stream(opd_http_exchange *exchange) {
 }
 
 void opd_http_exchange_drop(opd_http_exchange *exchange, uint32_t code, bool hang_up) {
-    if (exchange->stream != NULL) {
-        if (hang_up) exchange->conn->broken = true;
+    if (exchange->stream != NULL || exchange->h1 != NULL) {
+        if (hang_up || exchange->h1 != NULL) exchange->conn->broken = true;
         else opd_h2_reset(exchange->stream, (opd_h2_code)code);
         wake(exchange->server);
     }
     exchange_destroy(exchange);
 }
 
-/* The body of an answer that counts as held until its last byte was sent or given up. The
- * server outlives it: it is freed after its last connection. */
-typedef struct answer {
-    opd_http_server *server;
-    opd_buf *body;
-    size_t size_bytes;
-} answer;
-
-static void answer_over(void *arg, void *data) {
-    (void)data;
-    answer *held = arg;
-    held->server->answering_bytes -= held->size_bytes;
-    opd_buf_release(held->body);
-    opd_mem_free(held->server->o.alloc, held);
-}
-
-/* *body becomes a counted reference to the same bytes. Errors: LIMIT, NOMEM. */
-static opd_err answer_hold(opd_http_server *server, opd_slice *body) {
-    if (body->size_bytes > server->o.max_answers_bytes - server->answering_bytes)
-        return opd_fail(OPD_ERR_LIMIT, "the server holds too many bytes of answers");
-    answer *held = opd_mem_get(server->o.alloc, sizeof *held);
-    if (held == NULL) return opd_fail(OPD_ERR_NOMEM, "answer");
-    *held = (answer){.server = server, .size_bytes = body->size_bytes};
-    opd_buf *counted;
-    opd_err err = opd_buf_wrap(server->o.alloc, opd_slice_data(*body), body->size_bytes,
-                               answer_over, held, &counted);
-    if (err != OPD_OK) {
-        opd_mem_free(server->o.alloc, held);
-        return err;
-    }
-    held->body = opd_buf_retain(body->buf);
-    server->answering_bytes += body->size_bytes;
-    *body = opd_slice_whole(counted);
-    return OPD_OK;
-}
-
 static void send_answer(opd_http_exchange *exchange, int status, const opd_http_header *headers,
                         size_t header_count, opd_slice body) {
     if (strcmp(opd_http_exchange_method(exchange), "HEAD") == 0) body = (opd_slice){0};
-    if (body.buf != NULL && answer_hold(exchange->server, &body) != OPD_OK) {
+    opd_http_server *server = exchange->server;
+    if (body.buf != NULL && opd__answer_hold(server->o.alloc, server->o.max_answers_bytes,
+                                             &server->answering_bytes, &body) != OPD_OK) {
         OPD_LOG_WARN("an answer of %zu bytes became a 503: %s", body.size_bytes, opd_err_context());
         status = 503;
         header_count = 0;
         body = (opd_slice){0};
     }
-    if (opd_h2_respond(exchange->stream, status, headers, header_count, body) != OPD_OK) {
+    if (exchange->h1 != NULL) {
+        if (opd_h1_session_respond(exchange->h1, status, headers, header_count, body) != OPD_OK)
+            OPD_LOG_ERROR("an answer was lost: %s", opd_err_context());
+    } else if (opd_h2_respond(exchange->stream, status, headers, header_count, body) != OPD_OK) {
         OPD_LOG_ERROR("an answer was lost: %s", opd_err_context());
         opd_h2_reset(exchange->stream, OPD_H2_CODE_INTERNAL_ERROR);
     }
@@ -584,6 +573,7 @@ void opd_http_respond_headers(opd_http_exchange *exchange, int status,
                               const opd_http_header *headers, size_t header_count,
                               opd_slice body) {
     OPD_ASSERT(status >= 200 && status <= 599);
-    if (exchange->stream != NULL) send_answer(exchange, status, headers, header_count, body);
+    if (exchange->stream != NULL || exchange->h1 != NULL)
+        send_answer(exchange, status, headers, header_count, body);
     exchange_destroy(exchange);
 }

@@ -166,8 +166,8 @@ static void start_check(opd__teacher *self) {
         err = OPD_ERR_TIMEOUT;
     opd__teacher_fail(self, opd_fail(err,
         "teacher %s was not ready at %s within %g s (teachers.%s.start_timeout_s); last: %s. Check "
-        "that a server runs there, that host and port are right, and that it speaks HTTP/2 "
-        "(SGLang: --enable-http2)",
+        "that a server runs there, that host and port are right, and that it is an SGLang-compatible "
+        "server (best with HTTP/2: --enable-http2)",
         t->name, where(self), t->start_timeout_s, t->name,
         self->problem_text[0] != '\0' ? self->problem_text : "nothing has answered"));
 }

@@ -58,12 +58,20 @@ def case_strangers(work):
     expect(not done.err, done.err)
 
 
-def case_http1_gets_a_readable_answer(work):
+def case_http1(work):
+    """Plain curl: the same answers over HTTP/1.1, one connection for all, and what is no HTTP."""
     need("curl")
     process, url = serve(work, trained(work))
-    for path in ("/health", "/generate"):
-        answer = output("curl", "--silent", "--http1.1", "--include", "--max-time", "30", url + path)
-        expect(answer.startswith("HTTP/1.1 505 ") and "--http2-prior-knowledge" in answer, answer)
+    body = work.write("body.json", {"text": "1+1=", "sampling_params": {"max_new_tokens": 3, "temperature": 0}})
+    http2 = json.loads(curl(f"{url}/generate", "--data-binary", f"@{body}"))
+    again = ["--next", "--silent", "--show-error", "--data-binary", f"@{body}", "--output", f"{body}.out",
+             "--write-out", "%{http_version} %{response_code} %{num_connects},", f"{url}/generate"]
+    told = output("curl", "--max-time", "60", *again[1:], *again, *again)
+    expect(told == "1.1 200 1,1.1 200 0,1.1 200 0,", told)
+    http1 = json.loads(pathlib.Path(f"{body}.out").read_text())
+    expect(http1["output_ids"] == http2["output_ids"], f"{http1} {http2}")
+    answer = output("curl", "--silent", "--http1.1", "--include", "--max-time", "30", f"{url}/nothing")
+    expect(answer.startswith("HTTP/1.1 404 "), answer)
     expect(curl(f"{url}/health") == "", "the server is not healthy after HTTP/1.1")
     e2e.stop(process).expect(0)
 

@@ -93,6 +93,10 @@ static void on_closed(void *arg) { ((site *)arg)->closing--; }
 /* The path says what to answer: /SIZE/TOKEN; the request's body is of the same token. */
 static void respond(site *s, opd_http_exchange *exchange) {
     uint32_t size = 0, token = 0;
+    if (strcmp(opd_http_exchange_path(exchange), "/model_info") == 0) { /* a client looks for HTTP/1.1 */
+        opd_http_respond_text(exchange, 404, NULL, "");
+        return;
+    }
     if (sscanf(opd_http_exchange_path(exchange), "/%" SCNu32 "/%" SCNu32, &size, &token) != 2)
         fail(s, "the path %s was not asked for", opd_http_exchange_path(exchange));
     size_t got = opd_http_exchange_body_size(exchange);

@@ -71,6 +71,7 @@ static void loop_run(const int *flag, int count, uint64_t limit_ms, bool must) {
 }
 
 void loop_until(const int *flag, int count) { loop_run(flag, count, 10000, true); }
+void loop_for_done(const int *flag, int count) { loop_run(flag, count, 10000, false); }
 void loop_for_ms(uint64_t ms) { loop_run(NULL, 0, ms, false); }
 uint64_t loop_in_ms(uint64_t ms) { return opd_tcp_now_ns(loop_env) + ms * 1000000; }
 void loop_count(void *arg) { (*(int *)arg)++; }

@@ -26,6 +26,9 @@ void loop_fini(void);
 /* Runs until *flag >= count. */
 void loop_until(const int *flag, int count);
 
+/* The same without failing: the caller judges. */
+void loop_for_done(const int *flag, int count);
+
 /* Runs for a while. */
 void loop_for_ms(uint64_t ms);
 

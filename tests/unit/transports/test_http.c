@@ -401,13 +401,12 @@ static void check_peer(const char *answer, bool hang_up, opd_err err, const char
     loop_fini();
 }
 
-TEST(peer_speaks_http1) {
-    check_peer("HTTP/1.1 400 Bad Request\r\n\r\n", false, OPD_ERR_UNSUPPORTED,
-               "does not speak HTTP/2 by prior knowledge");
+TEST(peer_hangs_up) {
+    check_peer(NULL, true, OPD_ERR_RESET, "neither HTTP/2 by prior knowledge nor HTTP/1.1");
 }
 
-TEST(peer_hangs_up) {
-    check_peer(NULL, true, OPD_ERR_RESET, "closed the connection without an answer");
+TEST(peer_speaks_another_version_of_http) {
+    check_peer("HTTP/3.9 200 OK\r\n\r\n", true, OPD_ERR_UNSUPPORTED, "another version of HTTP");
 }
 
 TEST(peer_is_silent) { check_peer(NULL, false, OPD_ERR_TIMEOUT, "no HTTP/2 connection in time"); }
@@ -555,21 +554,6 @@ static char *ask_raw(site *s, const char *say, size_t say_size) {
     memcpy(heard, raw.heard.data, raw.heard.size);
     opd_str_fini(&raw.heard);
     return heard;
-}
-
-TEST(http1_client) {
-    site s;
-    site_open(&s);
-    const char *requests[] = {"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-                              "POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
-                              "PRI\r\n"};
-    for (size_t i = 0; i < 3; i++) {
-        char *answer = ask_raw(&s, requests[i], strlen(requests[i]));
-        CHECK(strncmp(answer, "HTTP/1.1 505 ", 13) == 0);
-        CHECK_CONTAINS(answer, "curl --http2-prior-knowledge");
-        free(answer);
-    }
-    site_close(&s);
 }
 
 TEST(garbage_client) {

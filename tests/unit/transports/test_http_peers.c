@@ -104,17 +104,47 @@ TEST(curl_gets_and_posts) {
     room_close(&r);
 }
 
-TEST(curl_with_http1_reads_the_remedy) {
+TEST(curl_with_http1) {
     if (!installed("curl")) SKIP("curl is not installed");
     room r;
     room_open(&r);
-    char *text = ask(&r, "curl -sS -i --http1.1 http://127.0.0.1:%u/", 0);
-    CHECK_CONTAINS(text, "HTTP/1.1 505");
-    CHECK_CONTAINS(text, "curl --http2-prior-knowledge");
+    char *text = ask(&r, "curl -sS -i --http1.1 http://127.0.0.1:%u/hello?x=1", 0);
+    CHECK(strncmp(text, "HTTP/1.1 200 OK", 15) == 0);
+    CHECK_CONTAINS(text, "/hello?x=1");
+    free(text);
+    text = ask(&r, "curl -sS -I http://127.0.0.1:%u/head", 0);
+    CHECK_CONTAINS(text, "HTTP/1.1 200");
     free(text);
     text = ask(&r, "curl -sS -i --http2 http://127.0.0.1:%u/ -d x=1", 0); /* Upgrade: h2c */
-    CHECK_CONTAINS(text, "HTTP/1.1 505");
+    CHECK(strncmp(text, "HTTP/1.1 200", 12) == 0); /* not heard, and the body arrived */
+    CHECK_CONTAINS(text, "x=1");
     free(text);
+    text = ask(&r, "curl -sS --http1.0 http://127.0.0.1:%u/old", 0);
+    CHECK_STR(text, "/old");
+    free(text);
+    room_close(&r);
+}
+
+/* Three requests on one connection, one body of 20 MB (with Expect: 100-continue), one chunked. */
+TEST(curl_with_http1_keeps_the_connection) {
+    if (!installed("curl")) SKIP("curl is not installed");
+    room r;
+    room_open(&r);
+    write_body(&r, 20u << 20);
+    char command[700];
+    snprintf(command, sizeof command, "curl -sS http://127.0.0.1:%u/ --data-binary @%s/body -o %s/echo "
+             "-H Expect:100-continue -w '%%{num_connects} ' --next -sS http://127.0.0.1:%u/ -T %s/body -X POST "
+             "-H Transfer-Encoding:chunked -o %s/echo2 -w '%%{num_connects} ' --next -sS "
+             "http://127.0.0.1:%u/x -o %s/x -w '%%{num_connects} '", r.port, r.folder, r.folder, r.port,
+             r.folder, r.folder, r.port, r.folder);
+    CHECK_INT(finish(start(command, r.out)), 0);
+    char *text;
+    size_t size;
+    CHECK_OK(opd_file_read(NULL, r.out, 4096, &text, &size));
+    CHECK_STR(text, "1 0 0 ");
+    free(text);
+    check_file(&r, "echo", 20u << 20);
+    check_file(&r, "echo2", 20u << 20);
     room_close(&r);
 }
 
