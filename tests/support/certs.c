@@ -1,4 +1,5 @@
 /* certs.c - see certs.h. */
+#include "core/base/file.h"
 #include "tests/support/certs.h"
 
 #include <dirent.h>
@@ -99,7 +100,7 @@ static void make(certs *c, const spec *s, long serial) {
 
 const char *certs_path(certs *c, const char *file) {
     char *path = c->paths[c->next++ % 4];
-    snprintf(path, sizeof c->paths[0], "%s/%s", c->folder, file);
+    CHECK_OK(opd_path_join(path, sizeof c->paths[0], c->folder, file));
     return path;
 }
 

@@ -330,7 +330,7 @@ TEST(values_under_invalid_bits_cannot_change_a_weight) {
     static const float values[] = {0, NAN, INFINITY, -INFINITY, 1e30f, -777};
     void (*changes[])(opd_learner_options *) = {NULL, only_opd, two_steps};
     for (int c = 0; c < 3; c++) {
-        rig want;
+        rig want = {0};
         for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
             opd_batch *batch = rig_batch(8, 0.5, false);
             size_t invalid = 0;
