@@ -17,12 +17,16 @@
 
 typedef struct opd_pipeline pipeline;
 
+enum { PARSE_QUEUE_MAX = 1024 }; /* answers; beyond it they are read on the loop */
+
 /* ---- the world around them ---- */
 
 static opd_err open_lanes(pipeline *p) {
     OPD_TRY(opd_lane_open(p->system, "rollout", 4, &p->rollout_lane));
     OPD_TRY(opd_lane_open(p->system, "trainer", 4, &p->trainer_lane));
     OPD_TRY(opd_lane_open(p->system, "disk", 16, &p->disk_lane));
+    if (opd__tree_asks_teacher(p))
+        OPD_TRY(opd_lane_open(p->system, "parse", PARSE_QUEUE_MAX, &p->parse_lane));
     if (p->a->teacher == NULL) return OPD_OK;
     return opd_lane_open(p->system, "teacher", 4, &p->scorer_lane);
 }

@@ -33,7 +33,7 @@ struct opd_pipeline {
     opd_slot *endpoint; /* where the launched teacher listens; NULL: none is launched */
     opd_signals *signals;
     opd_watch watching;
-    opd_lane *rollout_lane, *trainer_lane, *scorer_lane, *disk_lane;
+    opd_lane *rollout_lane, *trainer_lane, *scorer_lane, *disk_lane, *parse_lane;
     opd_roles roles;
     char teacher_dir[OPD_PATH_SIZE]; /* what the launched teacher serves */
     bool policy;
@@ -42,6 +42,9 @@ struct opd_pipeline {
 
 /* Whether the stage launches `opd serve` for its teacher. */
 bool opd__tree_launches_teacher(const opd_pipeline *p);
+
+/* Whether the teacher is a server, given or launched. */
+bool opd__tree_asks_teacher(const opd_pipeline *p);
 
 /* Starts the tree of the stage (tree.c draws it). Errors: those of the roles' starts. */
 OPD_MUST_CHECK opd_err opd__tree_start(opd_pipeline *p);

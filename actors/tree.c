@@ -165,6 +165,7 @@ static opd_err start_http_teacher(opd_system *system, void *arg, opd_pid *out_pi
     const opd_model_config *student = &p->a->model->config;
     opd_teacher_http_config config = {
         .roles = &p->roles, .endpoint = p->endpoint, .env = p->env, .alloc = p->a->alloc,
+        .parse = p->parse_lane,
         .teacher = p->teacher, .teacher_lost_s = p->c->opd.teacher_lost_s,
         .top_k = (uint32_t)p->c->opd.log_prob_top_k, .max_len = p->a->sizes.max_len,
         .temperature = p->c->rollout.temperature, .vocab_size = student->vocab_size,
@@ -253,12 +254,12 @@ static bool policy(const pipeline *p) { return p->policy; }
 
 static bool local_teacher(const pipeline *p) { return p->policy && p->a->teacher != NULL; }
 
-static bool http_teacher(const pipeline *p) {
+bool opd__tree_asks_teacher(const pipeline *p) {
     return p->policy && p->teacher != NULL && p->a->teacher == NULL;
 }
 
 bool opd__tree_launches_teacher(const pipeline *p) {
-    return http_teacher(p) && p->teacher->url[0] == '\0' &&
+    return opd__tree_asks_teacher(p) && p->teacher->url[0] == '\0' &&
            p->teacher->urls[0] == '\0';
 }
 
@@ -286,7 +287,7 @@ static const struct part {
     {DATAPLANE, "reward", policy, start_reward},
     {DATAPLANE, "scorer", local_teacher, start_scorer},
     {DATAPLANE, "teacher", local_teacher, start_local_teacher},
-    {DATAPLANE, "teacher", http_teacher, start_http_teacher},
+    {DATAPLANE, "teacher", opd__tree_asks_teacher, start_http_teacher},
     {DATAPLANE, "rollout", always, start_rollout},
     {DATAPLANE, "evaluator", evaluates, start_evaluator},
     {DATAPLANE, "dataset", always, start_dataset},

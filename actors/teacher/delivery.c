@@ -64,6 +64,13 @@ opd_err opd_scoring_room(opd_scoring *scoring, const opd_alloc *alloc, uint32_t 
     return k == 0 ? OPD_OK : room(&scores->topk, alloc, rows * k * sizeof(int32_t));
 }
 
+void opd_scoring_fill(opd_scoring *scoring, opd_slice logp, opd_slice valid, opd_slice topk) {
+    room_drop(&scoring->scores);
+    scoring->scores.logp = logp;
+    scoring->scores.valid = valid;
+    scoring->scores.topk = topk;
+}
+
 void opd_scoring_refuse(opd_scoring *scoring, const char *fmt, ...) {
     va_list args;
     room_drop(&scoring->scores);

@@ -47,6 +47,9 @@ OPD_MUST_CHECK opd_err opd_scoring_take(opd_scoring *scoring, opd_ctx *ctx, opd_
 /* Makes room for R scores: scores.logp, valid, and topk [R, k] if k > 0. Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_scoring_room(opd_scoring *scoring, const opd_alloc *alloc, uint32_t k);
 
+/* Gives it scores that were read elsewhere; takes the references of the slices over. */
+void opd_scoring_fill(opd_scoring *scoring, opd_slice logp, opd_slice valid, opd_slice topk);
+
 /* Says why there are no scores, and drops the room for them. */
 void opd_scoring_refuse(opd_scoring *scoring, const char *fmt, ...) OPD_PRINTF(2, 3);
 

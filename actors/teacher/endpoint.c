@@ -1,12 +1,13 @@
 /* endpoint.c - HTTP calls as events of an actor (endpoint.h).
  *
- * A call's way: created -> sent (counted) -> done by the client -> its event -> answered ->
- * freed. `refs` counts the client, until its closed event was delivered or dropped, and the
+ * A call's way: created -> sent (counted) -> done by the client -> its event -> read, here or by a
+ * job -> answered -> freed. `refs` counts the client, until its closed event was delivered or dropped, and the
  * calls that exist.
  * Thread: the loop.
  */
 #include "actors/teacher/endpoint.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/base/check.h"
@@ -42,6 +43,7 @@ opd_err opd_endpoint_call_create(opd_endpoint *endpoint, opd_endpoint_call **out
 void opd_endpoint_call_destroy(opd_endpoint_call *call) {
     if (call == NULL) return;
     opd_endpoint *endpoint = call->endpoint;
+    if (call->reading != NULL) call->read_drop(call);
     opd_http_call_fini(&call->http);
     opd_buf_release(call->http.body.buf);
     opd_str_fini(&call->body);
@@ -49,11 +51,61 @@ void opd_endpoint_call_destroy(opd_endpoint_call *call) {
     unref(endpoint);
 }
 
-static opd_err deliver_answer(opd_ctx *ctx, void *state, opd_event *event) {
-    opd_endpoint_call *call = OPD_CONTAINER_OF(event, opd_endpoint_call, event);
+static opd_err answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd_err err = call->answered(ctx, state, call);
     opd_endpoint_call_destroy(call);
     return err;
+}
+
+static void keep_read(opd_endpoint_call *call, opd_err err, const char *text) {
+    call->read_err = err;
+    (void)snprintf(call->read_text, sizeof call->read_text, "%s", err == OPD_OK ? "" : text);
+}
+
+static opd_err run_read(opd_job *job) {
+    opd_endpoint_call *call = OPD_CONTAINER_OF(job, opd_endpoint_call, job);
+    return call->read(call);
+}
+
+static opd_err read_done(opd_ctx *ctx, void *state, opd_job *job) {
+    opd_endpoint_call *call = OPD_CONTAINER_OF(job, opd_endpoint_call, job);
+    opd_list_remove(&call->node);
+    keep_read(call, job->err, job->text);
+    return answer(ctx, state, call);
+}
+
+/* Whether a lane reads the answer. One that has too much to do leaves it to the loop. */
+static bool hand_to_lane(opd_ctx *ctx, opd_endpoint_call *call) {
+    opd_endpoint_reader *reader = call->endpoint->options.reader;
+    if (reader == NULL || reader->lane == NULL ||
+        call->http.answer.size <= reader->inline_max_bytes)
+        return false;
+    call->job = (opd_job){.run = run_read, .done = read_done};
+    if (opd_job_submit(ctx, reader->lane, &call->job) != OPD_OK) return false;
+    opd_list_push_back(&reader->calls, &call->node);
+    return true;
+}
+
+static opd_err deliver_answer(opd_ctx *ctx, void *state, opd_event *event) {
+    opd_endpoint_call *call = OPD_CONTAINER_OF(event, opd_endpoint_call, event);
+    if (call->read != NULL && call->http.err == OPD_OK && call->http.status == 200) {
+        if (hand_to_lane(ctx, call)) return OPD_OK;
+        opd_err err = call->read(call);
+        keep_read(call, err, err == OPD_OK ? "" : opd_err_context());
+    }
+    return answer(ctx, state, call);
+}
+
+void opd_endpoint_reader_init(opd_endpoint_reader *reader, opd_lane *lane,
+                              size_t inline_max_bytes) {
+    reader->lane = lane;
+    reader->inline_max_bytes = inline_max_bytes;
+    opd_list_init(&reader->calls);
+}
+
+void opd_endpoint_reader_fini(opd_endpoint_reader *reader) {
+    for (opd_list *node; (node = opd_list_pop_front(&reader->calls)) != NULL;)
+        opd_endpoint_call_destroy(OPD_CONTAINER_OF(node, opd_endpoint_call, node));
 }
 
 static void drop_answer(opd_event *event) {

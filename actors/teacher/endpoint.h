@@ -5,6 +5,7 @@
  *
  * Invariants: (1) every call sent is answered exactly once, later, in the actor's own context,
  * unless the actor ends first; then the endpoint closes by itself and calls nobody; (2) an
+ * answer is read, if it is to be, after it came whole and before it is answered; (3) an
  * endpoint is freed when its client has closed and its last call was answered or dropped.
  * Thread: the loop.
  */
@@ -24,10 +25,33 @@ typedef struct opd_endpoint_call {
     opd_err (*answered)(opd_ctx *ctx, void *state, struct opd_endpoint_call *call);
     void *arg; /* the user's */
 
+    /* Where a 200 answer must be read before `answered`; NULL: it is not. `read` touches nothing
+     * but the call's answer and `reading`, for a large answer is read on the reader's lane. */
+    opd_err (*read)(struct opd_endpoint_call *call);
+    void (*read_drop)(struct opd_endpoint_call *call); /* frees `reading`, with the call */
+    void *reading;
+    opd_err read_err; /* what read returned, and its words */
+    char read_text[OPD_ERROR_TEXT_SIZE];
+
     /* internal */
     opd_endpoint *endpoint;
     opd_event event;
+    opd_job job;
+    opd_list node; /* of the reader's calls while a lane has it */
 } opd_endpoint_call;
+
+/* Who reads answers; a part of the actor's state. */
+typedef struct opd_endpoint_reader {
+    opd_lane *lane;          /* NULL: all are read on the loop             */
+    size_t inline_max_bytes; /* larger ones are read on the lane           */
+    opd_list calls;          /* with the lane; internal                    */
+} opd_endpoint_reader;
+
+/* Before the first endpoint is opened / in on_stop, where no job runs any more: frees the calls
+ * whose answers nobody gets. */
+void opd_endpoint_reader_init(opd_endpoint_reader *reader, opd_lane *lane,
+                              size_t inline_max_bytes);
+void opd_endpoint_reader_fini(opd_endpoint_reader *reader);
 
 typedef struct opd_endpoint_options {
     const opd_alloc *alloc;
@@ -37,6 +61,7 @@ typedef struct opd_endpoint_options {
     uint32_t max_inflight;
     uint64_t connect_timeout_ms;
     size_t max_body_bytes;   /* of one request                                    */
+    opd_endpoint_reader *reader; /* outlives the jobs; NULL: no call has `read`   */
     size_t max_answer_bytes; /* of one answer; of all at once: times max_inflight */
     /* Called in the actor's context when a closed endpoint is gone; may be NULL. */
     opd_err (*closed)(opd_ctx *ctx, void *state, opd_endpoint *endpoint);

@@ -54,12 +54,14 @@ static opd_err prepare(opd__teacher *self, opd__sample *s, opd_endpoint_call *ca
                    self->rid_next++);
     opd_sglang_score question = opd__teacher_question(self, s);
     call->http.method = "POST";
-    call->http.path = "/generate";
+    call->http.path = self->protocol->score_path;
     call->http.headers = JSON_HEADERS;
     call->http.header_count = OPD_COUNTOF(JSON_HEADERS);
     call->http.deadline_ns = s->deadline_ns;
     call->http.attempt_timeout_ms = opd__teacher_ns(self->c.teacher->timeout_s) / 1000000;
-    return opd_sglang_score_write(&question, &call->body);
+    OPD_TRY(opd_reading_attach(call, self->protocol, &s->base, self->c.top_k, question.vocab_size,
+                               self->c.alloc));
+    return self->protocol->write(&question, &call->body);
 }
 
 /* A new attempt and its call, not sent yet. */

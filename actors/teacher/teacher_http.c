@@ -165,37 +165,6 @@ static void note_version(opd__teacher *self, opd__server *server, const char *ve
     (void)snprintf(server->weight_version, sizeof server->weight_version, "%s", version);
 }
 
-/* Reads the body of a 200 answer into the sample. Errors: those of opd_sglang_score_read. */
-static opd_err read_scores(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call) {
-    uint32_t k = self->c.top_k;
-    opd_sglang_score question = opd__teacher_question(self, s);
-    opd_slice topk_logps = {.buf = NULL}; /* only the ids are kept */
-    OPD_TRY(opd_scoring_room(&s->base, self->c.alloc, k));
-    if (k > 0) {
-        OPD_TRY(opd_buf_create(self->c.alloc, (size_t)s->base.response_len * k * sizeof(float),
-                               &topk_logps.buf));
-        topk_logps = opd_slice_whole(topk_logps.buf);
-    }
-    opd_sglang_scores scores = {.logp = opd_slice_data(s->base.scores.logp),
-                                .valid = opd_slice_data(s->base.scores.valid),
-                                .topk_ids = opd_slice_data(s->base.scores.topk),
-                                .topk_logps = opd_slice_data(topk_logps)};
-    opd_err err = opd_sglang_score_read(call->http.answer.data, call->http.answer.size, &question,
-                                        &scores);
-    opd_buf_release(topk_logps.buf);
-    if (err == OPD_OK)
-        scores.valid_count -= opd_teacher_uniform_drop(scores.logp, scores.valid,
-                                                       s->base.response_len, self->c.vocab_size);
-    if (err == OPD_OK && scores.valid_count > 0) {
-        const opd__attempt *a = call->arg;
-        note_version(self, &self->servers[a->server], scores.weight_version);
-    }
-    if (err == OPD_OK && scores.valid_count == 0)
-        err = opd_fail(OPD_ERR_REMOTE, "the teacher gave no finite score for any of %u tokens",
-                       s->base.response_len);
-    return err;
-}
-
 /* What a failed attempt was about: the transport's words, or the server's. */
 static void describe(const opd_endpoint_call *call, char *out, size_t out_size) {
     char message[OPD_SGLANG_MESSAGE_SIZE];
@@ -208,14 +177,15 @@ static void describe(const opd_endpoint_call *call, char *out, size_t out_size) 
 }
 
 /* The body of a 200 answer: whether it is the sample's scores. */
-static bool use_answer(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call) {
+static bool use_answer(opd__teacher *self, opd__sample *s, opd_endpoint_call *call) {
     const opd__attempt *a = call->arg;
     opd_scores_fields *scores = &s->base.scores;
-    if (read_scores(self, s, call) != OPD_OK) {
+    if (opd_reading_take(call, &s->base) != OPD_OK) {
         s->history.invalid++;
         opd_scoring_refuse(&s->base, "invalid answer: %s", opd_err_context());
         return false;
     }
+    note_version(self, &self->servers[a->server], opd_reading_version(call));
     opd_hedge_answer(&self->hedge, (double)(opd_now_ns(self->ctx) - s->round_ns) / 1e6);
     (void)snprintf(scores->endpoint, sizeof scores->endpoint, "%s",
                    opd__teacher_where(self, a->server));
@@ -385,6 +355,8 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     opd_list_init(&self->asked);
     opd_list_init(&self->attempts);
     opd__fleet_init(self);
+    self->protocol = opd_teacher_protocol_of(self->c.teacher);
+    opd_endpoint_reader_init(&self->reader, self->c.parse, OPD_READING_INLINE_MAX_BYTES);
     opd_timer_init(&self->tick, ctx, on_tick);
     OPD_TRY(opd_delivery_open(&self->delivery, ctx, self->c.roles->batcher, self->c.window_msgs,
                               self->c.window_bytes, self->c.teacher->name, self->c.alloc));
@@ -422,6 +394,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
             opd_scoring_destroy(&sample_of(node)->base, self->c.alloc);
     for (opd_list *node; (node = opd_list_pop_front(&self->attempts)) != NULL;)
         opd_mem_free(self->c.alloc, OPD_CONTAINER_OF(node, opd__attempt, node));
+    opd_endpoint_reader_fini(&self->reader);
     opd_delivery_fini(&self->delivery);
 }
 

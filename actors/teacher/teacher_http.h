@@ -13,7 +13,8 @@
  * start_timeout_s), MISMATCH, UNSUPPORTED (temperature), TEACHER_LOST (no answer for
  * teacher_lost_s while samples wait). What goes wrong with a sample is a reason in its SCORES.
  *
- * Thread: the loop. The decisions are in policy.h.
+ * Thread: the loop; large answers are read by jobs on the lane `parse` (reading.h). The decisions
+ * are in policy.h.
  */
 #ifndef OPD_ACTORS_TEACHER_TEACHER_HTTP_H
 #define OPD_ACTORS_TEACHER_TEACHER_HTTP_H
@@ -35,6 +36,7 @@ typedef struct opd_teacher_http_config {
     /* the student, with which the teacher must agree; -1 and "": not known */
     int32_t vocab_size, bos_id, eos_id;
     const char *tokenizer_hash; /* 16 hex digits */
+    opd_lane *parse;      /* reads large answers; NULL: the loop does */
     uint32_t window_msgs; /* of the link to the batcher */
     uint64_t window_bytes;
 } opd_teacher_http_config;

@@ -18,6 +18,7 @@
 #include "actors/teacher/endpoint.h"
 #include "actors/teacher/hedge.h"
 #include "actors/teacher/policy.h"
+#include "actors/teacher/reading.h"
 #include "actors/teacher/replica.h"
 #include "actors/teacher/teacher_http.h"
 #include "transports/sglang.h"
@@ -71,6 +72,9 @@ typedef struct opd__teacher {
     uint32_t asked_count, sample_count; /* requests that count; samples */
     uint64_t rid_nonce, rid_next;
     uint64_t version_changes; /* of weights, over all replicas */
+
+    opd_endpoint_reader reader;
+    const opd_teacher_protocol *protocol;
 
     opd_fleet fleet;
     opd_replica replicas[OPD_CONFIG_REPLICAS_MAX];

@@ -5,8 +5,9 @@
  *       |                              \______ connection lost _____/
  *       +-- start_timeout_s, MISMATCH, UNSUPPORTED --> the system stops
  *
- * A probe is GET /model_info; a server that does not tell its vocabulary is asked for one
- * small score as well. Liveness is taken from what happens to requests and from /model_info,
+ * A probe is GET /model_info (vLLM: /v1/models); a server that does not tell its vocabulary is asked
+ * for one small score as well, with as many alternatives as will be asked for where the server may
+ * refuse them. Liveness is taken from what happens to requests and from /model_info,
  * not from /health, which on real servers runs a generation and fails under load.
  *
  * Thread: the loop.
@@ -187,12 +188,32 @@ static opd_err probe_send(opd__teacher *self, opd__server *server, opd_endpoint_
     return OPD_OK;
 }
 
-/* A few ids that every vocabulary has, and room for their scores. */
+/* A few ids that every vocabulary has. */
 static opd_sglang_score probe_question(const opd__teacher *self, int32_t ids[PROBE_IDS]) {
     for (int32_t i = 0; i < PROBE_IDS; i++) ids[i] = i;
     if (self->c.bos_id >= 0) ids[0] = self->c.bos_id;
     return (opd_sglang_score){.ids = ids, .count = PROBE_IDS, .prompt_count = 1,
+                              .top_k = self->protocol->probe_topk ? (int32_t)self->c.top_k : 0,
                               .vocab_size = self->c.vocab_size > 0 ? self->c.vocab_size : 0};
+}
+
+/* Whether the answer is the score that was asked for. Errors: those of the protocol, NOMEM. */
+static opd_err probe_read(const opd__teacher *self, const opd_endpoint_call *call) {
+    int32_t ids[PROBE_IDS];
+    float logp[PROBE_IDS];
+    uint8_t valid[PROBE_IDS];
+    opd_sglang_score question = probe_question(self, ids);
+    opd_sglang_scores scores = {.logp = logp, .valid = valid};
+    size_t cells = PROBE_IDS * (size_t)question.top_k;
+    if (cells > 0) {
+        scores.topk_ids = opd_mem_get(self->c.alloc, cells * (sizeof(int32_t) + sizeof(float)));
+        if (scores.topk_ids == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a probe");
+        scores.topk_logps = (float *)(void *)(scores.topk_ids + cells);
+    }
+    opd_err err = self->protocol->read(call->http.answer.data, call->http.answer.size, &question,
+                                       &scores);
+    opd_mem_free(self->c.alloc, scores.topk_ids);
+    return err;
 }
 
 /* Whether the answer of a probe is for this endpoint, and the actor goes on. */
@@ -205,11 +226,6 @@ static bool probe_current(opd__teacher *self, const opd_endpoint_call *call) {
 
 static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__teacher *self = state;
-    int32_t ids[PROBE_IDS];
-    float logp[PROBE_IDS];
-    uint8_t valid[PROBE_IDS];
-    opd_sglang_score question = probe_question(self, ids);
-    opd_sglang_scores scores = {.logp = logp, .valid = valid};
     char message[OPD_SGLANG_MESSAGE_SIZE];
     (void)ctx;
     if (!probe_current(self, call)) return OPD_OK;
@@ -220,9 +236,10 @@ static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call
         err = OPD_ERR_REMOTE;
         opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
         set_problem(self, err, message);
+        if (opd_teacher_judge(OPD_OK, call->http.status) == OPD_TEACHER_GIVE_UP)
+            ((opd__server *)call->arg)->hopeless = true; /* vLLM: more alternatives than its --max-logprobs */
     } else {
-        err = opd_sglang_score_read(call->http.answer.data, call->http.answer.size, &question,
-                                    &scores);
+        err = probe_read(self, call);
         if (err != OPD_OK) set_problem(self, err, opd_err_context());
     }
     if (err == OPD_OK) return settled(self, call->arg);
@@ -236,12 +253,12 @@ static opd_err probe_score(opd__teacher *self, opd__server *server) {
     opd_sglang_score question = probe_question(self, ids);
     opd_endpoint_call *call;
     OPD_TRY(opd_endpoint_call_create(server->endpoint, &call));
-    opd_err err = opd_sglang_score_write(&question, &call->body);
+    opd_err err = self->protocol->write(&question, &call->body);
     if (err != OPD_OK) {
         opd_endpoint_call_destroy(call);
         return err;
     }
-    call->http.path = "/generate";
+    call->http.path = self->protocol->score_path;
     call->http.headers = headers;
     call->http.header_count = OPD_COUNTOF(headers);
     call->answered = on_probe_score;
@@ -295,7 +312,8 @@ static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call)
     if (call->http.err == OPD_OK && there) return judge_info(self, call);
     if (call->http.err == OPD_OK) {
         opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
-        (void)snprintf(text, sizeof text, "GET /model_info: HTTP %d: %.400s", status, message);
+        (void)snprintf(text, sizeof text, "GET %s: HTTP %d: %.400s", self->protocol->info_path,
+                       status, message);
         set_problem(self, OPD_ERR_REMOTE, text);
     } else {
         set_problem(self, call->http.err, call->http.error);
@@ -311,7 +329,7 @@ static opd_err probe(opd__teacher *self, opd__server *server) {
     opd_endpoint_call *call;
     if (server->probing || server->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
     OPD_TRY(opd_endpoint_call_create(server->endpoint, &call));
-    call->http.path = "/model_info";
+    call->http.path = self->protocol->info_path;
     call->answered = on_probe_info;
     opd_err err = probe_send(self, server, call);
     return err == OPD_ERR_AGAIN ? OPD_OK : err;
@@ -350,6 +368,7 @@ static opd_err open_url(opd__teacher *self, opd__server *server, const char *url
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
         .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),
         .max_answer_bytes = opd_teacher_answer_max_bytes(self->c.max_len, self->c.top_k),
+        .reader = &self->reader,
         .closed = on_closed};
     OPD_TRY(opd_err_prefix(opd_endpoint_open(self->ctx, &options, &server->endpoint),
                            "teachers.%s.url", self->c.teacher->name));

@@ -39,6 +39,7 @@ static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const device_names[] = {"cpu", NULL};
 static const char *const reward_names[] = {"none", "math", NULL};
 static const char *const opd_type_names[] = {"none", "sglang", "megatron", NULL};
+static const char *const protocol_names[] = {"sglang", "vllm", NULL};
 static const char *const missing_names[] = {"mask", "rollout_log_probs", "fail", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
 static const char *const estimator_names[] = {"grpo", NULL};
@@ -103,6 +104,7 @@ const opd__key opd__keys[] = {
     TEXT("teachers.*.url", OPD__TYPE_URL, TEACHER(url), "", 0, "Address of a running SGLang-compatible server; http:// (HTTP/2 in clear text) or https://."),
     TEXT("teachers.*.urls", OPD__TYPE_URLS, TEACHER(urls), "", 0, "Addresses of its replicas: a list, or one text with commas. Each must serve the same model."),
     TEXT("teachers.*.path", OPD__TYPE_PATH, TEACHER(path), "", OPD__KEY_REFERENCE, "Hugging Face directory: loaded in-process (megatron), or served by an `opd serve` child (sglang)."),
+    ENUM("teachers.*.protocol", TEACHER(protocol), "sglang", protocol_names, "What the server at `url` speaks: SGLang's /generate (also opd serve), or vLLM's /v1/completions."),
     INT("teachers.*.ckpt_step", TEACHER(ckpt_step), "-1", -1, BIG, "", "Selects path/step-NNNNNN; -1 = path itself."),
     FLOAT("teachers.*.timeout_s", TEACHER(timeout_s), "30", 0, 1e7, ABOVE, "s", "One attempt, from its first byte."),
     FLOAT_FROM("teachers.*.deadline_s", TEACHER(deadline_s), "10 * timeout_s", 0, 1e8, ABOVE, "s", "One sample with all its attempts."),

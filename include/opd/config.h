@@ -155,8 +155,14 @@ typedef struct opd_config_reward {
     opd_config_reward_type type;
 } opd_config_reward;
 
+typedef enum opd_config_protocol {
+    OPD_CONFIG_PROTOCOL_SGLANG, /* /generate, which opd serve speaks, too */
+    OPD_CONFIG_PROTOCOL_VLLM    /* /v1/completions with prompt_logprobs   */
+} opd_config_protocol;
+
 typedef struct opd_config_teacher {
     const char *name;
+    opd_config_protocol protocol;
     const char *url;  /* of a running server, http[s]://...; "" = none         */
     const char *urls; /* of its replicas, separated by ", "; "" = none; opd_config_url_at */
     const char *path; /* Hugging Face directory or reference; with opd.type sglang and no

@@ -62,5 +62,6 @@ void bench_send(opd_ctx *ctx, opd_pid to, uint16_t kind, uint64_t number);
 extern const bench_case bench_message_cases[]; /* bench_messages.c */
 extern const bench_case bench_flow_cases[];    /* bench_flow.c */
 extern const bench_case bench_lane_cases[];    /* bench_lane.c */
+extern const bench_case bench_parse_cases[];   /* bench_parse.c */
 
 #endif

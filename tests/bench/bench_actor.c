@@ -117,7 +117,8 @@ static bool chosen(const bench_case *c, char **names, int count) {
 }
 
 int main(int argc, char **argv) {
-    const bench_case *lists[] = {bench_message_cases, bench_flow_cases, bench_lane_cases};
+    const bench_case *lists[] = {bench_message_cases, bench_flow_cases, bench_lane_cases,
+                                 bench_parse_cases};
     int runs = 5, at = 1, found = 0;
     bool list = false;
     for (; at < argc && argv[at][0] == '-'; at++) {

@@ -26,7 +26,8 @@ WAIT_S = 120        # for an idle machine, before we give up
 BUSY_MAX = 0.08     # share of one second, over all processors, that others may use
 RETRIES = 5         # of a disturbed measurement
 CAF = {"ping_pong": ("caf_pingpong", 3.0), "counting": ("caf_counting", 2.0)}  # floor: opd / CAF
-AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3}
+AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3,
+            "parse_nested_k0": 600, "parse_nested_k10": 600, "parse_nested_k64": 600, "parse_base64_k64": 2000}
 AT_MOST = {"idle_100_actors_10_s": 5.0}
 
 

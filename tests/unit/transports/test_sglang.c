@@ -44,7 +44,8 @@ TEST(score_request_is_what_servers_expect) {
     CHECK_OK(opd_sglang_score_write(&score, &out));
     CHECK_STR(out.data, "{\"rid\":\"opd-01.\",\"input_ids\":[5,6,7,99,9],\"sampling_params\":{\"max_new_tokens\":0,"
                         "\"temperature\":1},\"return_logprob\":true,\"logprob_start_len\":1,\"top_logprobs_num\":3,"
-                        "\"return_text_in_logprobs\":false,\"stream\":false}");
+                        "\"return_text_in_logprobs\":false,\"return_flat_raw_top_logprobs\":true,"
+                        "\"return_flat_raw_top_logprobs_b64\":true,\"stream\":false}");
     score.prompt_count = 5;
     CHECK_ERR(opd_sglang_score_write(&score, &out), OPD_ERR_INVALID);
     score.prompt_count = 0;
