@@ -224,6 +224,12 @@ static bool probe_current(opd__teacher *self, const opd_endpoint_call *call) {
     return !self->stopping && !self->failed;
 }
 
+static bool all_hopeless(const opd__teacher *self) {
+    for (size_t i = 0; i < self->fleet.count; i++)
+        if (!self->servers[i].hopeless) return false;
+    return true;
+}
+
 static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__teacher *self = state;
     char message[OPD_SGLANG_MESSAGE_SIZE];
@@ -236,8 +242,10 @@ static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call
         err = OPD_ERR_REMOTE;
         opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
         set_problem(self, err, message);
-        if (opd_teacher_judge(OPD_OK, call->http.status) == OPD_TEACHER_GIVE_UP)
-            ((opd__server *)call->arg)->hopeless = true; /* vLLM: more alternatives than its --max-logprobs */
+        /* such as vLLM's refusal of more alternatives than its --max-logprobs */
+        ((opd__server *)call->arg)->hopeless =
+            opd_teacher_judge(OPD_OK, call->http.status) == OPD_TEACHER_GIVE_UP;
+        if (all_hopeless(self)) self->start_by_ns = 0;
     } else {
         err = probe_read(self, call);
         if (err != OPD_OK) set_problem(self, err, opd_err_context());
@@ -293,12 +301,6 @@ static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
     if (info.vocab_size < 0 || info.eos_id < 0 || info.tokenizer_hash[0] == '\0')
         warn_unchecked(self, &info);
     return info.vocab_size < 0 ? probe_score(self, server) : settled(self, server);
-}
-
-static bool all_hopeless(const opd__teacher *self) {
-    for (size_t i = 0; i < self->fleet.count; i++)
-        if (!self->servers[i].hopeless) return false;
-    return true;
 }
 
 static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call) {

@@ -117,7 +117,8 @@ static opd_err bounds_check(opd__draft *draft) {
                                    teacher->timeout_s);
         if (teacher->backoff_max_ms < teacher->backoff_ms)
             return opd__draft_fail(draft, "teachers.*.backoff_max_ms", i, "is less than backoff_ms");
-        if (teacher->protocol != OPD_CONFIG_PROTOCOL_SGLANG && teacher->url[0] == 0)
+        if (teacher->protocol != OPD_CONFIG_PROTOCOL_SGLANG && teacher->url[0] == 0 &&
+            teacher->urls[0] == 0)
             return opd__draft_fail(draft, "teachers.*.protocol", i, "is about a running server; give "
                                    "teachers.%s.url, or leave it out", teacher->name);
         OPD_TRY(tls_check(draft, i));
