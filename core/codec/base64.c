@@ -25,11 +25,12 @@
 
 static const uint32_t table[4][256] = {ALPHABET(18), ALPHABET(12), ALPHABET(6), ALPHABET(0)};
 
-static inline bool decode(const char *c, uint32_t *out_bits) {
+/* MARK if all four are letters of the alphabet, else 0. */
+static inline uint32_t decode(const char *c, uint32_t *out_bits) {
     uint32_t a = table[0][(unsigned char)c[0]], b = table[1][(unsigned char)c[1]];
     uint32_t d = table[2][(unsigned char)c[2]], e = table[3][(unsigned char)c[3]];
     *out_bits = a | b | d | e;
-    return (a & b & d & e & MARK) != 0;
+    return a & b & d & e & MARK;
 }
 
 static inline void put(uint8_t *out, uint32_t bits) {
