@@ -86,7 +86,7 @@ static opd_err source_start(opd_ctx *ctx, void *state, const void *config) {
     rig *r = *(rig *const *)config;
     opd_link *link;
     (void)state;
-    OPD_TRY(opd_link_open(ctx, r->roles.teacher, RIG_SAMPLES_MAX, 1 << 20, &link));
+    OPD_TRY(opd_link_open(ctx, r->roles.teacher, (uint32_t)r->count, 1 << 24, &link));
     for (int group = 0; group < r->count; group++) OPD_TRY(send_rollout(ctx, r, link, group));
     return OPD_OK;
 }
@@ -107,6 +107,8 @@ static const opd_actor_class source_class = {.name = "source", .on_start = sourc
 void rig_up(rig *r, int count, uint32_t prompt_len, uint32_t response_len, int32_t vocab) {
     *r = (rig){.count = count, .want = count, .prompt_len = prompt_len,
                .response_len = response_len, .vocab = vocab};
+    r->scores = calloc((size_t)count, sizeof *r->scores);
+    CHECK(r->scores != NULL);
     sys_up(&r->t, NULL);
     CHECK_OK(opd_spawn(r->t.system, &batcher_class, NULL, &r, &r->roles.batcher));
     CHECK_OK(opd_spawn(r->t.system, &dataset_class, NULL, &r, &r->roles.dataset));
@@ -122,6 +124,7 @@ opd_err rig_run(rig *r) { return opd_system_run(r->t.system); }
 
 void rig_down(rig *r) {
     for (int i = 0; i < r->count; i++) CHECK(r->scores[i].times <= 1);
+    free(r->scores);
     sys_down(&r->t);
 }
 
@@ -292,6 +295,7 @@ static const opd_actor_class player_class = {.name = "script", .state_size = siz
 
 void script_up(script *s, rig *r) {
     opd_pid pid;
+    CHECK(r->count <= RIG_SCRIPT_SAMPLES_MAX);
     s->rig = r;
     CHECK_OK(opd_spawn(r->t.system, &player_class, NULL, &s, &pid));
 }

@@ -12,7 +12,11 @@
 #include "tests/support/sys_test.h"
 #include "transports/http.h"
 
-enum { RIG_SAMPLES_MAX = 64, RIG_TOKENS_MAX = 64, RIG_TOPK_MAX = 4 };
+enum {
+    RIG_SCRIPT_SAMPLES_MAX = 64, /* with a script; else as many as the pool of messages lets */
+    RIG_TOKENS_MAX = 64,
+    RIG_TOPK_MAX = 4
+};
 
 typedef struct rig_sample {
     int times; /* SCORES received */
@@ -31,7 +35,7 @@ typedef struct rig {
     int want, got;
     uint64_t linger_ms; /* the run goes on for so long after the last SCORES */
     opd_timer linger;
-    rig_sample scores[RIG_SAMPLES_MAX]; /* by group */
+    rig_sample *scores; /* [count], by group; the rig's */
     int holds, releases;
     char notes[4096];
     /* the samples */
@@ -76,7 +80,7 @@ typedef struct script {
     const char *info;      /* its body; NULL: as our server   */
     /* seen */
     int generates, infos, aborts;
-    int seen[RIG_SAMPLES_MAX];
+    int seen[RIG_SCRIPT_SAMPLES_MAX];
     char rids[256][64];
 } script;
 
