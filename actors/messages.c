@@ -124,6 +124,7 @@ void opd_sample_trace_text(uint64_t trace, char *out, size_t out_size) {
 static void trace_set(opd_msg *msg, opd_message_kind kind, const void *fields) {
     const opd_prompt_fields *prompt = fields;
     const opd_rollout_fields *rollout = fields;
+    const opd_chunk_fields *chunk = fields;
     const opd_scores_fields *scores = fields;
     const opd_reward_fields *reward = fields;
     const opd_sample_fields *sample = fields;
@@ -133,6 +134,9 @@ static void trace_set(opd_msg *msg, opd_message_kind kind, const void *fields) {
         break;
     case OPD_MESSAGE_ROLLOUT:
         opd_msg_trace_set(msg, opd_sample_trace(rollout->group, rollout->member));
+        break;
+    case OPD_MESSAGE_CHUNK:
+        opd_msg_trace_set(msg, opd_sample_trace(chunk->group, chunk->member));
         break;
     case OPD_MESSAGE_SCORES:
         opd_msg_trace_set(msg, opd_sample_trace(scores->group, scores->member));

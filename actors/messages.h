@@ -22,9 +22,11 @@
 enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
 /* dataset -> rollout: continue this prompt. A group is a prompt's place in dataset order,
- * counted over the epochs; it starts under weights of at least min_version. */
+ * counted over the epochs; it starts under weights of at least min_version. source: the record's
+ * value at opd.teacher_key, "" without; it says which teacher the group's samples go to. */
 #define OPD_PROMPT_FIELDS(X, T) \
-    X(T, U64, group) X(T, U32, epoch) X(T, U64, min_version) X(T, I32S, tokens) X(T, U8S, label)
+    X(T, U64, group) X(T, U32, epoch) X(T, U64, min_version) X(T, I32S, tokens) X(T, U8S, label) \
+    X(T, TEXT, source)
 
 /* dataset -> trainer: one supervised example. */
 #define OPD_EXAMPLE_FIELDS(X, T) X(T, U64, group) X(T, U32, epoch) X(T, U32, prompt_len) X(T, I32S, tokens)
@@ -33,27 +35,43 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
  * logp [R]; spans [n, 2]: (weight version, first response token), oldest first. */
 #define OPD_ROLLOUT_FIELDS(X, T)                                                              \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
-    X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label)
+    X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label) X(T, TEXT, source)
 
-/* teacher -> batcher: scores of the response, or why there are none. logp, valid [R];
- * topk [R, k], -1 = none; without logp no token is valid. endpoint: the replica that answered;
- * moves: attempts at another replica than the one before; hedges: second requests sent while the
- * first was under way; wait_ms: of latency_ms, waiting to be sent. */
+/* rollout -> teacher: tokens offset .. of a sample whose decoding goes on. The first of a sample
+ * has offset 0, the prompt and as much of the response as there is, maybe none; each other one
+ * goes on where that before it ended. Best effort: a chunk without credit is left out and the next
+ * holds its tokens too, so ROLLOUT, which comes after all of them, alone is enough. */
+#define OPD_CHUNK_FIELDS(X, T)                                                                \
+    X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, offset)           \
+    X(T, TEXT, source) X(T, I32S, tokens)
+
+/* teacher -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
+ * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:
+ * T = 1. logp, valid [T, R]; topk [R, k] of the first, -1 = none; without logp no token is valid.
+ * endpoint: the replica that answered; moves: attempts at another replica than the one before;
+ * hedges: second requests sent while the first was under way; wait_ms: of latency_ms, waiting to
+ * be sent. provenance: who scored what, a JSON array of an object per span (from, to, teacher,
+ * endpoint, model, weight_version, attempt, protocol); degraded: tokens scored by fewer teachers
+ * than are wanted, or by a fallback. */
 #define OPD_SCORES_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, member) X(T, F32S, logp) X(T, U8S, valid) X(T, I32S, topk)                 \
     X(T, U32, attempts) X(T, F64, latency_ms) X(T, TEXT, teacher) X(T, TEXT, reason)                     \
-    X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)
+    X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
+    X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)
 
 /* reward -> batcher. */
 #define OPD_REWARD_FIELDS(X, T) X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid)
 
-/* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. */
+/* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. teacher_logp,
+ * teacher_valid [T, R] as in SCORES; ready_ns: when all but the scores had come, 0 = unknown. */
 #define OPD_SAMPLE_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
     X(T, F64, reward) X(T, BOOL, reward_valid) X(T, U32, attempts) X(T, F64, latency_ms)               \
     X(T, TEXT, teacher) X(T, TEXT, reason) X(T, I32S, tokens) X(T, F32S, logp) X(T, F32S, teacher_logp)   \
     X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)                                \
-    X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)
+    X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
+    X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)                    \
+    X(T, TEXT, source) X(T, U64, ready_ns)
 
 /* trainer -> dataset: prompts of groups below group_end may start. */
 #define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)
@@ -67,11 +85,20 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, seed) X(T, U64, group) X(T, U64, min_version) X(T, BOOL, ignore_eos)
 #define OPD_GENERATED_FIELDS(X, T) X(T, U32, finish) X(T, I32S, tokens) X(T, F32S, logp)
 
-/* request to scorer, and its reply: log-probs of tokens start+1 .. n-1, each given all
- * before it. n = number of tokens; logp [n-1-start], topk_ids and topk_logp [.., top_k]. */
+/* request to whoever scores, and its reply: log-probs of tokens start+1 .. n-1, each given all
+ * before it. n = number of tokens; logp [n-1-start], topk_ids and topk_logp [.., top_k].
+ * affinity: the same number for requests that begin alike, so that a replica which has computed
+ * the beginning is preferred; 0 = none. wait: without a replica that answers, wait for one;
+ * false: reply CLOSED at once. valid [n-1-start]; absent: every finite log-prob <= 0 is valid.
+ * attempts, moves, hedges, wait_ms and endpoint as in SCORES; cached: tokens that the server had
+ * computed before. */
 #define OPD_SCORE_FIELDS(X, T) \
-    X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature)
-#define OPD_SCORED_FIELDS(X, T) X(T, F32S, logp) X(T, I32S, topk_ids) X(T, F32S, topk_logp)
+    X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature) X(T, U64, affinity) \
+    X(T, BOOL, wait)
+#define OPD_SCORED_FIELDS(X, T)                                                               \
+    X(T, F32S, logp) X(T, I32S, topk_ids) X(T, F32S, topk_logp) X(T, U8S, valid)                         \
+    X(T, U32, attempts) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms) X(T, TEXT, endpoint)       \
+    X(T, TEXT, weight_version) X(T, U32, cached)
 
 /* request to evaluator, and its reply: accuracy under weights of at least min_version. */
 #define OPD_EVALUATE_FIELDS(X, T) X(T, U64, min_version)
@@ -103,7 +130,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     M(REWARD, reward) M(SAMPLE, sample) M(ADMIT, admit) M(HOLD, hold)                      \
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
-    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)
+    M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)          \
+    M(CHUNK, chunk)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,
@@ -165,7 +193,7 @@ OPD_MUST_CHECK opd_err opd_slice_copy(const opd_alloc *alloc, const void *data,
 void opd_note(opd_ctx *ctx, opd_pid monitor, int level, const char *fmt, ...) OPD_PRINTF(4, 5);
 
 /* The trace of a sample's messages (opd_msg_trace), set by opd_message_create from the fields:
- * of ROLLOUT, SCORES, REWARD and SAMPLE their member's, of PROMPT its group's, for which the
+ * of ROLLOUT, CHUNK, SCORES, REWARD and SAMPLE their member's, of PROMPT its group's, for which the
  * member is OPD_TRACE_GROUP. Members from that on share their group's. */
 enum { OPD_TRACE_GROUP = UINT16_MAX };
 static inline uint64_t opd_sample_trace(uint64_t group, uint32_t member) {

@@ -226,6 +226,24 @@ TEST(texts_beyond_their_room_are_cut) {
     sys_down(&t);
 }
 
+TEST(what_is_about_a_sample_carries_its_trace) {
+    opd_test_sys t;
+    sys_up(&t, NULL);
+    FOR_EACH_KIND(kind) {
+        pattern_any in;
+        memset(&in, 0, sizeof in);
+        bool sample = kind == OPD_MESSAGE_ROLLOUT || kind == OPD_MESSAGE_CHUNK ||
+                      kind == OPD_MESSAGE_SCORES || kind == OPD_MESSAGE_REWARD ||
+                      kind == OPD_MESSAGE_SAMPLE;
+        if (sample) *(uint64_t *)(void *)in.bytes = 12; /* its group; its member is 0 */
+        opd_msg *msg = make(&t, kind, &in);
+        if (kind != OPD_MESSAGE_PROMPT)
+            CHECK_INT(opd_msg_trace(msg), sample ? opd_sample_trace(12, 0) : 0);
+        opd_msg_release(msg);
+    }
+    sys_down(&t);
+}
+
 TEST(an_empty_pool_and_no_memory_leave_nothing_behind) {
     opd_test_sys t;
     opd_system_options options = {.messages_max = 2};
