@@ -450,9 +450,12 @@ void opd_h2_goaway(opd_h2 *h2) {
 /* ---- messages ---- */
 
 static nghttp2_nv nv_make(const char *name, const char *value) {
-    /* nghttp2 copies both (NGHTTP2_NV_FLAG_NONE); its pointers lack const only for history. */
+    /* nghttp2 copies both; its pointers lack const only for history. A key is in no table of HPACK
+     * (RFC 7541 7.1.3). */
+    uint8_t flags = strcmp(name, "authorization") == 0 ? NGHTTP2_NV_FLAG_NO_INDEX
+                                                       : NGHTTP2_NV_FLAG_NONE;
     return (nghttp2_nv){(uint8_t *)(uintptr_t)name, (uint8_t *)(uintptr_t)value, strlen(name),
-                        strlen(value), NGHTTP2_NV_FLAG_NONE};
+                        strlen(value), flags};
 }
 
 /* Appends headers and a content-length to nv, which holds HEADERS_MAX. */

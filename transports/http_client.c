@@ -229,7 +229,8 @@ static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
         conn->ready_by_ns = never_ns;
         if (client->active == conn) client->http1 = false;
     }
-    if (err == OPD_ERR_UNSUPPORTED && size_bytes > 0 && bytes[0] == 'H') {
+    if (err == OPD_ERR_UNSUPPORTED && size_bytes > 0 && (bytes[0] == 'H' || bytes[0] == '<')) {
+        /* '<': a page of HTML without a head, as Python's http.server has it for HTTP/2's preface */
         conn_fall_back(conn, "it answered in HTTP/1");
     } else if (err == OPD_ERR_UNSUPPORTED) {
         conn_fail(conn, err, "the server answered in another protocol, neither HTTP/2 by prior "

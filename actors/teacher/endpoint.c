@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "core/base/check.h"
+#include "core/base/secret.h"
 
 struct opd_endpoint {
     opd_endpoint_options options;
@@ -18,6 +19,7 @@ struct opd_endpoint {
     opd_pid owner;
     opd_http_client *client; /* NULL once closing */
     char name[300];
+    char *authorization; /* the header's value; NULL: none */
     unsigned refs;
     bool abandoned;
     opd_event closed_event;
@@ -25,7 +27,9 @@ struct opd_endpoint {
 };
 
 static void unref(opd_endpoint *endpoint) {
-    if (--endpoint->refs == 0) opd_mem_free(endpoint->options.alloc, endpoint);
+    if (--endpoint->refs > 0) return;
+    opd_secret_free(endpoint->options.alloc, endpoint->authorization);
+    opd_mem_free(endpoint->options.alloc, endpoint);
 }
 
 /* ---- calls ---- */
@@ -120,6 +124,18 @@ static void on_done(opd_http_call *http) {
         opd_event_post(call->endpoint->system, &call->event);
 }
 
+/* Adds the key to the call's headers. */
+static void authorize(opd_endpoint_call *call) {
+    const opd_endpoint *endpoint = call->endpoint;
+    size_t count = call->http.header_count;
+    if (endpoint->authorization == NULL || call->http.headers == call->headers) return;
+    OPD_ASSERT(count <= OPD_ENDPOINT_HEADERS_MAX);
+    for (size_t i = 0; i < count; i++) call->headers[i] = call->http.headers[i];
+    call->headers[count] = (opd_http_header){"authorization", endpoint->authorization};
+    call->http.headers = call->headers;
+    call->http.header_count = count + 1;
+}
+
 opd_err opd_endpoint_send(opd_endpoint_call *call) {
     opd_endpoint *endpoint = call->endpoint;
     if (endpoint->client == NULL) return opd_fail(OPD_ERR_CLOSED, "%s is closing", endpoint->name);
@@ -129,6 +145,7 @@ opd_err opd_endpoint_send(opd_endpoint_call *call) {
                              &call->http.body.buf));
         call->http.body.size_bytes = call->body.size;
     }
+    authorize(call);
     call->http.done = on_done;
     call->http.arg = call;
     call->event.to = endpoint->owner;
@@ -195,13 +212,17 @@ opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
                                       .max_total_bytes =
                                           options->max_answer_bytes * options->max_inflight,
                                       .connect_timeout_ms = options->connect_timeout_ms};
-    opd_err err = opd_http_client_create(&client, &endpoint->client);
+    opd_err err = OPD_OK;
+    if (options->api_key != NULL)
+        err = opd_secret_copy(options->alloc, "Bearer ", options->api_key, &endpoint->authorization);
+    if (err == OPD_OK) err = opd_http_client_create(&client, &endpoint->client);
     if (err != OPD_OK) {
+        opd_secret_free(options->alloc, endpoint->authorization);
         opd_mem_free(options->alloc, endpoint);
         return err;
     }
     endpoint->options = *options;
-    endpoint->options.url = NULL; /* not kept */
+    endpoint->options.url = endpoint->options.api_key = NULL; /* not kept */
     endpoint->options.tls = NULL;
     endpoint->system = opd_self_system(ctx);
     endpoint->owner = opd_self(ctx);

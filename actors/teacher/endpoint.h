@@ -17,6 +17,8 @@
 
 typedef struct opd_endpoint opd_endpoint;
 
+enum { OPD_ENDPOINT_HEADERS_MAX = 2 }; /* of one call */
+
 /* A call; a block of the endpoint's. */
 typedef struct opd_endpoint_call {
     opd_http_call http; /* answer: err, status, answer, error; opd_http_call_header */
@@ -35,6 +37,7 @@ typedef struct opd_endpoint_call {
 
     /* internal */
     opd_endpoint *endpoint;
+    opd_http_header headers[OPD_ENDPOINT_HEADERS_MAX + 1]; /* the call's and the endpoint's */
     opd_event event;
     opd_job job;
     opd_list node; /* of the reader's calls while a lane has it */
@@ -58,6 +61,7 @@ typedef struct opd_endpoint_options {
     struct opd_env *env;
     const char *url;         /* http[s]://host:port[/prefix][/generate]; copied   */
     const struct opd_tls_options *tls; /* of an https url; NULL: the system's trust. Not kept */
+    const char *api_key;     /* sent with every call; NULL: none. Copied, wiped with the endpoint */
     uint32_t max_inflight;
     uint64_t connect_timeout_ms;
     size_t max_body_bytes;   /* of one request                                    */
@@ -78,7 +82,7 @@ OPD_MUST_CHECK opd_err opd_endpoint_call_create(opd_endpoint *endpoint,
 void opd_endpoint_call_destroy(opd_endpoint_call *call);
 
 /* Sends a call; takes it on OK only. Set before: http.path, http.deadline_ns,
- * http.attempt_timeout_ms, body, answered, arg. Errors: AGAIN (too many wait), CLOSED, those of
+ * http.attempt_timeout_ms, body, answered, arg; at most OPD_ENDPOINT_HEADERS_MAX headers. Errors: AGAIN (too many wait), CLOSED, those of
  * the body. */
 OPD_MUST_CHECK opd_err opd_endpoint_send(opd_endpoint_call *call);
 

@@ -14,6 +14,7 @@
 #include "actors/teacher/teacher_inside.h"
 #include "core/base/check.h"
 #include "core/base/list.h"
+#include "core/base/secret.h"
 #include "transports/sglang.h"
 
 static const uint64_t LOOK_AGAIN_NS = 100 * 1000000;
@@ -395,6 +396,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
     for (opd_list *node; (node = opd_list_pop_front(&self->attempts)) != NULL;)
         opd_mem_free(self->c.alloc, OPD_CONTAINER_OF(node, opd__attempt, node));
     opd_endpoint_reader_fini(&self->reader);
+    opd_secret_free(self->c.alloc, self->api_key);
     opd_delivery_fini(&self->delivery);
 }
 

@@ -75,6 +75,7 @@ typedef struct opd__teacher {
 
     opd_endpoint_reader reader;
     const opd_teacher_protocol *protocol;
+    char *api_key;            /* of its servers; NULL: none */
 
     opd_fleet fleet;
     opd_replica replicas[OPD_CONFIG_REPLICAS_MAX];
@@ -90,6 +91,7 @@ typedef struct opd__teacher {
     uint64_t start_by_ns;
     opd_err problem;         /* why the last probe failed  */
     char problem_text[512];
+    bool denied;             /* it was the key             */
 } opd__teacher;
 
 /* ---- teacher_probe.c ---- */

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/teacher/access.h"
 #include "actors/teacher/teacher_inside.h"
 #include "core/base/check.h"
 #include "opd/log.h"
@@ -83,6 +84,7 @@ void opd__teacher_answered(opd__teacher *self) {
 }
 
 static void set_problem(opd__teacher *self, opd_err err, const char *text) {
+    self->denied = false;
     self->problem = err;
     (void)snprintf(self->problem_text, sizeof self->problem_text, "%s", text);
 }
@@ -158,11 +160,32 @@ static opd_err settled(opd__teacher *self, opd__server *server) {
 
 /* ---- probes ---- */
 
+/* What to do about a server that does not let us in. */
+static void set_denied(opd__teacher *self, int status) {
+    char text[OPD_SGLANG_MESSAGE_SIZE];
+    const char *name = self->c.teacher->name;
+    if (self->api_key == NULL)
+        (void)snprintf(text, sizeof text, "HTTP %d: the server wants an API key; name the environment "
+                       "variable that holds it in teachers.%s.api_key_env, or its file in "
+                       "teachers.%s.api_key_file", status, name, name);
+    else
+        (void)snprintf(text, sizeof text, "HTTP %d: the server does not accept the key of teachers.%s."
+                       "%s; give the one it was started with", status, name,
+                       self->c.teacher->api_key_env[0] != '\0' ? "api_key_env" : "api_key_file");
+    set_problem(self, OPD_ERR_REMOTE, text);
+    self->denied = true;
+}
+
 /* A probe failed: what that means is decided by the next tick, or at once at start. */
 static void start_check(opd__teacher *self) {
     if (self->ready || opd_now_ns(self->ctx) < self->start_by_ns) return;
     const opd_config_teacher *t = self->c.teacher;
     opd_err err = self->problem == OPD_OK ? OPD_ERR_TIMEOUT : self->problem;
+    if (self->denied) {
+        opd__teacher_fail(self, opd_fail(OPD_ERR_REMOTE, "teacher %s at %s: %s", t->name, where(self),
+                                         self->problem_text));
+        return;
+    }
     if (err != OPD_ERR_REFUSED && err != OPD_ERR_UNSUPPORTED && err != OPD_ERR_UNTRUSTED)
         err = OPD_ERR_TIMEOUT;
     opd__teacher_fail(self, opd_fail(err,
@@ -242,6 +265,7 @@ static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call
         err = OPD_ERR_REMOTE;
         opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
         set_problem(self, err, message);
+        if (opd_access_denied(call->http.status)) set_denied(self, call->http.status);
         /* such as vLLM's refusal of more alternatives than its --max-logprobs */
         ((opd__server *)call->arg)->hopeless =
             opd_teacher_judge(OPD_OK, call->http.status) == OPD_TEACHER_GIVE_UP;
@@ -312,7 +336,9 @@ static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call)
     int status = call->http.status;
     bool there = verdict == OPD_TEACHER_READ || status == 404 || status == 405;
     if (call->http.err == OPD_OK && there) return judge_info(self, call);
-    if (call->http.err == OPD_OK) {
+    if (call->http.err == OPD_OK && opd_access_denied(status)) {
+        set_denied(self, status);
+    } else if (call->http.err == OPD_OK) {
         opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
         (void)snprintf(text, sizeof text, "GET %s: HTTP %d: %.400s", self->protocol->info_path,
                        status, message);
@@ -366,6 +392,7 @@ static opd_err open_url(opd__teacher *self, opd__server *server, const char *url
         .env = self->c.env,
         .url = url,
         .tls = &tls,
+        .api_key = self->api_key,
         .max_inflight = (uint32_t)self->c.teacher->max_inflight + 2, /* a probe and an abort */
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
         .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),
@@ -378,8 +405,23 @@ static opd_err open_url(opd__teacher *self, opd__server *server, const char *url
     return probe(self, server);
 }
 
+/* The key would be seen by anyone on the way. Said once, of the first such address. */
+static void warn_exposed(const opd__teacher *self) {
+    char url[OPD_CONFIG_URL_SIZE];
+    for (size_t i = 0; self->api_key != NULL && i < self->fleet.count; i++) {
+        if (!opd_config_url_at(self->c.teacher, i, url, sizeof url) || !opd_access_exposed(url))
+            continue;
+        opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
+                 "teacher %s: its API key goes to %.100s in clear text; use https://",
+                 self->c.teacher->name, url);
+        return;
+    }
+}
+
 opd_err opd__teacher_begin(opd__teacher *self) {
     char url[OPD_CONFIG_URL_SIZE];
+    OPD_TRY(opd_access_key(self->c.teacher, self->c.alloc, &self->api_key));
+    warn_exposed(self);
     self->start_by_ns = opd_now_ns(self->ctx) + opd__teacher_ns(self->c.teacher->start_timeout_s);
     for (size_t i = 0; i < self->fleet.count; i++)
         if (opd_config_url_at(self->c.teacher, i, url, sizeof url))

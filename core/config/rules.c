@@ -95,12 +95,38 @@ static opd_err tls_check(opd__draft *draft, size_t i) {
                         : t->key_file[0] != 0  ? "teachers.*.key_file"
                         : !t->verify           ? "teachers.*.verify"
                                                : NULL;
-    if (given != NULL && strncmp(t->url, "https://", 8) != 0)
+    bool https = strncmp(t->url, "https://", 8) == 0 || strstr(t->urls, "https://") != NULL;
+    if (given != NULL && !https)
         return opd__draft_fail(draft, given, i, "is about an https server; give teachers.%s.url with "
                                "https://, or leave it out", t->name);
     if (t->key_file[0] != 0 && t->cert_file[0] == 0)
         return opd__draft_fail(draft, "teachers.*.key_file", i, "is a key without a certificate; give "
                                "cert_file");
+    return OPD_OK;
+}
+
+/* Whether a text can name an environment variable. */
+static bool is_variable(const char *text) {
+    if (text[0] >= '0' && text[0] <= '9') return false;
+    for (; *text != 0; text++)
+        if (!(*text >= 'A' && *text <= 'Z') && !(*text >= 'a' && *text <= 'z') &&
+            !(*text >= '0' && *text <= '9') && *text != '_')
+            return false;
+    return true;
+}
+
+/* Where the key of a server is. The text is not repeated: it might be the key itself. */
+static opd_err api_key_check(opd__draft *draft, size_t i) {
+    const opd_config_teacher *t = &draft->stage.teachers[i];
+    bool env = t->api_key_env[0] != 0;
+    const char *given = env ? "teachers.*.api_key_env" : "teachers.*.api_key_file";
+    if (!env && t->api_key_file[0] == 0) return OPD_OK;
+    if (!is_variable(t->api_key_env))
+        return opd__draft_fail(draft, given, i, "is the name of an environment variable (letters, "
+                               "digits, '_'); a key itself does not belong into a configuration");
+    if (t->url[0] == 0 && t->urls[0] == 0)
+        return opd__draft_fail(draft, given, i, "is about a running server; give teachers.%s.url, or "
+                               "leave it out", t->name);
     return OPD_OK;
 }
 
@@ -122,6 +148,7 @@ static opd_err bounds_check(opd__draft *draft) {
             return opd__draft_fail(draft, "teachers.*.protocol", i, "is about a running server; give "
                                    "teachers.%s.url, or leave it out", teacher->name);
         OPD_TRY(tls_check(draft, i));
+        OPD_TRY(api_key_check(draft, i));
     }
     return OPD_OK;
 }

@@ -125,6 +125,8 @@ const opd__key opd__keys[] = {
     TEXT("teachers.*.cert_file", OPD__TYPE_PATH, TEACHER(cert_file), "", 0, "Of an https server that wants to know its clients: our certificate and its chain (PEM)."),
     TEXT("teachers.*.key_file", OPD__TYPE_PATH, TEACHER(key_file), "", 0, "Its private key (PEM, no passphrase); empty = in cert_file."),
     BOOL("teachers.*.verify", TEACHER(verify), "true", "Whether an https server must prove who it is; false lets anyone on the way read and change scores."),
+    TEXT("teachers.*.api_key_env", OPD__TYPE_STRING, TEACHER(api_key_env), "", 0, "Environment variable that holds the server's API key, sent as `Authorization: Bearer`; the key itself is written nowhere."),
+    TEXT("teachers.*.api_key_file", OPD__TYPE_PATH, TEACHER(api_key_file), "", 0, "File whose first line is the key, in place of a variable."),
 
     BOOL("opd.enabled", STAGE(opd.enabled), "false", "On-policy distillation on or off (--use-opd)."),
     ENUM("opd.type", STAGE(opd.type), "none", opd_type_names, "sglang: the teacher is a server. megatron: the teacher is in this process."),
@@ -223,5 +225,6 @@ const opd__exclusive opd__exclusives[] = {
     {"teachers.*.url", "teachers.*.path"},
     {"teachers.*.urls", "teachers.*.path"},
     {"teachers.*.url", "teachers.*.urls"},
+    {"teachers.*.api_key_env", "teachers.*.api_key_file"},
 };
 const size_t opd__exclusive_count = OPD_COUNTOF(opd__exclusives);

@@ -180,6 +180,8 @@ typedef struct opd_config_teacher {
     const char *cert_file;  /* own certificate, shown to the server; "" = none */
     const char *key_file;   /* its key; "" = in cert_file */
     bool verify;            /* whether the server must prove who it is */
+    const char *api_key_env;  /* environment variable with the key of its server; "" = none */
+    const char *api_key_file; /* the same in the first line of a file; "" = none            */
     bool adapt_inflight;      /* learn each replica's share of max_inflight from its latency */
     double retry_budget;      /* retries and hedges per request ...                          */
     int64_t retry_min_per_s;  /* ... and those that are always possible                      */

@@ -213,9 +213,27 @@ static void play(player *p, opd_http_exchange *exchange, const opd_sglang_genera
     }
 }
 
+/* Shows those out who do not have the key. */
+static bool may_enter(script *s, opd_http_exchange *exchange) {
+    const char *shown = opd_http_exchange_header(exchange, "authorization");
+    char wanted[256];
+    if (s->key == NULL) {
+        CHECK(shown == NULL);
+        return true;
+    }
+    (void)snprintf(wanted, sizeof wanted, "Bearer %s", s->key);
+    if (shown != NULL && strcmp(shown, wanted) == 0) {
+        s->shown++;
+        return true;
+    }
+    respond_json(exchange, 401, "{\"error\":\"Unauthorized\"}");
+    return false;
+}
+
 static void on_exchange(void *arg, opd_http_exchange *exchange) {
     player *p = arg;
     script *s = p->script;
+    if (!may_enter(s, exchange)) return;
     if (strcmp(opd_http_exchange_path(exchange), "/model_info") == 0) {
         s->infos++;
         respond_json(exchange, s->info_status == 0 ? 200 : s->info_status,

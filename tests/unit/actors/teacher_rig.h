@@ -78,7 +78,9 @@ typedef struct script {
     uint16_t port;
     int info_status;       /* of /model_info; 0: 200          */
     const char *info;      /* its body; NULL: as our server   */
+    const char *key;       /* that requests must show; NULL: none */
     /* seen */
+    int shown; /* requests with it */
     int generates, infos, aborts;
     int seen[RIG_SCRIPT_SAMPLES_MAX];
     char rids[256][64];

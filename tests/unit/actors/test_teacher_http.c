@@ -3,6 +3,8 @@
 #include "actors/teacher/teacher_http.h"
 #include "tests/unit/actors/teacher_rig.h"
 
+#include <stdlib.h>
+
 typedef struct bench {
     rig rig;
     script script;
@@ -266,6 +268,72 @@ TEST(a_silent_server_is_probed_with_a_score) {
     check_scored(&b, 1);
     CHECK_INT(b.script.generates, 4);
     CHECK_CONTAINS(b.rig.notes, "does not tell its vocabulary size");
+    rig_down(&b.rig);
+}
+
+/* ---- servers that want a key ---- */
+
+TEST(a_key_goes_with_every_request) {
+    BENCH(b, 10, STEP_500, STEP_OK);
+    b.script.key = "sk-of-the-test";
+    CHECK_INT(setenv("OPD_TEST_KEY", b.script.key, 1), 0);
+    b.teacher.api_key_env = "OPD_TEST_KEY";
+    b.script.info_status = 404;
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_scored(&b, 2);
+    CHECK_INT(b.script.shown, b.script.generates + b.script.infos);
+    CHECK_INT(b.script.generates, 21); /* and the probe */
+    CHECK(strstr(b.rig.notes, b.script.key) == NULL);
+    rig_down(&b.rig);
+}
+
+TEST(an_abort_shows_the_key_too) {
+    BENCH(b, 2, STEP_STALL, STEP_OK);
+    b.script.key = "sk-of-the-test";
+    CHECK_INT(setenv("OPD_TEST_KEY", b.script.key, 1), 0);
+    b.teacher.api_key_env = "OPD_TEST_KEY";
+    b.teacher.timeout_s = 0.2;
+    b.rig.linger_ms = 50;
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_scored(&b, 2);
+    CHECK_INT(b.script.aborts, 2);
+    rig_down(&b.rig);
+}
+
+TEST(a_server_that_wants_a_key_ends_the_start) {
+    BENCH(b, 3, STEP_OK);
+    b.script.key = "sk-of-the-test";
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_REMOTE);
+    CHECK_CONTAINS(opd_err_context(), "wants an API key");
+    CHECK_CONTAINS(opd_err_context(), "teachers.tutor.api_key_env");
+    CHECK_INT(b.script.infos + b.script.generates, 0);
+    rig_down(&b.rig);
+}
+
+TEST(a_key_that_is_not_accepted_is_not_repeated) {
+    BENCH(b, 3, STEP_OK);
+    b.script.key = "sk-of-the-test";
+    CHECK_INT(setenv("OPD_TEST_KEY", "sk-another", 1), 0);
+    b.teacher.api_key_env = "OPD_TEST_KEY";
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_REMOTE);
+    CHECK_CONTAINS(opd_err_context(), "does not accept the key of teachers.tutor.api_key_env");
+    CHECK(strstr(opd_err_context(), "sk-another") == NULL);
+    rig_down(&b.rig);
+}
+
+TEST(a_missing_variable_is_named) {
+    BENCH(b, 3, STEP_OK);
+    b.teacher.api_key_env = "OPD_TEST_NO_SUCH_KEY";
+    CHECK_ERR(opd_spawn(b.rig.t.system, &opd_teacher_http_class, NULL, &b.config,
+                        &b.rig.roles.teacher), OPD_ERR_CONFIG);
+    CHECK_CONTAINS(opd_err_context(), "teachers.tutor.api_key_env");
+    CHECK_CONTAINS(opd_err_context(), "OPD_TEST_NO_SUCH_KEY");
+    opd_system_stop(b.rig.t.system, OPD_OK);
+    CHECK_OK(rig_run(&b.rig));
     rig_down(&b.rig);
 }
 

@@ -1,5 +1,6 @@
 /* test_base.c - errors, memory, texts, files, random numbers and containers of core/base. */
 #include <stdint.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "core/base/check.h"
@@ -8,6 +9,7 @@
 #include "core/base/list.h"
 #include "core/base/map.h"
 #include "core/base/rng.h"
+#include "core/base/secret.h"
 #include "core/base/str.h"
 #include "opd/alloc.h"
 #include "opd/buf.h"
@@ -276,4 +278,82 @@ TEST(log_filters_and_goes_to_its_sink) {
     opd_log_level_set(OPD_LOG_LEVEL_DEBUG);
     OPD_LOG_DEBUG("now %d", 3);
     CHECK_STR(line, "debug:now 3");
+}
+
+/* ---- secrets ---- */
+
+/* An allocator that looks at what it gets back. */
+typedef struct watching {
+    opd_alloc alloc;
+    const char *wanted;
+    int freed, seen;
+} watching;
+
+static void *watching_resize(void *arg, void *memory, size_t size) {
+    watching *w = arg;
+    if (size > 0) return realloc(memory, size);
+    w->freed++;
+    if (memory != NULL && memcmp(memory, w->wanted, strlen(w->wanted)) == 0) w->seen++;
+    free(memory);
+    return NULL;
+}
+
+TEST(a_secret_is_wiped_before_it_is_freed) {
+    watching w = {.wanted = "sk-"};
+    w.alloc = (opd_alloc){.context = &w, .resize = watching_resize};
+    char *secret = NULL, *copy = NULL;
+    CHECK_INT(setenv("OPD_TEST_SECRET", "sk-1234", 1), 0);
+    CHECK_OK(opd_secret_from_env(&w.alloc, "OPD_TEST_SECRET", &secret));
+    CHECK_STR(secret, "sk-1234");
+    CHECK_OK(opd_secret_copy(&w.alloc, "sk-", secret, &copy));
+    CHECK_STR(copy, "sk-sk-1234");
+    opd_secret_free(&w.alloc, secret);
+    opd_secret_free(&w.alloc, copy);
+    opd_secret_free(&w.alloc, NULL);
+    CHECK_INT(w.freed, 2);
+    CHECK_INT(w.seen, 0);
+}
+
+static void check_secret_file(const char *text, const char *secret) {
+    char *got = NULL;
+    CHECK_OK(opd_file_write_atomic("secret.txt", text, strlen(text)));
+    opd_err err = opd_secret_from_file(NULL, "secret.txt", &got);
+    if (secret != NULL) {
+        CHECK_OK(err);
+        CHECK_STR(got, secret);
+    } else {
+        CHECK_ERR(err, OPD_ERR_CONFIG);
+        CHECK_CONTAINS(opd_err_context(), "secret.txt");
+        CHECK(strstr(opd_err_context(), "hidden") == NULL);
+    }
+    opd_secret_free(NULL, got);
+}
+
+TEST(a_secret_is_the_first_line_of_a_file) {
+    char *got = NULL, longer[5000];
+    memset(longer, 'h', sizeof longer);
+    longer[sizeof longer - 1] = '\0';
+    check_secret_file("sk-1", "sk-1");
+    check_secret_file("sk-2\r\nmore\n", "sk-2");
+    check_secret_file("", NULL);
+    check_secret_file("\nhidden", NULL);
+    check_secret_file("hidden two", NULL);
+    check_secret_file("hidden\x01", NULL);
+    check_secret_file("hidden\xc3\xa9", NULL);
+    check_secret_file(longer, NULL);
+    longer[4096] = '\0';
+    check_secret_file(longer, longer);
+    CHECK_ERR(opd_secret_from_file(NULL, "no-such-file", &got), OPD_ERR_CONFIG);
+    CHECK_CONTAINS(opd_err_context(), "no-such-file");
+    CHECK_ERR(opd_secret_from_file(NULL, ".", &got), OPD_ERR_CONFIG);
+}
+
+TEST(secrets_are_compared_whole) {
+    CHECK(opd_secret_equal("abc", "abc"));
+    CHECK(opd_secret_equal("", ""));
+    CHECK(!opd_secret_equal("abc", "abd"));
+    CHECK(!opd_secret_equal("abc", "ab"));
+    CHECK(!opd_secret_equal("abc", "abcabc"));
+    CHECK(!opd_secret_equal("abc", ""));
+    CHECK(!opd_secret_equal("", "a"));
 }

@@ -254,6 +254,11 @@ TEST(values_that_bound_each_other) {
     FAILS_WITH(RL_TEXT, ARGS("--rm-url", "https://h:1", "--set", "teachers.big.key_file=k"), "--set "
                "teachers.big.key_file: teachers.big.key_file: is a key without a certificate; give "
                "cert_file");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "teachers.big.api_key_env=sk-secret"), "--set "
+               "teachers.big.api_key_env: teachers.big.api_key_env: is the name of an environment "
+               "variable (letters, digits, '_'); a key itself does not belong into a configuration");
+    opd_config_destroy(config_get(RL_TEXT, ARGS("--set", "teachers.big.api_key_env=OPD_KEY_1")));
+    opd_config_destroy(config_get(RL_TEXT, ARGS("--set", "teachers.big.api_key_file=key")));
     FAILS_WITH(RL_TEXT, ARGS("--set", "train.eps_clip_c=0.5"), "--set train.eps_clip_c: "
                "train.eps_clip_c: must be above 1, or 0 for off");
 }
