@@ -66,10 +66,12 @@ static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields 
         .latency_ms = scores.latency_ms, .tokens = rollout.tokens, .logp = rollout.logp,
         .teacher_logp = scores.logp, .teacher_valid = scores.valid, .teacher_topk = scores.topk,
         .spans = rollout.spans, .moves = scores.moves, .hedges = scores.hedges,
-        .wait_ms = scores.wait_ms};
+        .wait_ms = scores.wait_ms, .teachers = scores.teachers, .weights = scores.weights,
+        .provenance = scores.provenance, .degraded = scores.degraded};
     memcpy(out->teacher, scores.teacher, sizeof out->teacher);
     memcpy(out->reason, scores.reason, sizeof out->reason);
     memcpy(out->endpoint, scores.endpoint, sizeof out->endpoint);
+    memcpy(out->source, rollout.source, sizeof out->source);
     return check_sizes(out);
 }
 

@@ -34,6 +34,7 @@ static opd_err keep_rows(opd_dataset *d, const opd_dataset_options *o) {
         OPD_TRY(row_check(d, o, &d->rows->rows[i], &keep));
         if (keep) d->kept[d->count++] = i;
         else d->dropped++;
+        d->unsourced += keep && o->source_key != NULL && d->rows->rows[i].source[0] == '\0';
     }
     if (d->count == 0)
         return opd_fail(OPD_ERR_INVALID, "%s: no row is left of %zu after data.skip and "
@@ -41,6 +42,10 @@ static opd_err keep_rows(opd_dataset *d, const opd_dataset_options *o) {
     if (d->dropped > 0)
         OPD_LOG_WARN("%s: %llu prompts longer than %u tokens are left out", o->path,
                      (unsigned long long)d->dropped, o->max_prompt_len);
+    if (d->unsourced > 0)
+        OPD_LOG_WARN("%s: %llu of %llu rows have no \"%s\": the default teacher (opd.teacher) scores "
+                     "them", o->path, (unsigned long long)d->unsourced,
+                     (unsigned long long)d->count, o->source_key);
     return OPD_OK;
 }
 
@@ -49,7 +54,7 @@ opd_err opd_dataset_open(const opd_dataset_options *o, opd_dataset **out) {
     if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", o->path);
     *d = (opd_dataset){.alloc = o->alloc, .tokenizer = o->tokenizer};
     opd_jsonl_keys keys = {.prompt = o->prompt_key, .label = o->label_key,
-                           .response = o->response_key};
+                           .response = o->response_key, .source = o->source_key};
     opd_err err;
     OPD_TRY_GOTO(opd_jsonl_load(o->alloc, o->path, &keys, &d->rows), fail);
     OPD_TRY_GOTO(keep_rows(d, o), fail);

@@ -16,6 +16,7 @@
 typedef struct opd_dataset_options {
     const char *path;          /* JSONL, with an optional slice "@[a:b]" */
     const char *prompt_key, *label_key, *response_key; /* NULL: not needed */
+    const char *source_key;    /* of what says which teacher scores a row; NULL: none */
     uint64_t skip, limit;      /* rows left out at the start; rows used, 0 = all */
     uint32_t max_prompt_len;   /* tokens; longer prompts are left out, 0 = no limit */
     uint32_t max_len;          /* tokens that a whole row may have; longer is an error */
@@ -28,7 +29,7 @@ typedef struct opd_dataset_options {
 typedef struct opd_dataset {
     opd_jsonl *rows;
     uint64_t *kept; /* [count] row numbers */
-    uint64_t count, dropped;
+    uint64_t count, dropped, unsourced; /* rows kept, too long, kept without a source */
     uint32_t prompt_max, whole_max; /* tokens of the longest prompt, of the longest row */
     opd_order order;
     const opd_tokenizer *tokenizer;

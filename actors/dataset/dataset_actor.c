@@ -5,6 +5,7 @@
  */
 #include "actors/dataset/dataset_actor.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "actors/messages.h"
@@ -29,6 +30,7 @@ static opd_err make_prompt(dataset_state *s, opd_ctx *ctx, const opd_row *row, u
                            .min_version = min_version(s, s->next)};
     uint32_t prompt_len;
     opd_err err;
+    (void)snprintf(f.source, sizeof f.source, "%s", row->source);
     OPD_TRY_GOTO(opd_dataset_tokens(s->c.dataset, row, false, &f.tokens, &prompt_len), out);
     if (row->label != NULL)
         OPD_TRY_GOTO(opd_slice_copy(s->c.dataset->alloc, row->label, strlen(row->label),

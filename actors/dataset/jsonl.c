@@ -13,7 +13,7 @@
 #include "core/base/rng.h"
 #include "core/codec/json.h"
 
-#define KEY_COUNT 3
+#define KEY_COUNT 4
 #define KEY_PART_SIZE 128 /* longest part of a dotted key, with its NUL */
 
 /* Which rows of a file are wanted: begin .. end-1. */
@@ -98,6 +98,21 @@ static opd_err read_key(jsonl_loader *loader, const char *line, size_t size_byte
     return store_value(loader, &json, key, out_text);
 }
 
+/* A row need not say where it is from. */
+static opd_err read_source(jsonl_loader *loader, const char *line, size_t size_bytes,
+                           const char *key, const char **out_text) {
+    *out_text = "";
+    if (key == NULL) return OPD_OK;
+    opd_json json;
+    opd_json_init(&json, line, size_bytes);
+    if (!find_value(&json, key) || opd_json_peek(&json) == OPD_JSON_NULL) return OPD_OK;
+    OPD_TRY(store_value(loader, &json, key, out_text));
+    if (strlen(*out_text) <= OPD_JSONL_SOURCE_MAX) return OPD_OK;
+    return opd_fail(OPD_ERR_INVALID, "%s:%zu: the value of key \"%s\" has %zu bytes, the most is %d; "
+                    "it should name a kind of data, not be the data", loader->name, loader->line, key,
+                    strlen(*out_text), OPD_JSONL_SOURCE_MAX);
+}
+
 static opd_err read_line(jsonl_loader *loader, const char *line, size_t size_bytes,
                          const opd_jsonl_keys *keys) {
     opd_json json;
@@ -115,6 +130,7 @@ static opd_err read_line(jsonl_loader *loader, const char *line, size_t size_byt
     OPD_TRY(read_key(loader, line, size_bytes, keys->prompt, &row.prompt));
     OPD_TRY(read_key(loader, line, size_bytes, keys->label, &row.label));
     OPD_TRY(read_key(loader, line, size_bytes, keys->response, &row.response));
+    OPD_TRY(read_source(loader, line, size_bytes, keys->source, &row.source));
     if (row.prompt[0] == '\0')
         return opd_fail(OPD_ERR_INVALID, "%s:%zu: the value of key \"%s\" is empty", loader->name,
                         loader->line, keys->prompt);

@@ -2,8 +2,8 @@
  *
  * A row is one line holding one JSON object; keys are chosen by the caller ("question", or
  * "meta.answer" for a member of a member). A value is a string, or a number, which is kept as
- * it is written ("43.0"), or true/false. Blank lines are skipped. Anything else is an error
- * that names file, line and key. The file's name may end in "@[a:b]": only rows a .. b-1
+ * it is written ("43.0"), or true/false; only the source may be missing (or null). Blank lines are
+ * skipped. Anything else is an error that names file, line and key. The file's name may end in "@[a:b]": only rows a .. b-1
  * (counted from 0, blank lines not counted; either side may be left out).
  *
  * Invariants: rows keep the order of the file; texts are NUL-terminated UTF-8 without NUL inside.
@@ -19,6 +19,9 @@
 #include "opd/alloc.h"
 #include "opd/err.h"
 
+/* Longest source, without its NUL: it travels in messages. */
+enum { OPD_JSONL_SOURCE_MAX = 191 };
+
 /* Largest file that is loaded. */
 #define OPD_JSONL_SIZE_MAX ((size_t)4 << 30)
 
@@ -26,12 +29,14 @@ typedef struct opd_jsonl_keys {
     const char *prompt;   /* required                                         */
     const char *label;    /* NULL = rows have no label                        */
     const char *response; /* NULL = rows have no response (needed for SFT)    */
+    const char *source;   /* NULL = rows are not told apart by where they are from */
 } opd_jsonl_keys;
 
 typedef struct opd_row {
     const char *prompt;
     const char *label;    /* NULL when no label key was given    */
     const char *response; /* NULL when no response key was given */
+    const char *source;   /* "" when no source key was given, or the row has none */
     size_t line;          /* in the file, from 1                 */
 } opd_row;
 
@@ -48,7 +53,7 @@ typedef struct opd_jsonl {
 } opd_jsonl;
 
 /* Loads a file. OPD_ERR_NOT_FOUND, OPD_ERR_PARSE (a broken line, a slice that is none),
- * OPD_ERR_INVALID (missing key, value of another kind, empty prompt, no row at all),
+ * OPD_ERR_INVALID (missing key, value of another kind, empty prompt, long source, no row at all),
  * OPD_ERR_LIMIT, OPD_ERR_IO, OPD_ERR_NOMEM. */
 OPD_MUST_CHECK opd_err opd_jsonl_load(const opd_alloc *alloc, const char *path,
                                       const opd_jsonl_keys *keys, opd_jsonl **out_jsonl);

@@ -201,6 +201,24 @@ static void write_text(monitor *m, opd_json_writer *w, const char *key, const in
     opd_json_write_string(w, m->text.data != NULL ? m->text.data : "", m->text.size);
 }
 
+/* Who scored what. It comes as text from whoever scored; one that would break the line is left out. */
+static void write_provenance(opd_json_writer *w, opd_slice provenance) {
+    const char *text = opd_slice_data(provenance), *raw;
+    size_t size = provenance.size_bytes;
+    opd_json json;
+    opd_json_write_key(w, "provenance");
+    if (text != NULL) {
+        opd_json_init(&json, text, size);
+        bool array = opd_json_peek(&json) == OPD_JSON_ARRAY && opd_json_raw(&json, &raw, &size);
+        if (array && opd_json_finish(&json) == OPD_OK && memchr(raw, '\n', size) == NULL) {
+            opd_json_write_raw(w, raw, size);
+            return;
+        }
+        OPD_LOG_WARN("monitor: a sample's provenance is no JSON array on one line: left out");
+    }
+    opd_json_write_null(w);
+}
+
 static opd_err on_sample(monitor *m, const opd_msg *msg) {
     opd_sample_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAMPLE, &f));
@@ -224,10 +242,13 @@ static opd_err on_sample(monitor *m, const opd_msg *msg) {
     opd_json_write_double(&w, sample_kl(&f));
     opd_json_write_key(&w, "teacher");
     opd_json_write_text(&w, f.teacher);
+    opd_json_write_key(&w, "source");
+    opd_json_write_text(&w, f.source);
     opd_json_write_key(&w, "endpoint");
     opd_json_write_text(&w, f.endpoint);
     opd_json_write_key(&w, "reason");
     opd_json_write_text(&w, f.reason);
+    write_provenance(&w, f.provenance);
     opd_json_write_object_end(&w);
     opd_str_text(&m->filling[OUT_SAMPLES], "\n");
     settle(m, OUT_SAMPLES);

@@ -25,6 +25,7 @@ typedef struct work {
     opd_msg *msg;         /* PROMPT or GENERATE; NULL: free */
     bool request;
     opd_slice label;      /* of a PROMPT, borrowed from msg */
+    char source[OPD_MESSAGE_TEXT_SIZE]; /* of a PROMPT */
     uint32_t members_left;
 } work;
 
@@ -82,6 +83,7 @@ static opd_err post_rollout(rollout *r, const opd_engine_sample *s, const work *
                             .finish = s->finish, .label = w->label};
     size_t length = (size_t)s->prompt_len + s->response_len;
     opd_err err;
+    memcpy(f.source, w->source, sizeof f.source);
     OPD_TRY_GOTO(opd_slice_copy(r->c.alloc, s->tokens, length * sizeof(int32_t), &f.tokens), out);
     OPD_TRY_GOTO(opd_slice_copy(r->c.alloc, s->logp, s->response_len * sizeof(float), &f.logp),
                  out);
@@ -155,6 +157,7 @@ static opd_err add_prompt(rollout *r, opd_msg *msg) {
     opd_msg_take(r->ctx, msg);
     uint32_t i = work_take(r, msg, false, r->c.samples_per_prompt);
     r->works[i].label = f.label;
+    memcpy(r->works[i].source, f.source, sizeof f.source);
     opd_engine_prompt prompt = {.tokens = f.tokens, .count = r->c.samples_per_prompt,
                                 .max_new = r->c.max_new, .sampling = r->c.sampling,
                                 .seed = r->c.seed, .epoch = f.epoch, .group = f.group,

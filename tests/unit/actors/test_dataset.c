@@ -8,7 +8,7 @@
 #include "actors/messages.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
-#include "tests/support/sys_test.h"
+#include "tests/support/script_actor.h"
 
 enum { ROWS = 7, GROUPS = 24, BATCH = 3 };
 
@@ -55,6 +55,21 @@ TEST(skip_limit_and_long_prompts_choose_the_rows) {
     static const char *const want[] = {"a1", "a3", "a4"};
     for (uint64_t g = 0; g < 9; g++) CHECK_STR(prompt_of(d, g, g / 3), want[g % 3]); /* not shuffled */
     done(d);
+}
+
+TEST(rows_without_a_source_are_counted) {
+    opd_dataset_options o = options_of("{\"p\":\"a\",\"k\":\"x\"}\n{\"p\":\"b\"}\n{\"p\":\"toolong\"}\n");
+    opd_log_memory log;
+    opd_dataset *d;
+    o.label_key = o.response_key = NULL;
+    o.source_key = "k", o.max_prompt_len = 3;
+    log_memory_start(&log);
+    CHECK_OK(opd_dataset_open(&o, &d));
+    opd_log_sink_set(NULL, NULL);
+    CHECK_INT(d->unsourced, 1); /* the long one is not used */
+    CHECK_CONTAINS(log.text, "1 of 2 rows have no \"k\"");
+    done(d);
+    o.source_key = NULL;
 }
 
 TEST(epochs_are_fresh_and_groups_need_no_history) {
@@ -187,6 +202,7 @@ static opd_err sink_message(opd_ctx *ctx, void *state, opd_msg *msg) {
         CHECK(prompt.group < admitted);
         uint64_t batch = prompt.group / BATCH;
         CHECK_INT(prompt.min_version, batch > 1 ? batch - 1 : 0); /* staleness 1 */
+        CHECK_STR(prompt.source, "xy"); /* the response, for want of another key */
     }
     CHECK_INT(prompt.group, first_group + seen_groups);
     CHECK_INT(prompt.epoch, prompt.group / ROWS);
@@ -221,6 +237,7 @@ static void run_actor(uint64_t first, bool supervised) {
     opd_test_sys t;
     opd_pid pid;
     o.shuffle = true;
+    o.source_key = "r";
     CHECK_OK(opd_dataset_open(&o, &d));
     first_group = first, seen_groups = admitted = 0, examples = supervised, held = false;
     sys_up(&t, NULL);

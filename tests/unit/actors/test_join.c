@@ -155,6 +155,9 @@ static opd_err sink_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     CHECK_INT(((const int32_t *)opd_slice_data(f.tokens))[0], f.group * MEMBERS + f.member);
     CHECK((f.teacher_logp.buf != NULL) == s->teacher);
     CHECK_STR(f.teacher, s->teacher ? "t" : "");
+    CHECK_STR(f.source, "math");
+    CHECK(opd_slice_data(f.provenance) == opd_slice_data(f.teacher_valid)); /* handed on as it came */
+    CHECK_INT(f.degraded, s->teacher ? f.member : 0);
     if (++s->member == MEMBERS) s->member = 0, s->group++;
     sink_seen++;
     CHECK(s->kept == NULL); /* a window of one */
@@ -196,11 +199,12 @@ static void send_part(opd_ctx *ctx, opd_link *link, const source_config *c, uint
     opd_slice logp = bytes_of(c->alloc, RESPONSE * 4, 0), valid = bytes_of(c->alloc, RESPONSE, 1);
     opd_slice spans = bytes_of(c->alloc, 16, 0);
     opd_rollout_fields rollout = {.group = group, .member = member, .prompt_len = PROMPT,
-                                  .tokens = tokens, .logp = logp, .spans = spans};
+                                  .tokens = tokens, .logp = logp, .spans = spans,
+                                  .source = "math"};
     opd_reward_fields reward = {.group = group, .member = member,
                                 .reward = (double)group + member, .valid = true};
     opd_scores_fields scores = {.group = group, .member = member, .logp = logp, .valid = valid,
-                                .teacher = "t"};
+                                .teacher = "t", .provenance = valid, .degraded = member};
     const void *fields[] = {&rollout, &reward, &scores};
     static const opd_message_kind kinds[] = {OPD_MESSAGE_ROLLOUT, OPD_MESSAGE_REWARD,
                                              OPD_MESSAGE_SCORES};

@@ -5,7 +5,7 @@
 #include "core/base/file.h"
 #include "tests/support/test.h"
 
-static const opd_jsonl_keys KEYS = {"prompt", "label", NULL};
+static const opd_jsonl_keys KEYS = {"prompt", "label", NULL, NULL};
 
 static opd_err parse(const char *text, const opd_jsonl_keys *keys, opd_jsonl **out) {
     return opd_jsonl_parse(NULL, "data.jsonl", text, strlen(text), keys, out);
@@ -30,7 +30,7 @@ TEST(strings_numbers_and_escapes) {
 }
 
 TEST(keys_may_be_paths_and_serve_twice) {
-    opd_jsonl_keys keys = {"meta.q.text", "answer", "answer"};
+    opd_jsonl_keys keys = {"meta.q.text", "answer", "answer", NULL};
     opd_jsonl *set;
     CHECK_OK(parse("{\"meta\":{\"q\":{\"text\":\"why\"}},\"answer\":\"because\"}\n"
                    "{\"meta.q.text\":\"plain\",\"meta\":1,\"answer\":\"b\"}\n",
@@ -40,6 +40,32 @@ TEST(keys_may_be_paths_and_serve_twice) {
     CHECK_STR(set->rows[0].response, "because");
     CHECK_STR(set->rows[1].prompt, "plain");
     opd_jsonl_destroy(set);
+}
+
+TEST(a_source_may_be_missing_but_not_be_data) {
+    opd_jsonl_keys keys = {.prompt = "prompt", .source = "meta.kind"};
+    opd_jsonl *set;
+    char line[512], long_source[OPD_JSONL_SOURCE_MAX + 2] = {0};
+    CHECK_OK(parse("{\"prompt\":\"a\",\"meta\":{\"kind\":\"math\"}}\n{\"prompt\":\"b\"}\n"
+                   "{\"prompt\":\"c\",\"meta\":{\"kind\":7}}\n{\"prompt\":\"d\",\"meta.kind\":true}\n"
+                   "{\"prompt\":\"e\",\"meta\":{\"kind\":null}}", &keys, &set));
+    static const char *const want[] = {"math", "", "7", "true", ""};
+    for (size_t i = 0; i < set->count; i++) CHECK_STR(set->rows[i].source, want[i]);
+    CHECK_INT(set->count, 5);
+    opd_jsonl_destroy(set);
+    CHECK_OK(parse("{\"prompt\":\"a\",\"label\":1,\"meta\":{\"kind\":1}}", &KEYS, &set));
+    CHECK_STR(set->rows[0].source, ""); /* nobody asked */
+    opd_jsonl_destroy(set);
+    CHECK_ERR(parse("{\"prompt\":\"a\",\"meta\":{\"kind\":[]}}", &keys, &set), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "meta.kind");
+    memset(long_source, 's', OPD_JSONL_SOURCE_MAX);
+    for (int more = 0; more < 2; more++) {
+        long_source[OPD_JSONL_SOURCE_MAX] = more ? 's' : '\0';
+        (void)snprintf(line, sizeof line, "{\"prompt\":\"a\",\"meta\":{\"kind\":\"%s\"}}", long_source);
+        CHECK_INT(parse(line, &keys, &set), more ? OPD_ERR_INVALID : OPD_OK);
+        if (!more) opd_jsonl_destroy(set);
+    }
+    CHECK_CONTAINS(opd_err_context(), "192 bytes, the most is 191");
 }
 
 TEST(the_byte_order_mark_is_no_text) {
@@ -171,15 +197,15 @@ TEST(running_out_of_memory_is_an_error) {
 /* Real data of several shapes, where it is present. */
 TEST(public_data_sets_load) {
     static const struct { const char *file; opd_jsonl_keys keys; size_t rows; } SETS[] = {
-        {"gsm8k-train.jsonl", {"question", "answer", "answer"}, 7473},
-        {"gsm8k-test.jsonl", {"question", "answer", NULL}, 1319},
+        {"gsm8k-train.jsonl", {"question", "answer", "answer", NULL}, 7473},
+        {"gsm8k-test.jsonl", {"question", "answer", NULL, NULL}, 1319},
         {"gsm8k-model-solutions.jsonl",
-         {"question", "ground_truth", "175b_verification.solution"},
+         {"question", "ground_truth", "175b_verification.solution", NULL},
          1319},
-        {"mawps.jsonl", {"input", "target", NULL}, 2065},
-        {"svamp.jsonl", {"Body", "Answer", NULL}, 1000},
-        {"amc23.jsonl", {"problem", "answer", NULL}, 40},
-        {"minerva-math.jsonl", {"problem", "solution", NULL}, 272}};
+        {"mawps.jsonl", {"input", "target", NULL, NULL}, 2065},
+        {"svamp.jsonl", {"Body", "Answer", NULL, NULL}, 1000},
+        {"amc23.jsonl", {"problem", "answer", NULL, NULL}, 40},
+        {"minerva-math.jsonl", {"problem", "solution", NULL, NULL}, 272}};
     const char *folder = getenv("OPD_TEST_DATA");
     if (folder == NULL) SKIP("OPD_TEST_DATA is not set");
     for (size_t i = 0; i < sizeof SETS / sizeof SETS[0]; i++) {

@@ -64,3 +64,79 @@ TEST(every_line_is_written_once_in_order_by_the_lane) {
     CHECK_INT(close(c.metrics_fd), 0);
     CHECK_INT(unlink(path), 0);
 }
+
+/* ---- samples.jsonl ---- */
+
+static const char *const PROVENANCE[] = {"[{\"from\":0,\"to\":2,\"teacher\":\"t\"}]", " [ ] ", "[1,\n2]",
+                                         "{\"from\":0}", "[1", "[1]}", NULL};
+
+static int samples_fd;
+
+static opd_err stop_when_written(opd_ctx *ctx, void *state, opd_timer *timer) {
+    char text[4096];
+    size_t lines = 0;
+    ssize_t n = pread(samples_fd, text, sizeof text, 0);
+    (void)state;
+    for (ssize_t i = 0; i < n; i++) lines += text[i] == '\n';
+    if (lines < OPD_COUNTOF(PROVENANCE)) return opd_timer_start_after(timer, 100000);
+    opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err show_samples(opd_ctx *ctx, void *arg) {
+    feeder *feed_to = arg;
+    static const int32_t ids[] = {1, 3 + 'a', 3 + 'b', 2};
+    static const float logp[] = {-1, -2}, teacher_logp[] = {-1.5f, -9};
+    opd_sample_fields f = {.prompt_len = 2, .source = "math \"7\""};
+    CHECK_OK(opd_slice_copy(NULL, ids, sizeof ids, &f.tokens));
+    CHECK_OK(opd_slice_copy(NULL, logp, sizeof logp, &f.logp));
+    CHECK_OK(opd_slice_copy(NULL, teacher_logp, sizeof teacher_logp, &f.teacher_logp));
+    CHECK_OK(opd_slice_copy(NULL, "\1", 2, &f.teacher_valid));
+    for (size_t i = 0; i < OPD_COUNTOF(PROVENANCE); i++, f.group++) {
+        const char *text = PROVENANCE[i];
+        f.provenance = (opd_slice){.buf = NULL};
+        if (text != NULL) CHECK_OK(opd_slice_copy(NULL, text, strlen(text), &f.provenance));
+        CHECK_OK(opd_message_send(ctx, feed_to->monitor, OPD_MESSAGE_SAMPLE, &f));
+        opd_buf_release(f.provenance.buf);
+    }
+    const opd_slice all[] = {f.tokens, f.logp, f.teacher_logp, f.teacher_valid};
+    for (size_t i = 0; i < OPD_COUNTOF(all); i++) opd_buf_release(all[i].buf);
+    opd_timer_init(&feed_to->timer, ctx, stop_when_written);
+    return opd_timer_start_after(&feed_to->timer, 20000);
+}
+
+TEST(a_sample_says_where_it_is_from_and_who_scored_it) {
+    opd_test_sys t;
+    char path[] = "/tmp/opd_monitor_XXXXXX", *text = NULL;
+    size_t size = 0;
+    feeder f = {0};
+    opd_monitor_config c = {.stage = "s", .steps = 1, .metrics_interval = 1, .metrics_fd = -1,
+                            .samples_fd = mkstemp(path), .screen_fd = -1};
+    samples_fd = c.samples_fd;
+    CHECK_OK(opd_tokenizer_create_bytes(NULL, (opd_tokenizer **)(uintptr_t)&c.tokenizer));
+    sys_up(&t, NULL);
+    CHECK_OK(opd_lane_open(t.system, "disk", 16, &c.disk));
+    CHECK_OK(opd_spawn(t.system, &opd_monitor_class, NULL, &c, &f.monitor));
+    (void)script_spawn(&t, "feeder", (opd_script){.start = show_samples, .arg = &f});
+    CHECK_OK(opd_system_run(t.system));
+    sys_down(&t);
+    CHECK_OK(opd_file_read(NULL, path, 1 << 20, &text, &size));
+    static const char *const want[] = {"[{\"from\":0,\"to\":2,\"teacher\":\"t\"}]", "[ ]", "null", "null",
+                                       "null", "null", "null"};
+    char *at = text;
+    for (size_t i = 0; i < OPD_COUNTOF(want); i++) {
+        char expected[64], *end = strchr(at, '\n');
+        CHECK(end != NULL);
+        *end = '\0';
+        (void)snprintf(expected, sizeof expected, "\"provenance\":%s}", want[i]);
+        CHECK_CONTAINS(at, expected);
+        CHECK_CONTAINS(at, "\"source\":\"math \\\"7\\\"\",");
+        CHECK_CONTAINS(at, "\"reverse_kl\":0.5,");
+        at = end + 1;
+    }
+    CHECK_INT(*at, 0);
+    opd_mem_free(NULL, text);
+    opd_tokenizer_destroy((opd_tokenizer *)(uintptr_t)c.tokenizer);
+    CHECK_INT(close(c.samples_fd), 0);
+    CHECK_INT(unlink(path), 0);
+}

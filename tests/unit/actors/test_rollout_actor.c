@@ -65,6 +65,12 @@ static opd_err receiver_start(opd_ctx *ctx, void *state, const void *config) {
     return OPD_OK;
 }
 
+static void check_source(uint64_t group, const char *source) {
+    char want[16];
+    (void)snprintf(want, sizeof want, "kind %d", (int)group);
+    CHECK_STR(source, want);
+}
+
 static void check_rollout(const opd_rollout_fields *f) {
     size_t length = f->tokens.size_bytes / sizeof(int32_t);
     CHECK(f->group < GROUPS && f->member < MEMBERS);
@@ -75,6 +81,7 @@ static void check_rollout(const opd_rollout_fields *f) {
     CHECK_INT(spans[0], 1);
     CHECK_INT(spans[1], 0);
     CHECK(memcmp(opd_slice_data(f->label), "label", 5) == 0);
+    check_source(f->group, f->source);
 }
 
 static opd_err receiver_message(opd_ctx *ctx, void *state, opd_msg *msg) {
@@ -116,6 +123,7 @@ static opd_err source_pump(opd_ctx *ctx, source *s) {
         for (int32_t i = 0; i < 16; i++) ids[i] = (i * 7 + (int32_t)s->next * 3 + 5) % VOCAB;
         CHECK_OK(opd_slice_copy(NULL, ids, (2 + s->next) * sizeof *ids, &f.tokens));
         CHECK_OK(opd_slice_copy(NULL, "label", 5, &f.label));
+        (void)snprintf(f.source, sizeof f.source, "kind %d", (int)s->next);
         opd_err err = opd_message_link_send(ctx, s->link, OPD_MESSAGE_PROMPT, &f);
         opd_buf_release(f.tokens.buf);
         opd_buf_release(f.label.buf);
