@@ -23,6 +23,7 @@ typedef struct entry {
 typedef struct slot {
     uint32_t entry, member;
     uint32_t prompt_len, length; /* length: tokens so far, prompt included */
+    uint32_t told;               /* tokens that opd_engine_tell got rid of */
     uint64_t key;                /* of the random numbers of this member   */
     uint32_t span_count;
     uint64_t span_version[OPD_ENGINE_SPANS_MAX];
@@ -320,6 +321,18 @@ void opd_engine_apply(opd_engine *e, opd_engine_finish_fn finish, void *arg) {
         else e->active[kept++] = s;
     }
     e->active_count = kept;
+}
+
+void opd_engine_tell(opd_engine *e, opd_engine_progress_fn progress, void *arg) {
+    for (size_t i = 0; i < e->active_count; i++) {
+        size_t s = e->active[i];
+        slot *sl = &e->slots[s];
+        opd_engine_progress p = {
+            .prompt = &e->entries[sl->entry].prompt, .member = sl->member,
+            .tokens = e->tokens + s * e->max_len, .prompt_len = sl->prompt_len,
+            .length = sl->length, .told = sl->told};
+        if (progress(arg, &p)) sl->told = sl->length;
+    }
 }
 
 /* Ends the members of a waiting prompt that never got a slot. */

@@ -58,6 +58,18 @@ typedef struct opd_engine_sample {
 
 typedef void (*opd_engine_finish_fn)(void *arg, const opd_engine_sample *sample);
 
+/* A running member. Arrays are valid during the callback only. */
+typedef struct opd_engine_progress {
+    const opd_engine_prompt *prompt;
+    uint32_t member;
+    const int32_t *tokens; /* [length], the prompt included                        */
+    uint32_t prompt_len, length;
+    uint32_t told;         /* length at the last callback that took it; 0: none    */
+} opd_engine_progress;
+
+/* True: taken, `told` becomes the present length. */
+typedef bool (*opd_engine_progress_fn)(void *arg, const opd_engine_progress *progress);
+
 typedef struct opd_engine_options {
     const opd_model_config *model;
     const opd_lm_ops *lm;   /* what makes the decoder; NULL: the transformer       */
@@ -91,6 +103,9 @@ OPD_MUST_CHECK opd_err opd_engine_execute(opd_engine *engine);
 
 /* Takes the step's results in; calls `finish` for each sequence that ended. */
 void opd_engine_apply(opd_engine *engine, opd_engine_finish_fn finish, void *arg);
+
+/* Shows each running sequence, longest running first. At any time but during apply. */
+void opd_engine_tell(opd_engine *engine, opd_engine_progress_fn progress, void *arg);
 
 /* Ends every queued and running member whose prompt has this `user` as ABORT. Not between
  * plan and apply. */

@@ -35,7 +35,7 @@ typedef struct rollout {
     opd_job job;
     bool busy;
     opd_slot_watch watch;
-    opd_link *links[RECEIVERS];
+    opd_link *links[RECEIVERS], *teacher; /* of links, the one that takes chunks; NULL: none does */
     size_t link_count;
     work *works; /* [places] */
     uint32_t works_used, requests_used; /* all, and those of GENERATE */
@@ -44,7 +44,7 @@ typedef struct rollout {
     opd_msg **waiting; /* ring of requests that found no free place */
     size_t waiting_head, waiting_count;
     opd_timer expiry; /* of the requests in work, while nothing runs */
-    opd_err failed; /* of a finish callback; ends the actor */
+    opd_err failed; /* of an engine's callback; ends the actor */
     char failed_text[OPD_ERROR_TEXT_SIZE];
     opd_ctx *ctx;
 } rollout;
@@ -65,6 +65,13 @@ static opd_err flush(rollout *r) {
     memmove(r->outbox, r->outbox + sent, r->outbox_size * sizeof *r->outbox);
     if (err == OPD_ERR_AGAIN) return OPD_OK;
     return opd_err_prefix(err, "rollout: a receiver is gone");
+}
+
+/* Keeps the first error of a callback; pump and step_done return it. */
+static void fail_later(rollout *r, opd_err err) {
+    if (err == OPD_OK || r->failed != OPD_OK) return;
+    r->failed = err;
+    (void)snprintf(r->failed_text, sizeof r->failed_text, "%s", opd_err_context());
 }
 
 static opd_err spans_slice(const rollout *r, const opd_engine_sample *s, opd_slice *out) {
@@ -101,6 +108,26 @@ out:
     return err;
 }
 
+/* Tells the teacher how far a sample has come, if it is far enough and there is credit to spare. */
+static bool send_chunk(void *arg, const opd_engine_progress *p) {
+    rollout *r = arg;
+    const work *w = &r->works[p->prompt->user];
+    bool first_of_group = p->told == 0 && p->member == 0; /* the others share its prompt */
+    uint32_t from = p->told > 0 ? p->told : p->prompt_len;
+    if (w->request || (!first_of_group && p->length - from < r->c.chunk_tokens)) return false;
+    if (opd_link_msgs_used(r->teacher) >= r->c.window_msgs || r->failed != OPD_OK) return false;
+    opd_chunk_fields f = {.group = p->prompt->group, .epoch = (uint32_t)p->prompt->epoch,
+                          .member = p->member, .prompt_len = p->prompt_len, .offset = p->told};
+    memcpy(f.source, w->source, sizeof f.source);
+    opd_err err = opd_slice_copy(r->c.alloc, p->tokens + p->told,
+                                 (p->length - p->told) * sizeof(int32_t), &f.tokens);
+    if (err != OPD_OK) return false;
+    err = opd_message_link_send(r->ctx, r->teacher, OPD_MESSAGE_CHUNK, &f);
+    opd_buf_release(f.tokens.buf);
+    if (err == OPD_ERR_CLOSED) fail_later(r, opd_err_prefix(err, "rollout: the teacher is gone"));
+    return err == OPD_OK;
+}
+
 static opd_err post_answer(rollout *r, const opd_engine_sample *s, work *w) {
     opd_generated_fields f = {.finish = s->finish};
     opd_err err;
@@ -125,11 +152,7 @@ static void work_drop(rollout *r, uint32_t i) {
 static void finished(void *arg, const opd_engine_sample *s) {
     rollout *r = arg;
     work *w = &r->works[s->prompt->user];
-    opd_err err = w->request ? post_answer(r, s, w) : post_rollout(r, s, w);
-    if (err != OPD_OK && r->failed == OPD_OK) {
-        r->failed = err;
-        (void)snprintf(r->failed_text, sizeof r->failed_text, "%s", opd_err_context());
-    }
+    fail_later(r, w->request ? post_answer(r, s, w) : post_rollout(r, s, w));
     if (--w->members_left == 0) work_drop(r, (uint32_t)s->prompt->user);
 }
 
@@ -263,6 +286,10 @@ static opd_err pump(rollout *r) {
         opd_engine_offer(r->engine, opd_slice_whole(buf), version);
     opd_buf_release(buf);
     if (!opd_engine_plan(r->engine)) return await_expiry(r);
+    if (r->teacher != NULL) {
+        opd_engine_tell(r->engine, send_chunk, r);
+        OPD_TRY(check_failed(r));
+    }
     r->busy = true;
     return opd_job_submit(r->ctx, r->c.lane, &r->job);
 }
@@ -299,6 +326,7 @@ static opd_err open_links(rollout *r) {
         if (to[i] == OPD_PID_NOBODY) continue;
         OPD_TRY(opd_link_open(r->ctx, to[i], r->c.window_msgs, r->c.window_bytes,
                               &r->links[r->link_count]));
+        if (i == RECEIVERS - 1 && r->c.chunk_tokens > 0) r->teacher = r->links[r->link_count];
         r->link_count++;
     }
     return OPD_OK;

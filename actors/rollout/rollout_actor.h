@@ -5,6 +5,11 @@
  * through a slot. Out: ROLLOUT to teacher, reward and batcher (links), GENERATED as reply.
  * One lane job at a time: take up weights, prefill what is new, one decode step.
  *
+ * With chunk_tokens also CHUNK to the teacher, while a sample is decoded: the prompt alone when a
+ * group starts (its member 0), then at least chunk_tokens new tokens at a time. Best effort: they
+ * wait for nothing. Without credit, or while a ROLLOUT waits for it, none is sent; the next one
+ * has more tokens instead.
+ *
  * Backpressure: a PROMPT message is held until its whole group is out, so its link's credit
  * bounds the prompts in work; while a receiver has no credit nothing new is decoded.
  * Thread: the loop; the engine's execute runs on the lane.
@@ -34,6 +39,7 @@ typedef struct opd_rollout_config {
     opd_sampling sampling;
     uint64_t seed;
     bool teacher;            /* send rollouts to roles->teacher                         */
+    uint32_t chunk_tokens;   /* and, before, this many tokens at a time; 0: only rollouts */
     uint32_t window_msgs;    /* window of each outgoing link                            */
     uint64_t window_bytes;
     const opd_alloc *alloc;

@@ -193,6 +193,49 @@ static void check_scores(float temperature) {
 TEST(log_probs_are_the_learners) { check_scores(1.0f); }
 TEST(log_probs_are_the_learners_when_cooler) { check_scores(0.7f); }
 
+/* ---- progress ---- */
+
+typedef struct watch {
+    uint32_t told[PROMPTS][MEMBERS_MAX], calls, taken;
+    uint64_t last_group;
+} watch;
+
+/* Takes every second one: the others come again, longer. */
+static bool look(void *arg, const opd_engine_progress *p) {
+    watch *seen = arg;
+    uint64_t g = p->prompt->group;
+    uint32_t *told = &seen->told[g][p->member];
+    CHECK_INT(p->prompt_len, 1 + g * 5 % 17);
+    CHECK_INT(p->told, *told);
+    CHECK(p->length >= p->prompt_len && p->length > p->told && p->length < MAX_LEN);
+    for (uint32_t i = 0; i < p->prompt_len; i++) CHECK_INT(p->tokens[i], (g * 11 + i * 7) % VOCAB);
+    CHECK(g >= seen->last_group); /* in the order of their start */
+    seen->last_group = g;
+    if (seen->calls++ % 2) return false;
+    *told = p->length;
+    seen->taken++;
+    return true;
+}
+
+TEST(running_sequences_are_shown_until_they_are_taken) {
+    bench b;
+    watch seen = {.calls = 0};
+    bench_up(&b, 3, PROMPTS);
+    opd_engine_offer(b.engine, b.weights, 1);
+    for (uint64_t g = 0; g < PROMPTS; g++) add(&b, g, 1);
+    while (step(&b)) {
+        uint32_t calls = seen.calls;
+        seen.last_group = 0;
+        opd_engine_tell(b.engine, look, &seen);
+        CHECK_INT(seen.calls - calls, opd_engine_running(b.engine));
+    }
+    CHECK(seen.taken > PROMPTS);
+    for (uint64_t g = 0; g < PROMPTS; g++)
+        for (uint32_t m = 0; m < count_of(g); m++)
+            CHECK(seen.told[g][m] < b.results[g][m].prompt_len + b.results[g][m].response_len);
+    bench_down(&b);
+}
+
 /* ---- versions ---- */
 
 static void add_simple(bench *b, uint64_t group, uint32_t count, uint32_t max_new, uint64_t min_version) {

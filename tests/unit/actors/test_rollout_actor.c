@@ -1,5 +1,5 @@
-/* test_rollout_actor.c - the rollout actor in a real system: groups to three slow receivers,
- * requests beside them, deadlines, more requests than places, and a stop in the middle. */
+/* test_rollout_actor.c - the rollout actor in a real system: groups to three slow receivers, chunks
+ * of them to the teacher before, requests beside them, deadlines, more requests than places, and a stop in the middle. */
 #include "actors/rollout/rollout_actor.h"
 
 #include "actors/messages.h"
@@ -22,6 +22,15 @@ typedef struct world {
     bool stop_at_first;
     int fails; /* this receiver fails at its first message; 0: none */
     opd_buf *seen[GROUPS][MEMBERS]; /* of the tokens: the receivers share the bytes */
+    uint32_t chunk_tokens, chunks;
+    bool wide;          /* the receivers keep nothing */
+    bool keep_chunks;   /* the teacher is slow with them, too */
+    uint32_t late;      /* chunks with more than they had to have */
+    struct {
+        int32_t tokens[MAX_LEN];
+        uint32_t told;
+        bool over;
+    } chunked[GROUPS][MEMBERS];
     struct {
         opd_generate_fields f;
         uint64_t timeout_ms;
@@ -84,20 +93,61 @@ static void check_rollout(const opd_rollout_fields *f) {
     check_source(f->group, f->source);
 }
 
+static opd_err keep(opd_ctx *ctx, receiver *r, opd_msg *msg) {
+    CHECK(r->kept == NULL); /* a window of one */
+    r->kept = msg;
+    opd_msg_take(ctx, msg);
+    return opd_timer_start_after(&r->timer, (uint64_t)(r->number + 1) * 100000);
+}
+
+static void check_chunk(const opd_chunk_fields *f) {
+    uint32_t n = (uint32_t)(f->tokens.size_bytes / sizeof(int32_t)), end = f->offset + n;
+    CHECK(f->group < GROUPS && f->member < MEMBERS && n > 0 && end <= MAX_LEN);
+    CHECK_INT(f->prompt_len, 2 + f->group);
+    CHECK_INT(f->epoch, 1);
+    check_source(f->group, f->source);
+    uint32_t *told = &w->chunked[f->group][f->member].told;
+    CHECK(!w->chunked[f->group][f->member].over); /* its rollout comes last */
+    CHECK_INT(f->offset, *told);                  /* no gap, nothing twice  */
+    bool warm = f->offset == 0 && f->member == 0; /* may be the prompt alone */
+    uint32_t fresh = f->offset == 0 ? end - f->prompt_len : n;
+    uint32_t least = warm ? 0 : w->chunk_tokens;
+    CHECK(end >= f->prompt_len && fresh >= least);
+    w->late += fresh > least;
+    memcpy(w->chunked[f->group][f->member].tokens + f->offset, opd_slice_data(f->tokens), n * 4);
+    *told = end;
+    w->chunks++;
+}
+
+static void check_told(const opd_rollout_fields *f) {
+    uint32_t told = w->chunked[f->group][f->member].told;
+    CHECK(told <= f->tokens.size_bytes / 4);
+    CHECK(memcmp(w->chunked[f->group][f->member].tokens, opd_slice_data(f->tokens), told * 4) == 0);
+    w->chunked[f->group][f->member].over = true;
+}
+
 static opd_err receiver_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     receiver *r = state;
     opd_rollout_fields f;
+    opd_chunk_fields chunk;
+    if (r->number == 2 && w->chunk_tokens > 0 && opd_msg_kind(msg) == OPD_MESSAGE_CHUNK) {
+        CHECK_OK(opd_message_read(msg, OPD_MESSAGE_CHUNK, &chunk));
+        check_chunk(&chunk);
+        return w->keep_chunks ? keep(ctx, r, msg) : OPD_OK;
+    }
     CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &f));
     check_rollout(&f);
     opd_buf **seen = &w->seen[f.group][f.member];
     CHECK(*seen == NULL || opd_buf_data(*seen) == opd_buf_data(f.tokens.buf)); /* not copied */
     if (*seen == NULL) *seen = opd_buf_retain(f.tokens.buf);
     w->rollouts[r->number]++;
+    if (r->number == 2) check_told(&f);
     if (r->number == w->fails && r->number > 0) return opd_fail(OPD_ERR_REMOTE, "on purpose");
-    CHECK(r->kept == NULL); /* a window of one */
-    r->kept = msg;
-    opd_msg_take(ctx, msg);
-    return opd_timer_start_after(&r->timer, (uint64_t)(r->number + 1) * 100000);
+    if (w->wide) { /* no credit is short */
+        maybe_over(ctx);
+        return OPD_OK;
+    }
+    return keep(ctx, r, msg);
 }
 
 static void receiver_stop(opd_ctx *ctx, void *state) {
@@ -213,6 +263,7 @@ static void world_run(uint32_t window_msgs, uint32_t requests_max, bool prompts)
         .roles = &w->roles, .slots = 4, .max_len = MAX_LEN, .prompts_max = 2,
         .requests_max = requests_max, .samples_per_prompt = MEMBERS, .max_new = 9,
         .sampling = {.temperature = 1, .top_p = 1}, .seed = 8, .teacher = true,
+        .chunk_tokens = w->chunk_tokens,
         .window_msgs = window_msgs, .window_bytes = 1 << 16, .alloc = &w->t.memory.alloc};
     uint32_t window = 2;
     w->rollouts_want = prompts ? GROUPS * MEMBERS : 0;
@@ -238,6 +289,40 @@ TEST(every_member_reaches_every_receiver_once_through_tiny_windows) {
     for (int i = 0; i < RECEIVERS; i++) CHECK_INT(w->rollouts[i], GROUPS * MEMBERS);
     for (int g = 0; g < GROUPS; g++)
         for (int m = 0; m < MEMBERS; m++) CHECK(w->seen[g][m] != NULL);
+    world_down();
+}
+
+/* With credit for all: the prompt when the group starts, then each time enough tokens are there. */
+TEST(chunks_tell_the_teacher_how_far_a_sample_is) {
+    world world_;
+    world_up(&world_);
+    w->chunk_tokens = 3, w->wide = true;
+    world_run(64, 1, true);
+    CHECK_INT(w->late, 0);
+    uint32_t longest = 0;
+    for (int g = 0; g < GROUPS; g++) {
+        CHECK(w->chunked[g][0].told >= 2 + (uint32_t)g);
+        for (int m = 0; m < MEMBERS; m++) {
+            uint32_t told = w->chunked[g][m].told, prompt = 2 + (uint32_t)g;
+            size_t length = opd_buf_size(w->seen[g][m]) / sizeof(int32_t);
+            if (told > 0) CHECK_INT((told - prompt) % 3, 0);
+            CHECK(length - (told > 0 ? told : prompt) <= 3); /* no more than a chunk is untold */
+            longest = told - prompt > longest && told > 0 ? told - prompt : longest;
+        }
+    }
+    CHECK(longest >= 6); /* several chunks of a sample */
+    world_down();
+}
+
+TEST(chunks_without_credit_are_left_out_and_made_up_for) {
+    world world_;
+    world_up(&world_);
+    w->chunk_tokens = 1, w->keep_chunks = true;
+    w->asks = 3; /* these are nobody's to score */
+    for (uint64_t i = 0; i < 3; i++) w->ask[i].f = generate(8, i);
+    world_run(1, 2, true);
+    CHECK(w->chunks > 0 && w->late > 0);
+    for (int i = 0; i < RECEIVERS; i++) CHECK_INT(w->rollouts[i], GROUPS * MEMBERS);
     world_down();
 }
 
