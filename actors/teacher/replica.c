@@ -37,6 +37,10 @@ static bool may_have(const opd_replica *r, uint64_t now_ns) {
     return has_room(r) && (r->state == OPD_REPLICA_IN || trial) && now_ns >= r->not_before_ns;
 }
 
+static bool may_help(const opd_replica *r, uint64_t now_ns) {
+    return may_have(r, now_ns) && r->state == OPD_REPLICA_IN;
+}
+
 /* A replica whose trial is due comes first: else an idle fleet would never learn that it is well. */
 static bool lighter(const opd_replica *a, const opd_replica *b) {
     bool a_out = a->state == OPD_REPLICA_OUT, b_out = b->state == OPD_REPLICA_OUT;
@@ -82,7 +86,9 @@ static bool rules_hold(const opd_fleet *fleet, uint64_t now_ns) {
 
 int opd_fleet_choose(const opd_fleet *fleet, int avoid, bool other_only, uint64_t now_ns,
                      uint64_t bits) {
-    eligible_fn eligible = rules_hold(fleet, now_ns) ? may_have : has_room_now;
+    eligible_fn eligible = !rules_hold(fleet, now_ns) ? has_room_now
+                           : other_only               ? may_help
+                                                      : may_have;
     int chosen = of_two(fleet, eligible, avoid, now_ns, bits);
     if (chosen != OPD_REPLICA_NONE || other_only || avoid == OPD_REPLICA_NONE) return chosen;
     return eligible(&fleet->replicas[avoid], now_ns) ? avoid : OPD_REPLICA_NONE;
@@ -115,13 +121,14 @@ static void put_out(opd_fleet *fleet, int i, uint64_t now_ns) {
     if (r->ejections < OPD_REPLICA_GROWTH) r->ejections++;
     r->state = OPD_REPLICA_OUT;
     r->out_until_ns = now_ns + fleet->rules.eject_ns * r->ejections;
-    r->failures = r->answers = 0;
+    r->failures = r->overtaken = r->answers = 0;
 }
 
 static void let_in(opd_replica *r, uint64_t now_ns) {
     r->state = OPD_REPLICA_IN;
+    r->slow = false;
     r->in_since_ns = now_ns;
-    r->failures = r->answers = 0;
+    r->failures = r->overtaken = r->answers = 0;
 }
 
 /* The median latency of the replicas in use but i; 0: not known. */
@@ -138,8 +145,11 @@ static double median_of_others(const opd_fleet *fleet, int i) {
     return count == 0 ? 0 : sorted[count / 2];
 }
 
+/* What was put out for being slow must be clearly better to come back: of answers that scatter, one
+ * in some will always pass for normal. */
 static bool is_slow(const opd_fleet *fleet, int i, double latency_ms) {
     double median_ms = median_of_others(fleet, i), factor = fleet->rules.slow_factor;
+    if (fleet->replicas[i].slow) factor /= 2;
     return factor > 0 && median_ms > 0 && latency_ms > factor * median_ms;
 }
 
@@ -162,7 +172,7 @@ bool opd_fleet_good(opd_fleet *fleet, int i, uint64_t tokens, bool trial, double
         }
         let_in(r, now_ns);
     }
-    r->failures = 0;
+    r->failures = r->overtaken = 0;
     note_latency(r, latency_ms);
     uint64_t was_out_ns = fleet->rules.eject_ns * r->ejections;
     if (r->state == OPD_REPLICA_IN && now_ns - r->in_since_ns > was_out_ns) r->ejections = 0;
@@ -187,27 +197,33 @@ bool opd_fleet_bad(opd_fleet *fleet, int i, uint64_t tokens, bool trial, bool ov
     return true;
 }
 
-void opd_fleet_neither(opd_fleet *fleet, int i, uint64_t tokens, bool trial, double after_ms,
-                       uint64_t now_ns) {
+void opd_fleet_overtaken(opd_fleet *fleet, int i, uint64_t tokens, bool trial, double after_ms,
+                         uint64_t now_ns) {
     opd_replica *r = &fleet->replicas[i];
     end(r, tokens);
+    if (r->state != OPD_REPLICA_IN) {
+        if (trial && r->state == OPD_REPLICA_TRIAL) put_out(fleet, i, now_ns);
+        return;
+    }
     if (after_ms > r->latency_ms) note_latency(r, after_ms);
+    r->overtaken++;
+}
+
+void opd_fleet_neither(opd_fleet *fleet, int i, uint64_t tokens, bool trial, uint64_t now_ns) {
+    opd_replica *r = &fleet->replicas[i];
+    end(r, tokens);
     if (!trial || r->state != OPD_REPLICA_TRIAL) return;
     r->state = OPD_REPLICA_OUT; /* nothing was learnt: another trial, now */
     r->out_until_ns = now_ns;
-    if (is_slow(fleet, i, after_ms)) put_out(fleet, i, now_ns);
 }
 
-int opd_fleet_sweep(opd_fleet *fleet, uint64_t now_ns) {
-    int worst = OPD_REPLICA_NONE;
-    for (size_t i = 0; i < fleet->count; i++) {
-        const opd_replica *r = &fleet->replicas[i];
-        if (!in_use(r) || r->answers < OPD_REPLICA_OUTLIER_LEAST ||
-            !is_slow(fleet, (int)i, r->latency_ms))
-            continue;
-        if (worst == OPD_REPLICA_NONE || r->latency_ms > fleet->replicas[worst].latency_ms)
-            worst = (int)i;
-    }
-    if (worst != OPD_REPLICA_NONE) put_out(fleet, worst, now_ns);
-    return worst;
+bool opd_fleet_outlier(opd_fleet *fleet, int i, uint64_t now_ns) {
+    opd_replica *r = &fleet->replicas[i];
+    bool beaten = r->overtaken >= OPD_REPLICA_OUTLIER_LEAST && fleet->rules.slow_factor > 0 &&
+                  another_in(fleet, i);
+    bool slow = r->answers >= OPD_REPLICA_OUTLIER_LEAST && is_slow(fleet, i, r->latency_ms);
+    if (!in_use(r) || (!beaten && !slow)) return false;
+    put_out(fleet, i, now_ns);
+    r->slow = true;
+    return true;
 }

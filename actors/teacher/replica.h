@@ -1,12 +1,13 @@
 /* replica.h - one server of a teacher's fleet: its load, its circuit breaker, and the choice.
  *
- *      IN --failures_max in a row, or an outlier's latency--> OUT
+ *      IN --failures_max in a row, an outlier's latency, or overtaken again and again--> OUT
  *      OUT --its time is over, and it is chosen--> TRIAL (one request)
  *      TRIAL --good and not slow--> IN      TRIAL --else--> OUT, for longer
  *
- * Time out is eject_ns times the ejections in a row, at most OPD_REPLICA_GROWTH of them; they are
- * forgotten when a replica stayed in for longer than it was last out (Envoy's outlier detection,
- * with gRPC's half-open trial). `up` is another matter: whether the server can be reached at all,
+ * A trial is slow above slow_factor times the median of the others, of a replica that was put out as
+ * an outlier above half of that. Time out is eject_ns times the ejections in a row, at most
+ * OPD_REPLICA_GROWTH of them; they are forgotten when a replica stayed in for longer than it was
+ * last out (Envoy's outlier detection, with gRPC's half-open trial). `up` is another matter: whether the server can be reached at all,
  * which its probes tell.
  *
  * Choice: power of two choices by tokens in flight. Where no replica is up and IN, every one
@@ -27,7 +28,8 @@
 enum {
     OPD_REPLICA_NONE = -1,
     OPD_REPLICA_GROWTH = 12,       /* the longest time out, in eject_ns              */
-    OPD_REPLICA_OUTLIER_LEAST = 8  /* answers before a latency is held against it    */
+    OPD_REPLICA_OUTLIER_LEAST = 8  /* answers before a latency is held against it; requests
+                                      overtaken in a row that are as much evidence         */
 };
 
 typedef enum opd_replica_state { OPD_REPLICA_IN, OPD_REPLICA_OUT, OPD_REPLICA_TRIAL } opd_replica_state;
@@ -43,7 +45,9 @@ typedef struct opd_replica {
     bool up;
     opd_replica_state state;
     uint32_t failures;      /* in a row                          */
+    uint32_t overtaken;     /* requests in a row that a later one to another replica beat */
     uint32_t ejections;     /* in a row                          */
+    bool slow;              /* which is why it was put out       */
     uint64_t out_until_ns, in_since_ns;
     uint64_t not_before_ns; /* it asked for time (Retry-After)   */
     uint32_t in_flight;
@@ -64,7 +68,8 @@ typedef struct opd_fleet {
 void opd_replica_init(opd_replica *replica, uint32_t in_flight_max, bool adapts);
 
 /* The replica for a request, or OPD_REPLICA_NONE. avoid: one that has just failed or is at work on
- * this very sample, or NONE; it is taken only if `other_only` is false and there is no other. */
+ * this very sample, or NONE; it is taken only if `other_only` is false and there is no other.
+ * other_only: another one that is known to be well, so this request will not be a trial. */
 int opd_fleet_choose(const opd_fleet *fleet, int avoid, bool other_only, uint64_t now_ns,
                      uint64_t bits);
 
@@ -72,24 +77,26 @@ int opd_fleet_choose(const opd_fleet *fleet, int avoid, bool other_only, uint64_
  * to one of the three ends below, of which each request has exactly one. */
 bool opd_fleet_begin(opd_fleet *fleet, int i, uint64_t tokens);
 
-/* It was answered. Returns whether that changed IN to OUT or back. */
+/* It was answered. Returns whether it was a trial that let the replica in again. */
 bool opd_fleet_good(opd_fleet *fleet, int i, uint64_t tokens, bool trial, double latency_ms,
                     uint64_t now_ns);
 
 /* It failed, in a way that is the server's doing; overload: it said so, or did not answer in
- * time. Returns as above. */
+ * time. Returns whether that put the replica out. */
 bool opd_fleet_bad(opd_fleet *fleet, int i, uint64_t tokens, bool trial, bool overload,
                    uint64_t now_ns);
 
-/* It ended without a word about the server (cancelled, the sample's fault). after_ms: how long
- * it had not been answered by then, which is held against a replica that is usually faster; 0: no
- * matter. */
-void opd_fleet_neither(opd_fleet *fleet, int i, uint64_t tokens, bool trial, double after_ms,
-                       uint64_t now_ns);
+/* A later request for the same sample was answered first, after this one had waited for after_ms: it
+ * would have taken longer than that, so a trial has failed, and what is overtaken again and again is slow. */
+void opd_fleet_overtaken(opd_fleet *fleet, int i, uint64_t tokens, bool trial, double after_ms,
+                         uint64_t now_ns);
 
-/* Ejects the slowest replica if it is an outlier. Returns it, or OPD_REPLICA_NONE. To be called
- * once a second or so. */
-int opd_fleet_sweep(opd_fleet *fleet, uint64_t now_ns);
+/* It ended without a word about the server (cancelled, the sample's fault). */
+void opd_fleet_neither(opd_fleet *fleet, int i, uint64_t tokens, bool trial, uint64_t now_ns);
+
+/* Puts replica i out if it is in use and an outlier; returns whether. To be called after each
+ * good or overtaken request: a slow replica costs every sample that it gets until then. */
+bool opd_fleet_outlier(opd_fleet *fleet, int i, uint64_t now_ns);
 
 /* How many are up, and how many of these are IN. */
 size_t opd_fleet_up(const opd_fleet *fleet);

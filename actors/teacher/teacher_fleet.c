@@ -156,6 +156,11 @@ static void abort_there(opd__teacher *self, const opd__attempt *a) {
     if (err != OPD_OK) OPD_LOG_DEBUG("teacher: an abort was not sent: %s", opd_err_context());
 }
 
+static void look_at(opd__teacher *self, int server) {
+    if (opd_fleet_outlier(&self->fleet, server, opd_now_ns(self->ctx)))
+        say(self, server, "is much slower than the others; it is left out for a while");
+}
+
 void opd__fleet_judge(opd__teacher *self, const opd__attempt *a, opd_teacher_verdict verdict,
                       bool usable) {
     const opd_http_call *http = &a->call->http;
@@ -165,10 +170,11 @@ void opd__fleet_judge(opd__teacher *self, const opd__attempt *a, opd_teacher_ver
     if (usable) {
         if (opd_fleet_good(&self->fleet, a->server, a->tokens, a->trial, took_ms, now))
             say(self, a->server, "is used again");
+        look_at(self, a->server);
         return;
     }
     if (verdict == OPD_TEACHER_WAIT || verdict == OPD_TEACHER_GIVE_UP) {
-        opd_fleet_neither(&self->fleet, a->server, a->tokens, a->trial, 0, now);
+        opd_fleet_neither(&self->fleet, a->server, a->tokens, a->trial, now);
         return;
     }
     if (http->err == OPD_ERR_TIMEOUT && !http->retry_safe) abort_there(self, a);
@@ -192,23 +198,27 @@ void opd__fleet_forget(opd__teacher *self, opd__attempt *a) {
     opd_mem_free(self->c.alloc, a);
 }
 
-void opd__fleet_abort(opd__teacher *self, opd__sample *s) {
+/* The request whose result nobody needs any more; the earlier of two was overtaken. */
+static void leave(opd__teacher *self, const opd__sample *s, const opd__attempt *a) {
     uint64_t now = opd_now_ns(self->ctx);
+    if (a->sent_ns > s->round_ns) {
+        opd_fleet_neither(&self->fleet, a->server, a->tokens, a->trial, now);
+        return;
+    }
+    opd_fleet_overtaken(&self->fleet, a->server, a->tokens, a->trial,
+                        (double)(now - a->sent_ns) / 1e6, now);
+    look_at(self, a->server);
+}
+
+void opd__fleet_abort(opd__teacher *self, opd__sample *s) {
     for (size_t i = 0; i < OPD__TRIES_MAX; i++) {
         opd__attempt *a = s->tries[i];
         s->tries[i] = NULL;
         if (a == NULL) continue;
-        double after_ms = (double)(now - a->sent_ns) / 1e6;
-        opd_fleet_neither(&self->fleet, a->server, a->tokens, a->trial, after_ms, now);
+        leave(self, s, a);
         self->asked_count--;
         a->sample = NULL;
         opd_endpoint_cancel(a->call);
         abort_there(self, a);
     }
-}
-
-void opd__fleet_tick(opd__teacher *self) {
-    int slow = opd_fleet_sweep(&self->fleet, opd_now_ns(self->ctx));
-    if (slow != OPD_REPLICA_NONE)
-        say(self, slow, "is much slower than the others; it is left out for a while");
 }

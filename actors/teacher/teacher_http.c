@@ -332,7 +332,6 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     (void)ctx;
     OPD_TRY(opd_timer_start_after(timer, OPD__TEACHER_TICK_NS));
     OPD_TRY(opd__teacher_tick(self));
-    opd__fleet_tick(self);
     return opd__teacher_pump(self);
 }
 

@@ -149,9 +149,6 @@ void opd__fleet_forget(opd__teacher *self, opd__attempt *attempt);
  * the server by its exact rid. */
 void opd__fleet_abort(opd__teacher *self, opd__sample *s);
 
-/* Once a tick: leaves out what is much slower than the others. */
-void opd__fleet_tick(opd__teacher *self);
-
 /* ---- teacher_http.c ---- */
 
 /* The teacher is ready for samples: their deadlines begin. */

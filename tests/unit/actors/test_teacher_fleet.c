@@ -147,7 +147,7 @@ TEST(what_was_sent_before_decides_no_trial) {
     CHECK(!early && trial);
     CHECK(!opd_fleet_good(&w.fleet, 0, 10, early, 10, w.now));
     CHECK_INT(w.replicas[0].state, OPD_REPLICA_TRIAL);
-    opd_fleet_neither(&w.fleet, 0, 10, trial, 0, w.now); /* cancelled: another one, now */
+    opd_fleet_neither(&w.fleet, 0, 10, trial, w.now); /* cancelled: another one, now */
     CHECK_INT(w.replicas[0].state, OPD_REPLICA_OUT);
     CHECK_INT(choose(&w, OPD_REPLICA_NONE, false), 0);
 }
@@ -157,16 +157,72 @@ TEST(a_slow_replica_is_an_outlier_until_it_is_fast) {
     world_up(&w, 3, 9);
     for (int n = 0; n < 20; n++)
         for (int i = 0; i < 3; i++) good(&w, i, i == 2 ? 200 : 10 + n % 3);
-    CHECK_INT(opd_fleet_sweep(&w.fleet, w.now), 2);
-    CHECK_INT(opd_fleet_sweep(&w.fleet, w.now), OPD_REPLICA_NONE);
+    for (int i = 0; i < 3; i++) CHECK(opd_fleet_outlier(&w.fleet, i, w.now) == (i == 2));
+    CHECK(!opd_fleet_outlier(&w.fleet, 2, w.now)); /* it is out already */
     w.now += S;
     good(&w, 2, 200); /* its trial is answered, but as late as ever */
     CHECK_INT(w.replicas[2].state, OPD_REPLICA_OUT);
     w.now += 2 * S;
+    good(&w, 2, 40); /* a lucky one: less than five times the median of 11, more than half of that */
+    CHECK_INT(w.replicas[2].state, OPD_REPLICA_OUT);
+    w.now += 3 * S;
     good(&w, 2, 12);
     CHECK_INT(w.replicas[2].state, OPD_REPLICA_IN);
-    for (int n = 0; n < 20; n++) good(&w, 2, 12);
-    CHECK_INT(opd_fleet_sweep(&w.fleet, w.now), OPD_REPLICA_NONE);
+    for (int n = 0; n < 20; n++) good(&w, 2, 40); /* in use it may be that */
+    CHECK(!opd_fleet_outlier(&w.fleet, 2, w.now));
+}
+
+static void overtaken(world *w, int i, double after_ms) {
+    bool trial = opd_fleet_begin(&w->fleet, i, 10);
+    opd_fleet_overtaken(&w->fleet, i, 10, trial, after_ms, w->now);
+}
+
+/* Hedges hide how slow a replica is: its requests end when they are overtaken, long before they
+ * took slow_factor times the median. That they always are says enough. */
+TEST(a_replica_that_is_always_overtaken_is_slow) {
+    world w;
+    world_up(&w, 3, 10);
+    for (int n = 0; n < 20; n++)
+        for (int i = 0; i < 2; i++) good(&w, i, 20);
+    for (int n = 1; n <= OPD_REPLICA_OUTLIER_LEAST; n++) {
+        overtaken(&w, 2, 60); /* three times the median, of five */
+        CHECK(opd_fleet_outlier(&w.fleet, 2, w.now) == (n == OPD_REPLICA_OUTLIER_LEAST));
+    }
+    for (uint64_t n = 1; n < 4; n++) { /* each trial that is overtaken leaves it out for longer */
+        CHECK_INT(w.replicas[2].out_until_ns - w.now, n * S);
+        w.now += n * S;
+        overtaken(&w, 2, 60);
+        CHECK_INT(w.replicas[2].state, OPD_REPLICA_OUT);
+    }
+    for (int n = 0; n < 100; n++) { /* now and then is chance */
+        overtaken(&w, 1, 60);
+        if (n % 4 == 3) good(&w, 1, 20);
+        CHECK(!opd_fleet_outlier(&w.fleet, 1, w.now));
+    }
+}
+
+/* The last one is never left out, however often something else was faster. */
+TEST(the_last_one_is_no_outlier) {
+    world w;
+    world_up(&w, 2, 11);
+    w.replicas[1].up = false;
+    for (int n = 0; n < 20; n++) overtaken(&w, 0, 60);
+    CHECK(!opd_fleet_outlier(&w.fleet, 0, w.now));
+    w.replicas[1].up = true;
+    w.fleet.rules.slow_factor = 0; /* the rule is off */
+    CHECK(!opd_fleet_outlier(&w.fleet, 0, w.now));
+}
+
+/* A request that is to help another one is sent to a replica that is known to be well. */
+TEST(a_hedge_is_no_trial) {
+    world w;
+    world_up(&w, 3, 12);
+    for (int i = 0; i < 3; i++) (void)bad(&w, 2);
+    w.now += S;
+    for (int i = 0; i < 50; i++) CHECK_INT(choose(&w, 0, true), 1);
+    w.replicas[1].up = false;
+    CHECK_INT(choose(&w, 0, true), OPD_REPLICA_NONE);
+    CHECK_INT(choose(&w, 0, false), 2);
 }
 
 /* Random outcomes for a long time: the counts are right, and somebody is always there. */
@@ -180,7 +236,7 @@ TEST(one_replica_always_stays) {
         for (int step = 0; step < 500; step++) {
             w.now += opd_rng_below(&w.rng, 300) * MS;
             uint64_t dice = opd_rng_below(&w.rng, 10);
-            if (dice == 0) (void)opd_fleet_sweep(&w.fleet, w.now);
+            if (dice == 0) (void)opd_fleet_outlier(&w.fleet, (int)opd_rng_below(&w.rng, count), w.now);
             if (dice < 5 && sent_count < 64) {
                 int r = choose(&w, (int)opd_rng_below(&w.rng, count + 1) - 1, false);
                 CHECK(r != OPD_REPLICA_NONE || sent_count > 0); /* NONE: because they are full */
@@ -195,7 +251,8 @@ TEST(one_replica_always_stays) {
                 bool trial = sent[at].trial;
                 sent[at] = sent[--sent_count];
                 if (dice < 8) (void)opd_fleet_bad(&w.fleet, r, 7, trial, dice == 7, w.now);
-                else if (dice == 8) opd_fleet_neither(&w.fleet, r, 7, trial, 5, w.now);
+                else if (dice == 8 && step % 2) opd_fleet_neither(&w.fleet, r, 7, trial, w.now);
+                else if (dice == 8) opd_fleet_overtaken(&w.fleet, r, 7, trial, 5, w.now);
                 else (void)opd_fleet_good(&w.fleet, r, 7, trial, 1 + (double)(dice * (uint64_t)step % 90), w.now);
             }
             CHECK(opd_fleet_in(&w.fleet) >= 1);
