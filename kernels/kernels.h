@@ -52,6 +52,20 @@ typedef struct opd_kv_view {
     size_t length;  /* positions filled, the current one included   */
 } opd_kv_view;
 
+enum { OPD_KV_PAGE = 32 }; /* positions in a page of keys and values */
+
+/* One sequence whose keys and values of one layer lie in pages: position p is place
+ * p % OPD_KV_PAGE of page pages[p / OPD_KV_PAGE]. A page begins `stride` floats after the one
+ * before: keys [kv_heads, head_dim, OPD_KV_PAGE], then values [kv_heads, OPD_KV_PAGE, head_dim]. */
+typedef struct opd_kv_paged {
+    float *base;           /* page 0                                                         */
+    size_t stride;
+    const uint32_t *pages; /* of every position up to the last new row                       */
+    size_t past;           /* positions before the new rows                                  */
+    size_t filled;         /* positions whose keys and values are there, >= past; those of new
+                              rows below it are the same again and not written               */
+} opd_kv_paged;
+
 /* AdamW of one range of weights; bias corrections are folded into the scalars. */
 typedef struct opd_adamw_args {
     float beta1, beta2, eps;
@@ -120,6 +134,14 @@ typedef struct opd_kernel_table {
     /* writes keys and values of one sequence (t rows of qkv) to an empty cache view */
     void (*cache_fill)(opd_kernels *k, const opd_kv_view *view, const float *qkv, size_t t,
                        size_t capacity, const opd_attention_shape *shape);
+
+    /* out[t, heads*head_dim] of new rows of sequences that lie in pages: rows
+     * seq_start[s] .. seq_start[s+1] of qkv (rotated) follow the `past` positions of seqs[s];
+     * their keys and values are written to the pages first. Two sequences may share a page that
+     * neither writes to. */
+    void (*attention_paged)(opd_kernels *k, float *out, const float *qkv,
+                            const size_t *seq_start, const opd_kv_paged *seqs, size_t seq_count,
+                            const opd_attention_shape *shape);
 
     /* --- the distribution over the vocabulary: log-softmax(logits * inv_t) ------------------ */
     /* logp[n] of targets[n]; entropy[n], top_ids/top_logp [n,top_k] unless NULL/0 */

@@ -120,12 +120,15 @@ static void fill_item(void *arg, opd_kernels *k, size_t s) {
                        d->capacity, &d->dims->attention);
 }
 
-static void on_layer(void *arg, size_t layer, const float *qkv) {
+/* The attention of whole sequences, after their keys and values went to the cache. */
+static void prefill_layer(void *arg, size_t layer, float *out, const float *qkv) {
     prefill_job *job = arg;
+    const opd__graph *g = job->decoder->graph;
+    opd_kernels *k = job->decoder->kernels;
     job->layer = layer;
     job->qkv = qkv;
-    opd_kernels *k = job->decoder->kernels;
     k->ops->for_each(k, job->packed->seq_count, fill_item, job);
+    k->ops->attention(k, out, qkv, g->seq_start, g->seq_count, &job->decoder->dims->attention);
 }
 
 static opd_err decoder_prefill(opd_decoder *base, const size_t *slots, const opd_packed *packed) {
@@ -138,7 +141,7 @@ static opd_err decoder_prefill(opd_decoder *base, const size_t *slots, const opd
                             packed->seq_start[s + 1] - packed->seq_start[s], d->max_len);
     }
     prefill_job job = {.decoder = d, .slots = slots, .packed = packed};
-    OPD_TRY(opd__graph_forward(d->graph, packed, on_layer, &job));
+    OPD_TRY(opd__graph_forward(d->graph, packed, NULL, prefill_layer, &job));
     for (size_t s = 0; s < packed->seq_count; s++)
         d->lengths[slots[s]] = packed->seq_start[s + 1] - packed->seq_start[s];
     return OPD_OK;

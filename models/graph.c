@@ -86,8 +86,8 @@ static opd_err fill(opd__graph *g) {
     return OPD_OK;
 }
 
-/* Copies one sequence of the batch. */
-static opd_err take_sequence(opd__graph *g, const opd_packed *packed, size_t s) {
+/* Copies one sequence of the batch, `past` positions into its text. */
+static opd_err take_sequence(opd__graph *g, const opd_packed *packed, size_t s, size_t past) {
     size_t first = packed->seq_start[s], last = packed->seq_start[s + 1];
     if (last < first || (s == 0 && first != 0))
         return opd_fail(OPD_ERR_INVALID, "batch: sequence %zu starts at %zu and ends at %zu", s,
@@ -95,23 +95,24 @@ static opd_err take_sequence(opd__graph *g, const opd_packed *packed, size_t s) 
     if (last > g->max_tokens)
         return opd_fail(OPD_ERR_LIMIT, "batch: more than %zu tokens; lower the micro-batch",
                         g->max_tokens);
-    if (last - first > (size_t)g->config.max_position)
+    if (past + last - first > (size_t)g->config.max_position)
         return opd_fail(OPD_ERR_LIMIT, "batch: sequence %zu has %zu tokens, the model takes %d", s,
-                        last - first, (int)g->config.max_position);
+                        past + last - first, (int)g->config.max_position);
     for (size_t i = first; i < last; i++) {
         int32_t id = packed->tokens[i];
         if (id < 0 || id >= g->config.vocab_size)
             return opd_fail(OPD_ERR_INVALID, "batch: token id %d at %zu is outside 0..%d", (int)id,
                             i, (int)g->config.vocab_size - 1);
         g->ids[i] = id;
-        g->positions[i] = (int32_t)(i - first);
+        g->positions[i] = (int32_t)(past + i - first);
     }
     if (last > first) g->seq_start[++g->seq_count] = last;
     g->tokens = last;
     return OPD_OK;
 }
 
-static void layer_forward(opd__graph *g, size_t i, float *next, opd__layer_fn fn, void *arg) {
+static void layer_forward(opd__graph *g, size_t i, float *next, opd__attention_fn fn,
+                          void *arg) {
     opd_kernels *k = g->kernels;
     const opd_kernel_table *ops = k->ops;
     const opd__dims *d = &g->weights.dims;
@@ -122,8 +123,8 @@ static void layer_forward(opd__graph *g, size_t i, float *next, opd__layer_fn fn
     ops->linear(k, a->qkv, g->normed, w->qkv, t, d->qkv, d->hidden, false);
     ops->rope(k, a->qkv, g->positions, g->weights.rope, t, d->qkv,
               d->attention.heads + d->attention.kv_heads, d->attention.head_dim, false);
-    if (fn != NULL) fn(arg, i, a->qkv);
-    ops->attention(k, a->attended, a->qkv, g->seq_start, g->seq_count, &d->attention);
+    if (fn != NULL) fn(arg, i, a->attended, a->qkv);
+    else ops->attention(k, a->attended, a->qkv, g->seq_start, g->seq_count, &d->attention);
     memcpy(a->middle, a->x, bytes);
     ops->linear(k, a->middle, a->attended, w->o, t, d->hidden, d->q, true);
     ops->rmsnorm(k, g->normed, a->inv_mlp, a->middle, w->norm_mlp, t, d->hidden, d->eps);
@@ -133,11 +134,13 @@ static void layer_forward(opd__graph *g, size_t i, float *next, opd__layer_fn fn
     ops->linear(k, next, g->inner, w->down, t, d->hidden, d->inner, true);
 }
 
-opd_err opd__graph_forward(opd__graph *g, const opd_packed *packed, opd__layer_fn fn, void *arg) {
+opd_err opd__graph_forward(opd__graph *g, const opd_packed *packed, const size_t *past,
+                           opd__attention_fn fn, void *arg) {
     const opd__dims *d = &g->weights.dims;
     g->ready = false;
     g->tokens = g->seq_count = 0;
-    for (size_t s = 0; s < packed->seq_count; s++) OPD_TRY(take_sequence(g, packed, s));
+    for (size_t s = 0; s < packed->seq_count; s++)
+        OPD_TRY(take_sequence(g, packed, s, past == NULL ? 0 : past[s]));
     g->kernels->ops->embed(g->kernels, g->layers[0].x, g->weights.plain + g->weights.layout.embed,
                            g->ids, g->tokens, d->hidden);
     for (size_t i = 0; i < d->layers; i++)
@@ -221,7 +224,7 @@ static void graph_set_weights(opd_graph *base, const float *params) {
 }
 
 static opd_err graph_forward(opd_graph *base, const opd_packed *packed) {
-    return opd__graph_forward((opd__graph *)base, packed, NULL, NULL);
+    return opd__graph_forward((opd__graph *)base, packed, NULL, NULL, NULL);
 }
 
 static const opd_graph_ops graph_ops = {

@@ -1,5 +1,5 @@
-/* models/graph_inside.h - inside of models/: the graph's parts, for graph.c, graph_backward.c
- * and the decoder's prefill.
+/* models/graph_inside.h - inside of models/: the graph's parts, for graph.c, graph_backward.c,
+ * decoder.c (its prefill) and reader.c.
  *
  * Thread: as models/graph.h.
  */
@@ -20,8 +20,9 @@ typedef struct opd__activations {
     float *gate_up; /* [t, 2 inner]                              */
 } opd__activations;
 
-/* Called after each layer's keys and values exist. */
-typedef void (*opd__layer_fn)(void *arg, size_t layer, const float *qkv);
+/* Another attention than that of whole sequences among themselves: computes out [t, q] of a layer
+ * from its rotated rows qkv [t, qkv]. */
+typedef void (*opd__attention_fn)(void *arg, size_t layer, float *out, const float *qkv);
 
 /* The transformer's graph; base first, so that an opd_graph is one. */
 typedef struct opd__graph {
@@ -61,9 +62,10 @@ OPD_MUST_CHECK opd_err opd__graph_backward_logits(opd_graph *graph, const opd_sc
                                                   size_t n, opd_logits_grad_fn grad_fn, void *arg,
                                                   float *grads);
 
-/* Forward that shows each layer's qkv to `fn` (NULL: none). */
+/* Forward of sequences that begin at position past[s] (NULL: all at 0), with `fn` as the attention
+ * (NULL: the graph's own). Errors: those of opd_graph_forward. */
 OPD_MUST_CHECK opd_err opd__graph_forward(opd__graph *g, const opd_packed *packed,
-                                          opd__layer_fn fn, void *arg);
+                                          const size_t *past, opd__attention_fn fn, void *arg);
 
 /* Checks rows: in range; when `ascending`, strictly ascending; when `targets`, target ids and
  * temperatures too. */

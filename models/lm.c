@@ -1,11 +1,12 @@
-/* models/lm.c - the functions of graph.h and decoder.h lead to the object's own (lm.h).
+/* models/lm.c - the functions of graph.h, decoder.h and reader.h lead to the object's own (lm.h).
  *
- * Thread: as models/graph.h and models/decoder.h. Owns nothing.
+ * Thread: as those headers. Owns nothing.
  */
 #include "models/lm.h"
 
 const opd_lm_ops opd_lm_transformer = {.graph_create = opd_graph_create,
-                                       .decoder_create = opd_decoder_create};
+                                       .decoder_create = opd_decoder_create,
+                                       .reader_create = opd_reader_create};
 
 void opd_graph_destroy(opd_graph *graph) {
     if (graph != NULL) graph->ops->destroy(graph);
@@ -61,4 +62,25 @@ size_t opd_decoder_length(const opd_decoder *decoder, size_t slot) {
 
 void opd_decoder_truncate(opd_decoder *decoder, size_t slot, size_t length) {
     decoder->ops->truncate(decoder, slot, length);
+}
+
+void opd_reader_destroy(opd_reader *reader) {
+    if (reader != NULL) reader->ops->destroy(reader);
+}
+
+void opd_reader_set_weights(opd_reader *reader, const float *params) {
+    reader->ops->set_weights(reader, params);
+}
+
+opd_err opd_reader_forward(opd_reader *reader, const opd_packed *packed, const opd_read *reads) {
+    return reader->ops->forward(reader, packed, reads);
+}
+
+opd_err opd_reader_score(opd_reader *reader, const opd_score_row *rows, size_t n,
+                         const opd_scores *out_scores) {
+    return reader->ops->score(reader, rows, n, out_scores);
+}
+
+opd_err opd_reader_copy(opd_reader *reader, uint32_t from, uint32_t to) {
+    return reader->ops->copy(reader, from, to);
 }

@@ -113,3 +113,44 @@ static void ISA(attention_decode)(float *out, const float *q, const float *keys,
     for (size_t h = 0; h < group; h++) softmax_row(scores + h * width, length, width, scale);
     ISA(gemm)(group, head_dim, length, scores, width, 1, values, head_dim, out, head_dim, false);
 }
+
+/* Keys and values of the new rows that the pages do not hold yet. */
+static void paged_put(const opd__paged_args *a) {
+    for (size_t i = a->seq->filled - a->seq->past; i < a->n; i++) {
+        size_t position = a->seq->past + i, place = position % OPD_KV_PAGE;
+        float *page = a->seq->base + a->seq->pages[position / OPD_KV_PAGE] * a->seq->stride;
+        const float *key = a->k + i * a->stride;
+        for (size_t j = 0; j < a->head_dim; j++) page[a->keys_at + j * OPD_KV_PAGE + place] = key[j];
+        memcpy(page + a->values_at + place * a->head_dim, a->v + i * a->stride,
+               a->head_dim * sizeof(float));
+    }
+}
+
+/* The new rows [r, r + rows) of one head. A page's part of an output goes on with the chain of
+ * the pages before it, so that pages change no bit. */
+static void paged_block(const opd__paged_args *a, size_t head, size_t r, size_t rows) {
+    size_t columns = a->seq->past + r + rows, width = opd__round_up(columns), d = a->head_dim;
+    const float *q = a->q + head * d + r * a->stride;
+    float *scores = a->scratch, *out = a->out + head * d + r * a->out_stride;
+    float scale = 1.0f / sqrtf((float)d);
+    for (size_t c = 0; c < columns; c += OPD_KV_PAGE) {
+        const float *page = a->seq->base + a->seq->pages[c / OPD_KV_PAGE] * a->seq->stride;
+        ISA(gemm)(rows, columns - c < OPD_KV_PAGE ? columns - c : OPD_KV_PAGE, d, q, a->stride, 1,
+                  page + a->keys_at, OPD_KV_PAGE, scores + c, width, false);
+    }
+    for (size_t i = 0; i < rows; i++)
+        softmax_row(scores + i * width, a->seq->past + r + i + 1, width, scale);
+    for (size_t c = 0; c < columns; c += OPD_KV_PAGE) {
+        const float *page = a->seq->base + a->seq->pages[c / OPD_KV_PAGE] * a->seq->stride;
+        ISA(gemm)(rows, d, columns - c < OPD_KV_PAGE ? columns - c : OPD_KV_PAGE, scores + c, width,
+                  1, page + a->values_at, d, out, a->out_stride, c > 0);
+    }
+}
+
+static void ISA(attention_paged)(const opd__paged_args *a) {
+    const size_t block = OPD__ATTENTION_ROWS / 2;
+    paged_put(a);
+    for (size_t h = 0; h < a->group; h++)
+        for (size_t r = 0; r < a->n; r += block)
+            paged_block(a, h, r, a->n - r < block ? a->n - r : block);
+}

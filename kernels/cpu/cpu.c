@@ -289,6 +289,7 @@ const opd_kernel_table opd__cpu_table = {
     .attention_grad = opd__cpu_attention_grad,
     .attention_decode = opd__cpu_attention_decode,
     .cache_fill = opd__cpu_cache_fill,
+    .attention_paged = opd__cpu_attention_paged,
     .logprob = opd__cpu_logprob,
     .logprob_grad = opd__cpu_logprob_grad,
     .sample = opd__cpu_sample,

@@ -54,6 +54,9 @@ void opd__cpu_attention_decode(opd_kernels *k, float *out, const float *qkv,
                                const opd_attention_shape *shape);
 void opd__cpu_cache_fill(opd_kernels *k, const opd_kv_view *view, const float *qkv, size_t t,
                          size_t capacity, const opd_attention_shape *shape);
+void opd__cpu_attention_paged(opd_kernels *k, float *out, const float *qkv,
+                              const size_t *seq_start, const opd_kv_paged *seqs, size_t seq_count,
+                              const opd_attention_shape *shape);
 void opd__cpu_logprob(opd_kernels *k, float *logp, float *entropy, int32_t *top_ids,
                       float *top_logp, size_t top_k, const float *logits, const int32_t *targets,
                       const float *inv_t, size_t n, size_t vocab);

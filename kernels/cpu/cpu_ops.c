@@ -19,6 +19,7 @@ typedef struct attention_job {
     const float *dout, *qkv;
     const size_t *seq_start;
     const opd_kv_view *views;
+    const opd_kv_paged *paged;
     size_t n, capacity;
     opd_attention_shape shape;
 } attention_job;
@@ -121,6 +122,36 @@ void opd__cpu_cache_fill(opd_kernels *k, const opd_kv_view *view, const float *q
     (void)k;
     for (size_t i = 0; i < t; i++)
         cache_put(view, qkv + i * row_width(shape), i, capacity, shape);
+}
+
+static void paged_item(void *arg, size_t worker, size_t item) {
+    const attention_job *job = arg;
+    const opd_attention_shape *s = &job->shape;
+    size_t seq = item / s->kv_heads, kv = item % s->kv_heads, group = s->heads / s->kv_heads;
+    size_t first = job->seq_start[seq], n = job->seq_start[seq + 1] - first;
+    size_t stride = row_width(s), out_stride = s->heads * s->head_dim;
+    const float *row = job->qkv + first * stride;
+    const opd__scratch *scratch = &job->cpu->scratch[worker];
+    const opd_kv_paged *paged = &job->paged[seq];
+    size_t head_plane = s->head_dim * OPD_KV_PAGE;
+    OPD_ASSERT(opd__attention_scratch(paged->past + n, s->head_dim) <= scratch->attention_count);
+    opd__paged_args a = {.out = job->out + first * out_stride + kv * group * s->head_dim,
+                         .q = row + kv * group * s->head_dim,
+                         .k = row + (s->heads + kv) * s->head_dim,
+                         .v = row + (s->heads + s->kv_heads + kv) * s->head_dim,
+                         .seq = paged, .keys_at = kv * head_plane,
+                         .values_at = (s->kv_heads + kv) * head_plane, .n = n, .group = group,
+                         .head_dim = s->head_dim, .stride = stride, .out_stride = out_stride,
+                         .scratch = scratch->attention};
+    job->cpu->isa->attention_paged(&a);
+}
+
+void opd__cpu_attention_paged(opd_kernels *k, float *out, const float *qkv,
+                              const size_t *seq_start, const opd_kv_paged *seqs, size_t seq_count,
+                              const opd_attention_shape *shape) {
+    attention_job job = {.cpu = opd__cpu_of(k), .out = out, .qkv = qkv, .seq_start = seq_start,
+                         .paged = seqs, .shape = *shape};
+    opd__spread(job.cpu, seq_count * shape->kv_heads, paged_item, &job);
 }
 
 /* ------------------------------------------------------------------ vocabulary ------- */

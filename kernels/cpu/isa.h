@@ -31,6 +31,16 @@ typedef struct opd__attention_args {
     float *scratch;       /* opd__attention_scratch(n, head_dim) floats           */
 } opd__attention_args;
 
+/* One (sequence, kv head) pair of attention over pages: pointers to its first new row. */
+typedef struct opd__paged_args {
+    float *out;             /* [n, out_stride]                                     */
+    const float *q, *k, *v; /* [n, stride], q at the first head of the group       */
+    const opd_kv_paged *seq;
+    size_t keys_at, values_at; /* floats from a page's start to this head's        */
+    size_t n, group, head_dim, stride, out_stride;
+    float *scratch;         /* opd__attention_scratch(past + n, head_dim) floats   */
+} opd__paged_args;
+
 /* Room for one worker to draw a token. */
 typedef struct opd__candidates {
     int32_t *ids;  /* [vocab] */
@@ -65,6 +75,7 @@ typedef struct opd__isa {
     void (*attention_decode)(float *out, const float *q, const float *keys, const float *values,
                              size_t length, size_t capacity, size_t group, size_t head_dim,
                              float *scores);
+    void (*attention_paged)(const opd__paged_args *args);
 
     void (*logprob)(float *logp, float *entropy, int32_t *top_ids, float *top_logp, size_t top_k,
                     const float *logits, int32_t target, float inv_t, size_t vocab);

@@ -12,6 +12,6 @@ const opd__isa opd__isa_avx512 = {
     .gemm = opd__avx512_gemm,
 #define OP(op) .op = ISA(op)
     OP(rmsnorm), OP(rmsnorm_dx), OP(rmsnorm_dw), OP(rope), OP(swiglu), OP(swiglu_grad),
-    OP(add), OP(attention), OP(attention_grad), OP(attention_decode), OP(logprob),
-    OP(logprob_grad), OP(sample), OP(sum_squares), OP(adamw),
+    OP(add), OP(attention), OP(attention_grad), OP(attention_decode), OP(attention_paged),
+    OP(logprob), OP(logprob_grad), OP(sample), OP(sum_squares), OP(adamw),
 };

@@ -2,9 +2,11 @@
  *
  *   opd_bench_kernels [threads [isa]]      isa: auto, plain, avx512
  *
- * Cases: matrix products (GFLOP/s), training and decoding of a small model (tokens/s). Each is
- * the best of several repeats within this run; compare figures of one run only. Training counts
- * forward, score, backward and optimizer; decoding samples every row at temperature 1.
+ * Cases: matrix products (GFLOP/s), training, decoding and scoring of a small model (tokens/s).
+ * Each is the best of several repeats within this run; compare figures of one run only. Training
+ * counts forward, score, backward and optimizer; decoding samples every row at temperature 1.
+ * Scoring: a fresh text of 512 tokens by the graph and by the reader, whole and in pieces; and a
+ * text whose beginning is cached, which should cost what its new tokens cost.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +19,10 @@
 #include "models/decoder.h"
 #include "models/graph.h"
 #include "models/optimizer.h"
+#include "models/reader.h"
 
-enum { REPEATS = 7, SEQUENCES = 64, SEQUENCE = 48, PROMPT = 24, GENERATED = 24 };
+enum { REPEATS = 7, SEQUENCES = 64, SEQUENCE = 48, PROMPT = 24, GENERATED = 24,
+       TEXT = 512 };
 
 static double now_s(void) {
     struct timespec t;
@@ -167,6 +171,47 @@ static void bench_decoding(opd_kernels *k, const opd_model *model, size_t rows) 
     free(to);
 }
 
+/* A text of TEXT tokens whose first `past` are in the pages already, scored in pieces of `piece`;
+ * piece 0: by the graph, whole. */
+static void bench_scoring(opd_kernels *k, opd_model *model, size_t past, size_t piece) {
+    opd_reader *reader = NULL;
+    opd_graph *graph = NULL;
+    opd_reader_options options = {TEXT / OPD_KV_PAGE, TEXT, TEXT};
+    int32_t tokens[TEXT];
+    uint32_t pages[TEXT / OPD_KV_PAGE];
+    opd_score_row rows[TEXT];
+    float logp[TEXT];
+    opd_scores scores = {.logp = logp};
+    must(opd_graph_create(k, &model->config, OPD_GRAPH_SCORE, TEXT, NULL, &graph));
+    must(opd_reader_create(k, &model->config, &options, NULL, &reader));
+    opd_graph_set_weights(graph, model->params);
+    opd_reader_set_weights(reader, model->params);
+    for (size_t i = 0; i < TEXT; i++) tokens[i] = (int32_t)(i * 7 % (size_t)model->config.vocab_size);
+    for (uint32_t i = 0; i < TEXT / OPD_KV_PAGE; i++) pages[i] = i;
+    for (size_t i = 0; i < TEXT; i++) rows[i] = (opd_score_row){i, 1, 1.0f};
+    opd_packed whole = {1, (size_t[]){0, TEXT}, tokens};
+    must(opd_reader_forward(reader, &whole, &(opd_read){pages, 0, 0}));
+    double best = 1e30;
+    for (int r = 0; r < 3 * REPEATS; r++) {
+        double start = now_s();
+        if (piece == 0) {
+            must(opd_graph_forward(graph, &whole));
+            must(opd_graph_score(graph, rows, TEXT, &scores));
+        }
+        for (size_t at = past; piece > 0 && at < TEXT; at += piece) {
+            opd_packed packed = {1, (size_t[]){0, piece}, tokens + at};
+            must(opd_reader_forward(reader, &packed, &(opd_read){pages, at, at}));
+            must(opd_reader_score(reader, rows, piece, &scores));
+        }
+        if (now_s() - start < best) best = now_s() - start;
+    }
+    printf("{\"case\":\"score_%s\",\"threads\":%zu,\"cached\":%zu,\"new\":%d,\"piece\":%zu,"
+           "\"tokens_per_s\":%.0f}\n", piece == 0 ? "graph" : "reader", k->ops->threads(k), past,
+           TEXT - (int)past, piece, (double)(TEXT - past) / best);
+    opd_graph_destroy(graph);
+    opd_reader_destroy(reader);
+}
+
 int main(int argc, char **argv) {
     const char *isa_name = argc > 2 ? argv[2] : "auto";
     opd_cpu_isa isa = OPD_CPU_ISA_AUTO;
@@ -177,7 +222,7 @@ int main(int argc, char **argv) {
     opd_model *model;
     opd_model_config config = {.vocab_size = 258, .hidden_size = 128, .intermediate_size = 384,
                                .layers = 4, .heads = 4, .kv_heads = 4, .head_dim = 32,
-                               .max_position = 64, .rope_theta = 10000, .rms_eps = 1e-5,
+                               .max_position = TEXT, .rope_theta = 10000, .rms_eps = 1e-5,
                                .tie_embeddings = true, .bos_id = 256, .eos_id = 257, .pad_id = -1};
     must(opd_kernels_create_cpu(isa, threads, NULL, &k));
     must(opd_model_create(&config, 1, NULL, &model));
@@ -188,6 +233,11 @@ int main(int argc, char **argv) {
             bench_product(k, (product_kind)kind, shapes[i][0], shapes[i][1], shapes[i][2]);
     bench_training(k, model);
     for (size_t rows = 1; rows <= 256; rows *= 4) bench_decoding(k, model, rows);
+    bench_scoring(k, model, 0, 0);
+    bench_scoring(k, model, 0, TEXT);
+    bench_scoring(k, model, 0, TEXT / 4);
+    bench_scoring(k, model, TEXT - 128, 128);
+    bench_scoring(k, model, TEXT - 32, 32);
     opd_model_destroy(model);
     opd_kernels_destroy(k);
     return 0;

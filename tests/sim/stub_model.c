@@ -290,4 +290,96 @@ static opd_err graph_create(opd_kernels *kernels, const opd_model_config *config
     return OPD_OK;
 }
 
-const opd_lm_ops stub_lm = {.graph_create = graph_create, .decoder_create = decoder_create};
+/* ---- the reader ------------------------------------------------------------------------ */
+
+typedef struct reader {
+    opd_reader base;
+    opd_graph *graph; /* of what was read last */
+    size_t page_count, max_len;
+    uint64_t *pages; /* [page_count][OPD_KV_PAGE]: the prefix with the token of that place */
+    const opd_alloc *alloc;
+} reader;
+
+static void reader_destroy(opd_reader *base) {
+    reader *r = (reader *)base;
+    opd_graph_destroy(r->graph);
+    opd_mem_free(r->alloc, r->pages);
+    opd_mem_free(r->alloc, r);
+}
+
+static void reader_set_weights(opd_reader *base, const float *params) {
+    opd_graph_set_weights(((reader *)base)->graph, params);
+}
+
+static uint64_t *place_of(const reader *r, const opd_read *read, size_t position) {
+    return &r->pages[read->pages[position / OPD_KV_PAGE] * (size_t)OPD_KV_PAGE +
+                     position % OPD_KV_PAGE];
+}
+
+static opd_err check_read(const reader *r, const opd_read *read, size_t n) {
+    if (n == 0 || read->filled < read->past) return opd_fail(OPD_ERR_INVALID, "stub: a read");
+    if (read->past + n > r->max_len) return opd_fail(OPD_ERR_LIMIT, "stub: a read is too long");
+    for (size_t i = 0; i * OPD_KV_PAGE < read->past + n; i++)
+        if (read->pages[i] >= r->page_count)
+            return opd_fail(OPD_ERR_INVALID, "stub: page %u", read->pages[i]);
+    return OPD_OK;
+}
+
+/* The graph takes the batch as whole sequences; then each gets the past that its pages hold. */
+static opd_err reader_forward(opd_reader *base, const opd_packed *packed, const opd_read *reads) {
+    reader *r = (reader *)base;
+    graph *g = (graph *)r->graph;
+    for (size_t s = 0; s < packed->seq_count; s++)
+        OPD_TRY(check_read(r, &reads[s], packed->seq_start[s + 1] - packed->seq_start[s]));
+    OPD_TRY(graph_forward(r->graph, packed));
+    for (size_t s = 0; s < packed->seq_count; s++) {
+        const opd_read *read = &reads[s];
+        uint64_t prefix = read->past == 0 ? EMPTY : *place_of(r, read, read->past - 1);
+        for (size_t i = packed->seq_start[s]; i < packed->seq_start[s + 1]; i++) {
+            size_t position = read->past + i - packed->seq_start[s];
+            prefix = g->prefixes[i] = grow(prefix, packed->tokens[i]);
+            if (position >= read->filled) *place_of(r, read, position) = prefix;
+        }
+    }
+    return OPD_OK;
+}
+
+static opd_err reader_score(opd_reader *base, const opd_score_row *rows, size_t n,
+                            const opd_scores *out) {
+    return graph_score(((reader *)base)->graph, rows, n, out);
+}
+
+static opd_err reader_copy(opd_reader *base, uint32_t from, uint32_t to) {
+    reader *r = (reader *)base;
+    if (from >= r->page_count || to >= r->page_count)
+        return opd_fail(OPD_ERR_INVALID, "stub: copy page %u to %u", from, to);
+    memmove(r->pages + to * (size_t)OPD_KV_PAGE, r->pages + from * (size_t)OPD_KV_PAGE,
+            OPD_KV_PAGE * sizeof *r->pages);
+    return OPD_OK;
+}
+
+static const opd_reader_ops reader_ops = {
+    .destroy = reader_destroy, .set_weights = reader_set_weights, .forward = reader_forward,
+    .score = reader_score, .copy = reader_copy};
+
+static opd_err reader_create(opd_kernels *kernels, const opd_model_config *config,
+                             const opd_reader_options *options, const opd_alloc *alloc,
+                             opd_reader **out_reader) {
+    reader *r = opd_mem_get(alloc, sizeof *r);
+    if (r == NULL) return opd_fail(OPD_ERR_NOMEM, "stub reader");
+    *r = (reader){.base = {&reader_ops}, .page_count = options->pages,
+                  .max_len = options->max_len, .alloc = alloc};
+    opd_err err = graph_create(kernels, config, OPD_GRAPH_SCORE, options->max_tokens, alloc,
+                               &r->graph);
+    r->pages = opd_mem_get(alloc, r->page_count * OPD_KV_PAGE * sizeof *r->pages);
+    if (err == OPD_OK && r->pages == NULL) err = opd_fail(OPD_ERR_NOMEM, "stub reader");
+    if (err != OPD_OK) {
+        reader_destroy(&r->base);
+        return err;
+    }
+    *out_reader = &r->base;
+    return OPD_OK;
+}
+
+const opd_lm_ops stub_lm = {.graph_create = graph_create, .decoder_create = decoder_create,
+                            .reader_create = reader_create};

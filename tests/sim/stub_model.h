@@ -5,7 +5,7 @@
  * token, exact in float32. Weights change nothing: so the samples of a run are known before
  * it begins, whatever its timing (stub_response), and a run that trained anything else, or in
  * another order, is wrong. Decoder and trainer's graph agree; a graph made for scoring is
- * the teacher's and gives other numbers.
+ * the teacher's and gives other numbers, and a reader gives the same as that.
  *
  * The trainer's graph tells what it was trained on to the present recorder. Its gradients are
  * integers that depend on the tokens and on the bits of dlogp, so that weights differ when
@@ -18,7 +18,7 @@
 
 #include "models/lm.h"
 
-/* Decoders and graphs of integers. */
+/* Decoders, graphs and readers of integers. */
 extern const opd_lm_ops stub_lm;
 
 /* Who is told; one at a time, NULL: nobody. */

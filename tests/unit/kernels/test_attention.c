@@ -1,5 +1,6 @@
 /* test_attention.c - the contract of attention: packed forward against float64, its gradient by
- * finite differences of that reference, and cached decoding equal to the forward bit for bit. */
+ * finite differences of that reference, and cached decoding and attention over pages equal to the
+ * forward bit for bit. */
 #include "core/base/rng.h"
 #include "kernels/kernels.h"
 #include "tests/support/test.h"
@@ -115,3 +116,39 @@ static void check_decode(opd_cpu_isa isa) {
 
 TEST(decode_equals_forward_plain) { check_decode(OPD_CPU_ISA_PLAIN); }
 TEST(decode_equals_forward_avx512) { check_decode(OPD_CPU_ISA_AVX512); }
+
+/* Reads each sequence in two pieces, the second with keys that are there already, and stale
+ * numbers beyond them. */
+static void check_paged(opd_cpu_isa isa) {
+    enum { PAGES = 6, LAYERS = 2, PAGE_FLOATS = 2 * KV * DIM * OPD_KV_PAGE };
+    static const uint32_t pages[SEQS][2] = {{5, 5}, {1, 1}, {3, 3}};
+    static float qkv[TOKENS * WIDTH], out[TOKENS * OUT], got[TOKENS * OUT],
+        pool[PAGES][LAYERS][PAGE_FLOATS];
+    opd_kernels *k = kernels_of(isa);
+    fill_random(qkv, TOKENS * WIDTH, 5);
+    k->ops->attention(k, out, qkv, starts, SEQS, &shape);
+    for (size_t cut = 1; cut < starts[1]; cut++) {
+        memset(pool, 0xff, sizeof pool); /* every number is a NaN */
+        opd_kv_paged seqs[SEQS];
+        for (size_t s = 0; s < SEQS; s++)
+            seqs[s] = (opd_kv_paged){.base = pool[0][1], .stride = LAYERS * PAGE_FLOATS,
+                                     .pages = pages[s]};
+        size_t first[2] = {0, cut}, rest[2] = {0, starts[1] - cut};
+        k->ops->attention_paged(k, got, qkv, starts, seqs, SEQS, &shape);
+        CHECK(memcmp(got, out, sizeof got) == 0);
+        memset(pool, 0xff, sizeof pool);
+        k->ops->attention_paged(k, got, qkv, first, seqs, 1, &shape);
+        seqs[0].past = seqs[0].filled = cut;
+        k->ops->attention_paged(k, got + cut * OUT, qkv + cut * WIDTH, rest, seqs, 1, &shape);
+        CHECK(memcmp(got, out, starts[1] * OUT * sizeof(float)) == 0);
+        seqs[0].past = cut / 2; /* again, from before the cut */
+        seqs[0].filled = starts[1];
+        rest[1] = starts[1] - cut / 2;
+        k->ops->attention_paged(k, got + cut / 2 * OUT, qkv + cut / 2 * WIDTH, rest, seqs, 1, &shape);
+        CHECK(memcmp(got, out, starts[1] * OUT * sizeof(float)) == 0);
+    }
+    opd_kernels_destroy(k);
+}
+
+TEST(pages_equal_forward_plain) { check_paged(OPD_CPU_ISA_PLAIN); }
+TEST(pages_equal_forward_avx512) { check_paged(OPD_CPU_ISA_AVX512); }
