@@ -6,7 +6,10 @@
 #include "core/base/check.h"
 #include "transports/http1.h"
 
-enum { SMALL_BODY_BYTES = 1024 }; /* below this, copying is cheaper than one more segment */
+enum {
+    SMALL_BODY_BYTES = 1024,   /* below this, copying is cheaper than one more segment           */
+    PIECE_BYTES = 256 * 1024   /* of a long body in one pull, so that a connection takes turns   */
+};
 
 void opd_h1_writer_init(opd_h1_writer *writer, const opd_alloc *alloc, size_t max_head_bytes) {
     *writer = (opd_h1_writer){0};
@@ -148,6 +151,14 @@ void opd_h1_writer_pull(opd_h1_writer *writer, opd_iobatch *batch) {
     if (writer->sent_bytes < writer->head.size || writer->body.buf == NULL) return;
     size_t size = writer->body.size_bytes;
     if (!opd_iobatch_fits(batch, SMALL_BODY_BYTES)) return;
+    if (size > PIECE_BYTES) {
+        opd_slice piece = writer->body;
+        piece.size_bytes = PIECE_BYTES;
+        opd_iobatch_slice(batch, piece);
+        writer->body.offset_bytes += PIECE_BYTES;
+        writer->body.size_bytes -= PIECE_BYTES;
+        return;
+    }
     if (size > SMALL_BODY_BYTES) opd_iobatch_slice(batch, writer->body);
     else opd_iobatch_stage(batch, opd_slice_data(writer->body), size);
     opd_buf_release(writer->body.buf);

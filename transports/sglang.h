@@ -118,6 +118,7 @@ typedef struct opd_sglang_generate {
     bool batch;             /* the answer is an array                         */
     bool return_logprob, return_text, stream, ignore_eos, skip_special_tokens;
     int32_t logprob_start, top_logprobs;
+    bool flat, flat_base64; /* the form of the input's alternatives           */
     int32_t max_new_tokens, min_new_tokens;
     double temperature, top_p;
     int32_t top_k;          /* 0 = all                                        */
@@ -169,6 +170,13 @@ typedef struct opd_sglang_logprobs {
     const float *topk_logps;
 } opd_sglang_logprobs;
 
+/* How the alternatives of the input are written (teacher-protocol 2.3). */
+typedef enum opd_sglang_form {
+    OPD_SGLANG_FORM_NESTED, /* a list of triples for each row                                     */
+    OPD_SGLANG_FORM_FLAT,   /* all log-probs, all ids, and a shape; NESTED where a row is shorter */
+    OPD_SGLANG_FORM_BASE64  /* as FLAT, but their little-endian bytes in base64, NaN included     */
+} opd_sglang_form;
+
 /* One answer. Inputs are written with entry 0 null: input.logp[0] and its top-k are not
  * read. */
 typedef struct opd_sglang_answer {
@@ -185,10 +193,11 @@ typedef struct opd_sglang_answer {
     const char *matched_text;
     const char *message;      /* ABORT                      */
     bool return_logprob;
+    opd_sglang_form form;
     opd_sglang_logprobs input, output;
 } opd_sglang_answer;
 
-/* Appends one answer object through the writer, so that a batch can be an array of them. */
+/* Appends one answer object through the writer (without indent), so that a batch can be an array of them. */
 void opd_sglang_answer_write(const opd_sglang_answer *answer, opd_json_writer *writer);
 
 /* Appends {"error": {"message": ...}}, the envelope of 400 and 503. */

@@ -278,6 +278,10 @@ static void read_field(reading *r, opd_json_text key) {
         read_int(r, "logprob_start_len", -1, INT32_MAX, &q->logprob_start);
     } else if (opd_json_text_is(key, "top_logprobs_num")) {
         read_int(r, "top_logprobs_num", 0, OPD_SGLANG_TOP_MAX, &q->top_logprobs);
+    } else if (opd_json_text_is(key, "return_flat_raw_top_logprobs")) {
+        read_flag(r, &q->flat);
+    } else if (opd_json_text_is(key, "return_flat_raw_top_logprobs_b64")) {
+        read_flag(r, &q->flat_base64);
     } else if (opd_json_text_is(key, "rid")) {
         (void)opd_json_peek(r->json);
         r->rids = *r->json;
@@ -338,6 +342,8 @@ static opd_err check_request(reading *r) {
     if (!r->has_ids && !r->has_text)
         return opd_fail(OPD_ERR_INVALID, "Either text or input_ids should be provided.");
     if (q->item_count == 0) return opd_fail(OPD_ERR_INVALID, "the batch is empty");
+    if (q->flat_base64 && !q->flat)
+        return opd_fail(OPD_ERR_INVALID, "return_flat_raw_top_logprobs_b64 needs return_flat_raw_top_logprobs");
     if (q->top_logprobs > r->limits->vocab_size)
         return opd_fail(OPD_ERR_INVALID, "top_logprobs_num %d is larger than the vocabulary of %d ids",
                         (int)q->top_logprobs, (int)r->limits->vocab_size);

@@ -1,6 +1,6 @@
 /* serve.c - opd_serve of opd/run.h: a model behind HTTP until a signal.
  *
- * Two lanes, each with its own kernels: "scorer" and "rollout". One supervisor starts scorer,
+ * Two lanes with kernels of their own, "scorer" and "rollout"; "write" for large answers. One supervisor starts scorer,
  * rollout and server, restarts the one that fails (requests that it held are answered 503
  * by the server; a new server takes the old one's port), and stops them in reverse: the server
  * first, so that requests under way are answered while the others still live.
@@ -45,7 +45,7 @@ typedef struct serving {
     opd_watch watching;
     opd_slot *weights;
     opd_kernels *scorer_kernels, *rollout_kernels;
-    opd_lane *scorer_lane, *rollout_lane;
+    opd_lane *scorer_lane, *rollout_lane, *write_lane;
     opd_roles roles;
     opd_tls_options tls;
     opd_child_spec children[3];
@@ -94,7 +94,8 @@ static opd_err open_lanes(serving *s) {
     OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->scorer_kernels));
     OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, threads, NULL, &s->rollout_kernels));
     OPD_TRY(opd_lane_open(s->system, "scorer", LANE_QUEUE, &s->scorer_lane));
-    return opd_lane_open(s->system, "rollout", LANE_QUEUE, &s->rollout_lane);
+    OPD_TRY(opd_lane_open(s->system, "rollout", LANE_QUEUE, &s->rollout_lane));
+    return opd_lane_open(s->system, "write", OPD_SERVER_QUEUE_MAX, &s->write_lane);
 }
 
 /* Tokens of one forward pass that scores. */
@@ -137,7 +138,8 @@ static opd_err start_server(opd_system *system, void *arg, opd_pid *out_pid) {
                                 .tokenizer = s->tokenizer, .model_path = s->o->model,
                                 .host = s->o->host, .port = port, .out_port = &s->port,
                                 .tls = s->o->tls_cert != NULL ? &s->tls : NULL,
-                                .max_queue = (uint32_t)s->o->max_queue, .faults = s->faults};
+                                .max_queue = (uint32_t)s->o->max_queue,
+                                .write_lane = s->write_lane, .faults = s->faults};
     OPD_TRY(opd_spawn(system, &opd_server_class, NULL, &server, out_pid));
     s->roles.server = *out_pid;
     return OPD_OK;

@@ -2,7 +2,7 @@
  * (server_inside.h).
  *
  * A visit has a part for each sequence, a part up to two requests. All are sent at once; the
- * first failure cancels the others; with the last reply the answer is written.
+ * first failure cancels the others; with the last reply the answer is written (answer.c).
  *
  * Thread: the loop. Replies are kept until the answer is written.
  */
@@ -15,7 +15,6 @@
 #include "core/base/check.h"
 
 enum {
-    ANSWER_BYTES_MAX = OPD_SERVER_ANSWERS_BYTES_MAX,
     HEALTH_MS = 20000,
     /* of a triple [log-prob, id, null] in decimal, in a text that doubles as it grows; see cost_of */
     TRIPLE_BYTES = 2 * 48
@@ -25,8 +24,7 @@ static const double GREEDY_BELOW = 1e-6; /* SGLang's bound */
 
 static bool generates(const opd__visit *visit) { return visit->request.max_new_tokens > 0; }
 
-/* First input token with an entry in input_token_logprobs; count: none. */
-static size_t input_start(const opd__part *part) {
+size_t opd__input_start(const opd__part *part) {
     const opd_sglang_generate *q = &part->visit->request;
     if (!q->return_logprob || q->logprob_start < 0) return part->count;
     size_t start = (size_t)q->logprob_start;
@@ -55,6 +53,7 @@ void opd__generate_cancel(opd__visit *visit) {
         if (part->score_id != 0) opd_request_cancel(visit->server->ctx, part->score_id);
         if (part->generate_id != 0) opd_request_cancel(visit->server->ctx, part->generate_id);
     }
+    if (visit->writing.submitted) opd_job_cancel(&visit->writing);
 }
 
 /* The first failure of a visit: its text is this thread's context. */
@@ -64,134 +63,6 @@ static void fail(opd__visit *visit, opd_err err) {
     const char *text = opd_err_context();
     (void)snprintf(visit->text, sizeof visit->text, "%s", text[0] ? text : opd_err_text(err));
     opd__generate_cancel(visit);
-}
-
-/* ---- the answer ---- */
-
-/* input_token_logprobs of a part: entry 0 is null, so the scores start at entry 1; one that was
- * aborted has none. Arrays are allocated here, as one block in *out_block. */
-static opd_err input_logprobs(const opd__part *part, opd_sglang_logprobs *out, void **out_block) {
-    const opd__visit *visit = part->visit;
-    size_t start = input_start(part), count = part->aborted ? 0 : part->count - start;
-    size_t k = (size_t)visit->request.top_logprobs, scored = count > 0 ? count - 1 : 0;
-    *out = (opd_sglang_logprobs){.ids = part->ids + start, .count = count, .top_k = (int32_t)k};
-    *out_block = NULL;
-    if (count == 0) return OPD_OK;
-    float *logp = opd_mem_get(visit->alloc, count * (1 + 2 * k) * sizeof(float));
-    if (logp == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for an answer");
-    float *topk_logps = logp + count;
-    int32_t *topk_ids = (int32_t *)(void *)(topk_logps + count * k);
-    if (scored > 0) {
-        memcpy(logp + 1, opd_slice_data(part->score.logp), scored * sizeof(float));
-        if (k > 0) {
-            memcpy(topk_logps + k, opd_slice_data(part->score.topk_logp),
-                   scored * k * sizeof(float));
-            memcpy(topk_ids + k, opd_slice_data(part->score.topk_ids),
-                   scored * k * sizeof(int32_t));
-        }
-    }
-    out->logp = logp;
-    out->topk_logps = topk_logps;
-    out->topk_ids = topk_ids;
-    *out_block = logp;
-    return OPD_OK;
-}
-
-/* Where the output ends: after the first of the request's stop ids, else where it does. */
-static size_t output_end(const opd__part *part, opd_sglang_answer *answer) {
-    const opd_sglang_generate *q = &part->visit->request;
-    const int32_t *ids = opd_slice_data(part->generation.tokens);
-    size_t count = part->generation.tokens.size_bytes / sizeof(int32_t);
-    for (size_t i = 0; i < count; i++)
-        for (size_t j = 0; j < q->stop_id_count; j++)
-            if (ids[i] == q->stop_ids[j]) {
-                answer->finish = OPD_SGLANG_FINISH_STOP;
-                answer->matched_id = ids[i];
-                return i + 1;
-            }
-    answer->finish = OPD_SGLANG_FINISH_LENGTH;
-    if (count > 0 && part->generation.finish == OPD_FINISH_STOP) {
-        answer->finish = OPD_SGLANG_FINISH_STOP;
-        answer->matched_id = ids[count - 1];
-    }
-    return count;
-}
-
-static void set_output(const opd__part *part, opd_sglang_answer *answer, opd_str *text) {
-    const opd__visit *visit = part->visit;
-    const opd_tokenizer *tokenizer = visit->server->c.tokenizer;
-    answer->finish = OPD_SGLANG_FINISH_LENGTH;
-    if (part->generated != NULL) {
-        answer->output_ids = opd_slice_data(part->generation.tokens);
-        answer->output_count = output_end(part, answer);
-        answer->output = (opd_sglang_logprobs){.ids = answer->output_ids,
-                                               .logp = opd_slice_data(part->generation.logp),
-                                               .count = answer->output_count};
-    }
-    if (part->aborted || part->generation.finish == OPD_FINISH_ABORT) {
-        answer->finish = OPD_SGLANG_FINISH_ABORT;
-        answer->message = "the request was aborted";
-    }
-    if (tokenizer == NULL) return;
-    opd_tokenizer_decode(tokenizer, answer->output_ids, answer->output_count,
-                         visit->request.skip_special_tokens, text);
-    answer->text = text->data;
-    answer->text_size_bytes = text->size;
-}
-
-/* Does to the answer what the visit's fault says. */
-static void bend(const opd__part *part, opd_sglang_answer *answer, float *block) {
-    size_t rows = part->count - input_start(part), k = (size_t)part->visit->request.top_logprobs;
-    if (block == NULL || answer->input.count == 0) rows = k = 0;
-    opd_server_fault_numbers numbers = {.ids = part->ids + input_start(part),
-                                 .logp = block,
-                                 .topk_logps = rows > 0 ? block + rows : NULL,
-                                 .vocab_size = part->visit->server->c.model->vocab_size};
-    if (rows > 0) numbers.topk_ids = (int32_t *)(void *)(block + rows + rows * k);
-    opd_server_fault_answer(&part->visit->fault, &numbers, answer);
-}
-
-static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *writer) {
-    const opd__visit *visit = part->visit;
-    const opd_sglang_generate *q = &visit->request;
-    opd_str text;
-    void *block;
-    opd_sglang_answer answer = {.rid = q->items[index].rid,
-                                .prompt_count = part->count,
-                                .weight_version = "default",
-                                .return_logprob = q->return_logprob};
-    answer.e2e_latency_s = (double)(opd_now_ns(visit->server->ctx) - visit->began_ns) / 1e9;
-    OPD_TRY(input_logprobs(part, &answer.input, &block));
-    opd_str_init(&text, visit->alloc, ANSWER_BYTES_MAX);
-    set_output(part, &answer, &text);
-    bend(part, &answer, block);
-    opd_err err = opd_str_status(&text);
-    if (err == OPD_OK) opd_sglang_answer_write(&answer, writer);
-    opd_str_fini(&text);
-    opd_mem_free(visit->alloc, block);
-    return err;
-}
-
-static void answer(opd__visit *visit) {
-    opd_str out;
-    opd_json_writer writer;
-    opd_err err = OPD_OK;
-    opd_str_init(&out, visit->alloc, ANSWER_BYTES_MAX);
-    opd_json_writer_init(&writer, &out, 0);
-    if (visit->request.batch) opd_json_write_array_begin(&writer);
-    for (size_t i = 0; i < visit->part_count && err == OPD_OK; i++)
-        err = write_part(&visit->parts[i], i, &writer);
-    if (err == OPD_OK && visit->request.batch) opd_json_write_array_end(&writer);
-    if (err == OPD_OK) {
-        opd_server_fault_text(&visit->fault, &out);
-        err = opd_str_status(&out);
-    }
-    if (err == OPD_OK) {
-        opd__visit_respond(visit, 200, &out);
-        return;
-    }
-    opd_str_fini(&out);
-    opd__visit_refuse(visit, 500, opd_err_context());
 }
 
 /* Answers when nothing is outstanding. */
@@ -204,7 +75,7 @@ static void settle(opd__visit *visit) {
         opd_str_init(&none, visit->alloc, 1);
         opd__visit_respond(visit, 200, &none);
     } else {
-        answer(visit);
+        opd__answer_begin(visit);
     }
 }
 
@@ -258,7 +129,7 @@ static void ask_score(opd__part *part, opd_slice tokens, uint64_t deadline_ns) {
     const opd_sglang_generate *q = &visit->request;
     bool plain = generates(visit) || q->temperature < GREEDY_BELOW || visit->health;
     opd_score_fields fields = {.tokens = tokens,
-                               .start = (uint32_t)(visit->health ? 0 : input_start(part)),
+                               .start = (uint32_t)(visit->health ? 0 : opd__input_start(part)),
                                .top_k = (uint32_t)q->top_logprobs,
                                .temperature = plain ? 1 : q->temperature};
     ask(part, visit->server->c.roles->scorer, OPD_MESSAGE_SCORE, &fields, deadline_ns, on_scored,
@@ -283,7 +154,7 @@ static void ask_generate(opd__part *part, size_t index, opd_slice tokens) {
 
 static void begin_part(opd__part *part, size_t index) {
     opd_slice tokens;
-    size_t start = input_start(part);
+    size_t start = opd__input_start(part);
     opd_err err = opd_slice_copy(part->visit->alloc, part->ids, part->count * sizeof(int32_t),
                                  &tokens);
     if (err != OPD_OK) {
@@ -364,7 +235,7 @@ static uint64_t cost_of(const opd__visit *visit) {
     uint64_t output = generates(visit) ? (uint64_t)q->max_new_tokens : 0;
     for (size_t i = 0; i < visit->part_count; i++) {
         const opd__part *part = &visit->parts[i];
-        uint64_t rows = part->count - input_start(part);
+        uint64_t rows = part->count - opd__input_start(part);
         bytes += sizeof *part + 4096 + part->count * 2 * sizeof(int32_t);
         bytes += rows * (2 * (1 + 2 * k) * sizeof(float) + (1 + k) * TRIPLE_BYTES);
         bytes += output * (4 * sizeof(float) + 2 * TRIPLE_BYTES);
@@ -443,7 +314,8 @@ void opd__health_begin(opd__visit *visit) {
 
 bool opd__generate_abort(opd__visit *visit, const char *rid) {
     bool found = false;
-    for (size_t i = 0; i < visit->part_count && !visit->health; i++) {
+    if (visit->health || visit->writing.submitted) return false; /* done, but for the words */
+    for (size_t i = 0; i < visit->part_count; i++) {
         opd__part *part = &visit->parts[i];
         if (rid != NULL && strcmp(visit->request.items[i].rid, rid) != 0) continue;
         part->aborted = found = true;
@@ -463,6 +335,7 @@ void opd__generate_fini(opd__visit *visit) {
         opd_msg_release(visit->parts[i].scored);
         opd_msg_release(visit->parts[i].generated);
     }
+    opd_str_fini(&visit->answer);
     opd_mem_free(visit->alloc, visit->parts);
     opd_sglang_generate_fini(&visit->request);
 }

@@ -52,22 +52,19 @@ static void visit_free(opd__visit *visit) {
     opd_mem_free(visit->alloc, visit);
 }
 
-static void free_text(void *arg, void *data) {
-    const opd_alloc *alloc = arg;
-    opd_mem_free(alloc, data);
+bool opd__front_post(opd__front *front, opd_event *event) {
+    if (!front->alive) return false;
+    event->to = front->owner;
+    opd_event_post(front->system, event);
+    return true;
 }
 
 void opd__visit_respond(opd__visit *visit, int status, opd_str *str) {
     opd_buf *buf = NULL;
     opd_http_exchange *exchange = visit->exchange;
     opd_err err = OPD_OK;
-    if (str->size > 0) {
-        err = opd_buf_wrap(visit->alloc, str->data, str->size, free_text,
-                           (void *)(uintptr_t)visit->alloc, &buf);
-        if (err != OPD_OK) opd_str_fini(str);
-    } else {
-        opd_str_fini(str);
-    }
+    if (str->size > 0) err = opd__answer_wrap(visit, str, &buf);
+    if (str->size == 0 || err != OPD_OK) opd_str_fini(str);
     opd__misbehave_answer(visit);
     visit_free(visit);
     if (err == OPD_OK)
@@ -365,6 +362,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     if (self->c.max_queue == 0) self->c.max_queue = OPD_SERVER_QUEUE_DEFAULT;
     if (self->c.max_work_bytes == 0) self->c.max_work_bytes = OPD_SERVER_WORK_BYTES_DEFAULT;
     opd_list_init(&self->visits);
+    opd_list_init(&self->spent);
     return front_open(self);
 }
 
@@ -387,6 +385,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
     opd__server *self = state;
     (void)ctx;
     if (self->visits.next == NULL) return;
+    opd__answer_spent_free(self);
     for (opd_list *node; (node = opd_list_first(&self->visits)) != NULL;)
         opd__visit_refuse(OPD_CONTAINER_OF(node, opd__visit, node), 503, "the server is stopping");
 }

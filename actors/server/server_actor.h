@@ -40,11 +40,13 @@ typedef struct opd_server_config {
     uint16_t *out_port;             /* set by the spawn: where it listens; may be NULL */
     uint32_t max_queue;             /* requests of /generate at once; 0: 1024           */
     uint64_t max_work_bytes;        /* what they and their answers take; 0: 512 MiB     */
-    opd_server_faults *faults;             /* NULL: none                                      */
+    opd_lane *write_lane;           /* writes large answers; NULL: the loop does         */
+    opd_server_faults *faults;      /* NULL: none                                        */
 } opd_server_config;
 
 enum {
     OPD_SERVER_QUEUE_DEFAULT = 1024,
+    OPD_SERVER_QUEUE_MAX = 4096, /* and so many answers at most wait for the lane */
     OPD_SERVER_WORK_BYTES_DEFAULT = 512 << 20,
     /* the HTTP server's bounds: a request's body, all bodies, all answers on their way */
     OPD_SERVER_BODY_BYTES_MAX = 64 << 20,

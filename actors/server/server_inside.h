@@ -1,6 +1,6 @@
 /* server_inside.h - the state of the server actor, shared by its files: server_actor.c (the
- * front: exchanges, routes, the simple answers), generate.c (what needs the model) and misbehave.c
- * (what a script of faults does to a visit).
+ * front: exchanges, routes, the simple answers), generate.c (what needs the model), answer.c
+ * (what it is answered with) and misbehave.c (what a script of faults does to a visit).
  *
  * A visit is one HTTP exchange. It begins in the HTTP server's callback, reaches the actor as
  * an event, and ends with opd__visit_respond, which frees it.
@@ -26,6 +26,7 @@ typedef struct opd__server {
     opd_ctx *ctx;
     opd__front *front;
     opd_list visits;
+    opd_list spent;       /* texts that the lane frees */
     uint64_t started_ns;  /* the clock of the faults */
     uint32_t queued;      /* visits of /generate */
     uint64_t work_bytes;  /* sum of their cost_bytes */
@@ -64,6 +65,9 @@ struct opd__visit {
     size_t part_count;
     uint32_t outstanding;
     bool health;  /* a probe: its answer has no body */
+    opd_job writing; /* of the answer; while it is submitted the lane has the parts */
+    opd_str answer;
+    uint64_t answered_ns;
     opd_err err;  /* the first failure; decides the answer */
     char text[OPD_ERROR_TEXT_SIZE];
 };
@@ -107,6 +111,22 @@ void opd__generate_cancel(opd__visit *visit);
 
 /* generate.c: cancels the sequence of exactly this rid, NULL: all. Returns whether there is one. */
 bool opd__generate_abort(opd__visit *visit, const char *rid);
+
+/* generate.c: the first input token with an entry in input_token_logprobs; count: none. */
+size_t opd__input_start(const opd__part *part);
+
+/* answer.c: all replies are there: writes the answer, at once or on the lane, and ends the visit. */
+void opd__answer_begin(opd__visit *visit);
+
+/* answer.c: the text as a buffer, which owns it from now on; a large one is freed by the lane, since giving back
+ * megabytes takes long, too. Errors: NOMEM. */
+opd_err opd__answer_wrap(opd__visit *visit, opd_str *text, opd_buf **out_buf) OPD_MUST_CHECK;
+
+/* answer.c: in on_stop, where no job runs any more: frees what the lane did not. */
+void opd__answer_spent_free(opd__server *server);
+
+/* Posts an event to the actor. Returns false, and does nothing, if it has ended. */
+bool opd__front_post(opd__front *front, opd_event *event);
 
 /* generate.c: frees what a visit holds besides the exchange. */
 void opd__generate_fini(opd__visit *visit);

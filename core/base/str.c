@@ -45,6 +45,15 @@ static bool reserve(opd_str *str, size_t more) {
     return true;
 }
 
+char *opd_str_room(opd_str *str, size_t size) {
+    return reserve(str, size) ? str->data + str->size : NULL;
+}
+
+void opd_str_extend(opd_str *str, size_t size) {
+    str->size += size;
+    str->data[str->size] = '\0';
+}
+
 void opd_str_append(opd_str *str, const void *bytes, size_t size) {
     if (size == 0 || !reserve(str, size)) return;
     memcpy(str->data + str->size, bytes, size);

@@ -36,6 +36,11 @@ void opd_str_append(opd_str *str, const void *bytes, size_t size);
 void opd_str_text(opd_str *str, const char *text);
 void opd_str_printf(opd_str *str, const char *fmt, ...) OPD_PRINTF(2, 3);
 
+/* Room to write up to size bytes at the text's end, as one who fills megabytes does, or NULL (the sticky error);
+ * extend then says how many were written, no more than that, and ends the text behind them. */
+char *opd_str_room(opd_str *str, size_t size);
+void opd_str_extend(opd_str *str, size_t size);
+
 /* The first error since init or clear (with context set), or OPD_OK. */
 opd_err opd_str_status(const opd_str *str) OPD_MUST_CHECK;
 

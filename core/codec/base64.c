@@ -1,6 +1,6 @@
-/* core/codec/base64.c - base64 decoding by tables (base64.h).
+/* core/codec/base64.c - base64 by tables (base64.h).
  *
- * A table per place in a group holds the character's six bits where they belong, and bit 31 as
+ * Reading: a table per place in a group holds the character's six bits where they belong, and bit 31 as
  * the mark of a character of the alphabet: four loads, three ORs and one test for three bytes.
  * Thread: any. Memory: none.
  */
@@ -95,3 +95,27 @@ opd_base64_status opd_base64_feed(opd_base64 *text, const char **at, const char 
 }
 
 bool opd_base64_whole(const opd_base64 *text) { return text->have == 0; }
+
+/* ---- writing ---- */
+
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+size_t opd_base64_size(size_t size_bytes) { return (size_bytes + 2) / 3 * 4; }
+
+static inline void encode(const uint8_t *three, char *out) {
+    uint32_t bits = (uint32_t)three[0] << 16 | (uint32_t)three[1] << 8 | three[2];
+    out[0] = letters[bits >> 18];
+    out[1] = letters[bits >> 12 & 63];
+    out[2] = letters[bits >> 6 & 63];
+    out[3] = letters[bits & 63];
+}
+
+void opd_base64_write(const void *bytes, size_t size_bytes, char *out) {
+    const uint8_t *at = bytes, *end = at + size_bytes;
+    uint8_t last[3] = {0};
+    for (; end - at >= 3; at += 3, out += 4) encode(at, out);
+    if (at == end) return;
+    memcpy(last, at, (size_t)(end - at));
+    encode(last, out);
+    for (size_t i = 1 + (size_t)(end - at); i < 4; i++) out[i] = '=';
+}

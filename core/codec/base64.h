@@ -1,6 +1,6 @@
-/* core/codec/base64.h - base64 (RFC 4648, section 4) from pieces, strict.
+/* core/codec/base64.h - base64 (RFC 4648, section 4): reading from pieces, strict, and writing.
  *
- * Canonical texts only: groups of four, padding at the very end, unused bits 0, no white space.
+ * Read are canonical texts only: groups of four, padding at the very end, unused bits 0, no white space.
  * Thread: none of its own. Memory: none; the bytes are the caller's.
  */
 #ifndef OPD_CORE_CODEC_BASE64_H
@@ -30,5 +30,11 @@ opd_base64_status opd_base64_feed(opd_base64 *text, const char **at, const char 
 
 /* Whether the text may end here, its last group whole. */
 bool opd_base64_whole(const opd_base64 *text);
+
+/* How many characters size_bytes become, padding included. */
+size_t opd_base64_size(size_t size_bytes);
+
+/* Writes exactly opd_base64_size(size_bytes) characters at `out`; no NUL follows. */
+void opd_base64_write(const void *bytes, size_t size_bytes, char *out);
 
 #endif

@@ -6,13 +6,13 @@
  */
 #include "core/codec/json.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/check.h"
+#include "core/codec/decimal.h"
 
 void opd_json_writer_init(opd_json_writer *writer, opd_str *out, int indent) {
     *writer = (opd_json_writer){.out = out, .indent = indent};
@@ -66,9 +66,8 @@ void opd_json_write_bool(opd_json_writer *writer, bool value) {
 }
 
 void opd_json_write_int64(opd_json_writer *writer, int64_t value) {
-    char text[24];
-    int size = snprintf(text, sizeof text, "%" PRId64, value);
-    opd_json_write_raw(writer, text, (size_t)size);
+    char text[OPD_DECIMAL_ROOM];
+    opd_json_write_raw(writer, text, opd_decimal_int64(value, text));
 }
 
 /* Writes a number printed by printf, whose decimal point a locale may have changed. */
@@ -79,16 +78,9 @@ static void write_printed(opd_json_writer *writer, char *text) {
 }
 
 void opd_json_write_float(opd_json_writer *writer, float value) {
-    char text[32];
-    if (!isfinite(value)) {
-        opd_json_write_null(writer);
-        return;
-    }
-    for (int digits = 6; digits <= 9; digits++) { /* 9 always read back the same */
-        (void)snprintf(text, sizeof text, "%.*g", digits, (double)value);
-        if (strtof(text, NULL) == value) break;
-    }
-    write_printed(writer, text);
+    char text[OPD_DECIMAL_ROOM];
+    if (isfinite(value)) opd_json_write_raw(writer, text, opd_decimal_float(value, text));
+    else opd_json_write_null(writer);
 }
 
 void opd_json_write_double(opd_json_writer *writer, double value) {

@@ -1,4 +1,4 @@
-/* bench_parse.c - scoring answers of SGLang into arrays: nested, flat and base64.
+/* bench_parse.c - scoring answers of SGLang into arrays and from them: nested, flat and base64.
  *
  * The texts have the shape and the digits of real answers (teacher-protocol 2.3, 6): float32
  * log-probs written with the digits of a double, ids of a vocabulary of 151,936. The figure is
@@ -13,6 +13,7 @@
 
 #include "core/base/rng.h"
 #include "core/base/str.h"
+#include "core/codec/base64.h"
 #include "tests/bench/bench.h"
 #include "transports/sglang.h"
 
@@ -73,17 +74,11 @@ static void flat_text(answer *a) {
 }
 
 static void encode(opd_str *text, const char *key, const void *bytes, size_t size) {
-    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const uint8_t *from = bytes;
     opd_str_printf(text, ",\"%s\":\"", key);
-    for (size_t i = 0; i < size; i += 3) {
-        uint32_t bits = (uint32_t)from[i] << 16;
-        if (i + 1 < size) bits |= (uint32_t)from[i + 1] << 8;
-        if (i + 2 < size) bits |= from[i + 2];
-        char quad[4] = {alphabet[bits >> 18], alphabet[bits >> 12 & 63],
-                        i + 1 < size ? alphabet[bits >> 6 & 63] : '=',
-                        i + 2 < size ? alphabet[bits & 63] : '='};
-        opd_str_append(text, quad, sizeof quad);
+    char *room = opd_str_room(text, opd_base64_size(size));
+    if (room != NULL) {
+        opd_base64_write(bytes, size, room);
+        opd_str_extend(text, opd_base64_size(size));
     }
     opd_str_text(text, "\"");
 }
@@ -111,6 +106,13 @@ static void make(answer *a, form f, size_t rows, size_t k) {
         opd_str_printf(&a->text, ",\"input_top_logprobs_shape\":[%zu,%zu],\"input_top_logprobs_null_prefix\":1", rows, k);
     opd_str_printf(&a->text, ",\"finish_reason\":{\"type\":\"length\",\"length\":0},\"prompt_tokens\":%zu}}", PROMPT + rows);
     bench_must(opd_str_status(&a->text));
+}
+
+static void drop(answer *a) {
+    free(a->ids);
+    free(a->logps);
+    free(a->tops);
+    opd_str_fini(&a->text);
 }
 
 static double cpu_s(void) {
@@ -145,10 +147,29 @@ static double parse(form f, size_t rows, size_t k) {
     free(out.valid);
     free(out.topk_ids);
     free(out.topk_logps);
-    free(a.ids);
-    free(a.logps);
-    free(a.tops);
-    opd_str_fini(&a.text);
+    drop(&a);
+    return rate;
+}
+
+/* MB/s of writing such an answer as opd serve does. */
+static double compose(opd_sglang_form f, size_t rows, size_t k) {
+    answer a;
+    double best_s = 1e9;
+    make(&a, NESTED, rows, k);
+    opd_sglang_answer out = {.rid = "r", .prompt_count = PROMPT + rows, .weight_version = "1", .return_logprob = true,
+                             .form = f, .input = {a.ids, a.logps, rows, (int32_t)k, a.tops, a.logps}};
+    for (int i = 0; i < BEST_OF * REPEATS; i++) {
+        opd_json_writer writer;
+        opd_str_clear(&a.text); /* memory and all: what is measured is the writing */
+        opd_json_writer_init(&writer, &a.text, 0);
+        double began_s = cpu_s();
+        opd_sglang_answer_write(&out, &writer);
+        double took_s = cpu_s() - began_s;
+        if (took_s < best_s) best_s = took_s;
+        bench_must(opd_str_status(&a.text));
+    }
+    double rate = (double)a.text.size / best_s / 1e6;
+    drop(&a);
     return rate;
 }
 
@@ -157,6 +178,9 @@ static double nested_10(void) { return parse(NESTED, 14000, 10); }
 static double nested_64(void) { return parse(NESTED, 2400, 64); }
 static double flat_64(void) { return parse(FLAT, 3000, 64); }
 static double base64_64(void) { return parse(BASE64, 7000, 64); }
+static double write_nested_64(void) { return compose(OPD_SGLANG_FORM_NESTED, 8192, 64); }
+static double write_flat_64(void) { return compose(OPD_SGLANG_FORM_FLAT, 8192, 64); }
+static double write_base64_64(void) { return compose(OPD_SGLANG_FORM_BASE64, 8192, 64); }
 
 const bench_case bench_parse_cases[] = {
     {.name = "parse_nested_k0", .unit = "MB/s", .run = nested_0},
@@ -164,5 +188,8 @@ const bench_case bench_parse_cases[] = {
     {.name = "parse_nested_k64", .unit = "MB/s", .run = nested_64},
     {.name = "parse_flat_k64", .unit = "MB/s", .run = flat_64},
     {.name = "parse_base64_k64", .unit = "MB/s", .run = base64_64},
+    {.name = "write_nested_k64", .unit = "MB/s", .run = write_nested_64},
+    {.name = "write_flat_k64", .unit = "MB/s", .run = write_flat_64},
+    {.name = "write_base64_k64", .unit = "MB/s", .run = write_base64_64},
     {.name = NULL},
 };

@@ -8,11 +8,13 @@ against docs/schema (with `jsonschema` where it is installed, else by the small 
 and against what was asked: rows, echoed ids, probabilities that sum to one, error cases.
 Exit status: 0 fine, 1 a difference (printed), 77 curl is missing (a skip).
 """
+import base64
 import json
 import math
 import pathlib
 import re
 import shutil
+import struct
 import subprocess
 import sys
 
@@ -171,6 +173,40 @@ def check_scoring(url, vocab):
     expect(last in (0, vocab - 1), f"the last id of the vocabulary comes back as {last}")
 
 
+def decoded(meta, name, kind):
+    """A base64 array of four-byte numbers; kind: f or i."""
+    dtype = {"f": "float32", "i": "int32"}[kind]
+    expect(meta[name + "_dtype"] == dtype, f"{name}: {meta[name + '_dtype']}")
+    data = base64.b64decode(meta[name], validate=True)
+    return list(struct.unpack(f"<{len(data) // 4}{kind}", data))
+
+
+def check_flat(url, vocab):
+    """The three forms of alternatives are the same numbers."""
+    ids, k = [(3 * i + 1) % vocab for i in range(12)], min(vocab, 7)
+    body = score_body(ids, 4, k, return_flat_raw_top_logprobs=True)
+    nested = generate(url, score_body(ids, 4, k))["meta_info"]["input_top_logprobs"]
+    expect(nested[0] is None and len(nested) == 8, f"nested: {nested}")
+    flat = generate(url, body)["meta_info"]
+    b64 = generate(url, {**body, "return_flat_raw_top_logprobs_b64": True})["meta_info"]
+    for meta in (flat, b64):
+        expect("input_top_logprobs" not in meta, "flat and nested alternatives")
+        expect(meta["input_top_logprobs_shape"] == [7, k], f"shape {meta['input_top_logprobs_shape']}")
+        expect(meta["input_top_logprobs_null_prefix"] == 1, "null prefix")
+        check_rows(meta, ids, 4)
+    wanted = [e for row in nested[1:] for e in row]
+    expect(flat["input_top_logprobs_idx_flat"] == [e[1] for e in wanted], "flat ids")
+    expect(flat["input_top_logprobs_val_flat"] == [e[0] for e in wanted], "flat log-probs")
+    expect(decoded(b64, "input_top_logprobs_idx_flat_b64", "i") == [e[1] for e in wanted], "base64 ids")
+    single = [struct.unpack("<f", struct.pack("<f", e[0]))[0] for e in wanted]
+    expect(decoded(b64, "input_top_logprobs_val_flat_b64", "f") == single, "base64 log-probs")
+    pair = generate(url, {**body, "input_ids": [ids, ids[:6]], "return_flat_raw_top_logprobs_b64": True})
+    expect([a["meta_info"]["input_top_logprobs_shape"] for a in pair] == [[7, k], [1, k]], "shapes of a batch")
+    plain = generate(url, {**body, "top_logprobs_num": 0})["meta_info"]
+    expect(not any(name.startswith("input_top") for name in plain), "alternatives that nobody asked for")
+    refused(url, {**score_body(ids, 4, k), "return_flat_raw_top_logprobs_b64": True}, "base64 without flat")
+
+
 def check_top(url, vocab):
     ids, k = [5 % vocab, 6 % vocab, 7 % vocab], min(vocab, 1000)
     meta = generate(url, score_body(ids, 0, k))["meta_info"]
@@ -196,6 +232,7 @@ def check_generation(url, vocab):
     expect(meta["finish_reason"] == {"type": "length", "length": 6}, f"finish_reason {meta['finish_reason']}")
     expect([r[1] for r in meta["output_token_logprobs"]] == first["output_ids"], "output log-probs of other ids")
     expect(meta["output_token_logprobs_length"] == 6, "output_token_logprobs_length")
+    expect(meta["weight_versions"] == [{"version": meta["weight_version"], "start": 0, "end": 6}], "weight_versions")
     # Greedy at temperature 0: the scores of its own tokens must be the best alternatives.
     ids = body["input_ids"] + first["output_ids"]
     scored = generate(url, score_body(ids, 1, 1))["meta_info"]["input_top_logprobs"][1:]
@@ -247,7 +284,7 @@ def main():
         status, info = ask(url, "/model_info")
         expect(status == 200, f"/model_info: {status}")
         validate(info, "model-info")
-        for check in (check_scoring, check_top, check_generation, check_batch):
+        for check in (check_scoring, check_top, check_flat, check_generation, check_batch):
             check(url, info["vocab_size"])
         check_errors(url, info)
     except (Failure, json.JSONDecodeError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-/* fuzz_base64.c - base64 in pieces against a decoder that looks each character up, on hostile texts. */
+/* fuzz_base64.c - base64 written and read back, and read in pieces against a decoder that looks each character up, on hostile texts. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,11 +36,28 @@ static long in_pieces(const char *text, size_t size, size_t piece, size_t room, 
     return opd_base64_whole(&b) ? (long)(b.out - out) : -1;
 }
 
+/* What is written reads back, whatever it is, and is exactly as long as was said. */
+static void round_trip(const uint8_t *bytes, size_t size) {
+    size_t text_size = opd_base64_size(size);
+    char *text = malloc(text_size + 1);
+    uint8_t *again = malloc(size + 1), *want = malloc(text_size + 1);
+    if (text == NULL || again == NULL || want == NULL) abort();
+    text[text_size] = '!';
+    opd_base64_write(bytes, size, text);
+    if (text[text_size] != '!') abort();
+    if (plain(text, text_size, want) != (long)size || memcmp(want, bytes, size) != 0) abort();
+    if (in_pieces(text, text_size, 7, size, again) != (long)size || memcmp(again, bytes, size) != 0) abort();
+    free(text);
+    free(again);
+    free(want);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes) {
     const char *text = (const char *)data;
     size_t room = size_bytes / 4 * 3 + 3;
     uint8_t *want = calloc(1, room), *got = calloc(1, room);
     if (want == NULL || got == NULL) abort();
+    round_trip(data, size_bytes);
     long size = plain(text, size_bytes, want);
     for (size_t piece = 1; piece <= 9; piece++)
         if (in_pieces(text, size_bytes, piece, room, got) != size ||

@@ -2,20 +2,18 @@
  *
  * A server in a process of its own answers every POST with one long answer in nested triples; an
  * actor here asks for it several times at once and checks the arrays. */
-#include <pthread.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "actors/teacher/reading.h"
 #include "core/base/check.h"
+#include "tests/support/callback_time.h"
 #include "tests/support/sys_test.h"
 #include "transports/http.h"
 
 enum { PROMPT = 3, TOP = 64, CALLS = 4, SMALL_ROWS = 20, LARGE_ROWS = 9500, TOKEN = 7 };
-enum { SLICE_MAX_US = 2000, TICK_NS = 1, ANSWER_MAX = 64 << 20 };
+enum { TICK_NS = 1, ANSWER_MAX = 64 << 20 };
 
 /* ---- the server ---- */
 
@@ -122,35 +120,6 @@ typedef struct asker {
     opd_timer tick;
 } asker;
 
-/* ---- what the loop's callbacks take ---- */
-
-/* A thread's clock stands still while the loop sleeps. It is looked at before each read from a
- * socket and at each tick; a callback stands between two looks, so what lies between them
- * bounds what it took. */
-static double looked_us, slice_max_us;
-static pthread_t loop_thread;
-static bool looking;
-
-static void look(void) {
-    struct timespec t;
-    if (!looking || !pthread_equal(pthread_self(), loop_thread)) return;
-    CHECK(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t) == 0);
-    double now_us = 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
-    if (looked_us > 0 && now_us - looked_us > slice_max_us) slice_max_us = now_us - looked_us;
-    looked_us = now_us;
-}
-
-#if defined(__OPTIMIZE__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define MEASURED 1
-/* Stands in front of the C library's, for libuv too: a stream calls back after each. */
-ssize_t read(int fd, void *buf, size_t size) {
-    look();
-    return syscall(SYS_read, fd, buf, size);
-}
-#else
-#define MEASURED 0
-#endif
-
 static opd_scoring scoring_of(const plan *p) {
     opd_scoring s = {.count = (uint32_t)(p->rows + PROMPT), .response_len = (uint32_t)p->rows,
                      .ids = opd_buf_data(p->tokens)};
@@ -195,7 +164,7 @@ static opd_err on_closed(opd_ctx *ctx, void *state, opd_endpoint *endpoint) {
 
 static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     asker *a = state;
-    look();
+    callback_look();
     if (a->plan->leave_early && !opd_list_empty(&a->reader.calls)) {
         a->plan->left_reading = true;
         opd_exit(ctx, OPD_OK);
@@ -228,8 +197,7 @@ static opd_err asker_start(opd_ctx *ctx, void *state, const void *config) {
     OPD_TRY(opd_endpoint_open(ctx, &options, &a->endpoint));
     for (int i = 0; i < CALLS; i++) OPD_TRY(send_call(a));
     opd_timer_init(&a->tick, ctx, on_tick);
-    loop_thread = pthread_self();
-    looking = true;
+    callback_watch();
     return opd_timer_start_after(&a->tick, TICK_NS);
 }
 
@@ -283,11 +251,9 @@ TEST(an_actor_may_end_while_a_lane_reads) {
 }
 
 TEST(no_callback_takes_2_ms_while_20_mb_answers_arrive) {
-    if (!MEASURED) SKIP("CPU time is that of an optimised build without sanitizers");
+    if (!callback_measured()) SKIP("CPU time is that of an optimised build without sanitizers");
     plan p = {.rows = LARGE_ROWS};
     ask(&p, true);
     CHECK_INT(p.by_lane, CALLS);
-    (void)printf("at most %.0f us of CPU in one callback\n", slice_max_us);
-    if (slice_max_us > SLICE_MAX_US)
-        opd_test_fail(__FILE__, __LINE__, "a callback of the loop used up to %.0f us of CPU", slice_max_us);
+    callback_check();
 }

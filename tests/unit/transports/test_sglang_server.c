@@ -1,5 +1,6 @@
 /* test_sglang_server.c - the server side of the /generate protocol: requests checked, answers
  * written, and both ends together. */
+#include "core/base/rng.h"
 #include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
 #include "transports/sglang.h"
@@ -30,6 +31,7 @@ TEST(server_reads_a_scoring_request) {
     CHECK(!q.batch && q.item_count == 1 && q.items[0].count == 3 && q.items[0].ids[2] == 3);
     CHECK_STR(q.items[0].rid, "a");
     CHECK(q.return_logprob && q.logprob_start == 0 && q.top_logprobs == 4 && q.max_new_tokens == 0);
+    CHECK(q.flat && q.flat_base64);
     opd_sglang_generate_fini(&q);
     opd_str_fini(&body);
 }
@@ -82,6 +84,7 @@ TEST(server_refuses_bad_requests_by_field) {
     refuse("{\"input_ids\":[1],\"rid\":[\"a\"  ,\"b\"],\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_PARSE, "more rids");
     refuse("{\"input_ids\":[[1],[2]],\"rid\":[\"a\",\"a\"],\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_INVALID, "Duplicate request ID: a");
     refuse("{\"input_ids\":[1],\"rid\":7,\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_PARSE, "rid: byte");
+    refuse("{\"input_ids\":[1],\"return_flat_raw_top_logprobs_b64\":true,\"sampling_params\":{\"max_new_tokens\":0}}", OPD_ERR_INVALID, "needs return_flat_raw_top_logprobs");
     refuse("{\"input_ids\":[1],\"stream\":true}", OPD_ERR_UNSUPPORTED, "stream is not supported");
     refuse("{\"input_ids\":[1],\"token_ids_logprob\":[3]}", OPD_ERR_UNSUPPORTED, "token_ids_logprob");
     refuse("{\"input_ids\":[1],\"sampling_params\":[{}]}", OPD_ERR_UNSUPPORTED, "sampling_params");
@@ -145,7 +148,7 @@ TEST(server_answers_have_the_shape_of_sglang) {
     write_answer(&a, &out);
     CHECK_STR(out.data, "{\"text\":\"\\\"\xef\xbf\xbd\",\"output_ids\":[8,2],\"meta_info\":{\"id\":\"r1\",\"finish_reason\":"
                         "{\"type\":\"stop\",\"matched\":2},\"prompt_tokens\":3,\"weight_version\":\"v\","
-                        "\"input_token_logprobs\":[[null,6,null],[-0.1,7,null]],"
+                        "\"weight_versions\":[{\"version\":\"v\",\"start\":0,\"end\":2}],\"input_token_logprobs\":[[null,6,null],[-0.1,7,null]],"
                         "\"output_token_logprobs\":[[-1,8,null],[null,2,null]],\"output_token_logprobs_length\":2,"
                         "\"input_top_logprobs\":[null,[[-0.1,7,null]]],"
                         "\"completion_tokens\":2,\"cached_tokens\":0,\"e2e_latency\":0.5}}");
@@ -178,5 +181,69 @@ TEST(server_and_client_agree) {
     a.message = "stopping";
     write_answer(&a, &out);
     CHECK_ERR(opd_sglang_score_read(out.data, out.size, &score, &scores), OPD_ERR_REMOTE);
+    opd_str_fini(&out);
+}
+
+/* The two forms of flat alternatives: the texts, and the same bits in the client. */
+TEST(flat_alternatives_come_back_bit_for_bit) {
+    enum { ROWS = 300, K = 5, VOCAB = 1000 };
+    static int32_t ids[ROWS + 2], topk[(ROWS + 1) * K], got_ids[ROWS * K];
+    static float logp[ROWS + 1], topk_logps[(ROWS + 1) * K], got[ROWS], got_logps[ROWS * K];
+    static uint8_t valid[ROWS];
+    opd_rng rng;
+    opd_rng_init(&rng, 5);
+    for (size_t i = 0; i < ROWS + 2; i++) ids[i] = (int32_t)opd_rng_below(&rng, VOCAB);
+    for (size_t i = 0; i < ROWS + 1; i++) logp[i] = -(float)opd_rng_uniform(opd_rng_next(&rng)) * 9;
+    for (size_t i = 0; i < (ROWS + 1) * K; i++) {
+        topk[i] = (int32_t)opd_rng_below(&rng, VOCAB);
+        topk_logps[i] = -(float)opd_rng_uniform(opd_rng_next(&rng)) * 20;
+    }
+    opd_sglang_score score = {.ids = ids, .count = ROWS + 2, .prompt_count = 2, .top_k = K, .vocab_size = VOCAB};
+    opd_sglang_answer a = {.rid = "r", .prompt_count = ROWS + 2, .weight_version = "1", .return_logprob = true,
+                           .input = {ids + 1, logp, ROWS + 1, K, topk, topk_logps}};
+    opd_sglang_scores scores = {.logp = got, .valid = valid, .topk_ids = got_ids, .topk_logps = got_logps};
+    static const char *const names[] = {"\"input_top_logprobs\":[null,[[", "\"input_top_logprobs_val_flat\":[-",
+                                        "\"input_top_logprobs_val_flat_b64\":\""};
+    for (a.form = OPD_SGLANG_FORM_NESTED; a.form <= OPD_SGLANG_FORM_BASE64; a.form++) {
+        opd_str out;
+        opd_str_init(&out, NULL, 1 << 20);
+        write_answer(&a, &out);
+        CHECK_CONTAINS(out.data, names[a.form]);
+        CHECK_INT(strstr(out.data, "\"input_top_logprobs_shape\":[300,5],\"input_top_logprobs_null_prefix\":1") != NULL,
+                  a.form != OPD_SGLANG_FORM_NESTED);
+        CHECK_OK(opd_sglang_score_read(out.data, out.size, &score, &scores));
+        CHECK_INT(scores.valid_count, ROWS);
+        CHECK(memcmp(got, logp + 1, sizeof got) == 0);
+        CHECK(memcmp(got_ids, topk + K, sizeof got_ids) == 0);
+        CHECK(memcmp(got_logps, topk_logps + K, sizeof got_logps) == 0);
+        opd_str_fini(&out);
+    }
+}
+
+TEST(flat_alternatives_are_nested_where_rows_are_ragged) {
+    const int32_t in[] = {6, 7, 8}, topk[] = {0, 0, 7, -1, 8, 1};
+    const float logp[] = {0, -1, -2}, topk_logps[] = {0, 0, -1, 0, NAN, -INFINITY};
+    opd_sglang_answer a = {.rid = "r1", .weight_version = "v", .return_logprob = true, .form = OPD_SGLANG_FORM_BASE64,
+                           .input = {in, logp, 3, 2, topk, topk_logps}};
+    opd_str out;
+    opd_str_init(&out, NULL, 4096);
+    write_answer(&a, &out);
+    CHECK_CONTAINS(out.data, "\"input_top_logprobs\":[null,[[-1,7,null]],[[null,8,null],[null,1,null]]],");
+    CHECK(strstr(out.data, "flat") == NULL);
+    opd_str_clear(&out);
+    a.input = (opd_sglang_logprobs){in + 1, logp + 1, 2, 2, topk + 2, topk_logps + 2}; /* row 0 does not count */
+    write_answer(&a, &out);
+    CHECK_CONTAINS(out.data, "\"input_top_logprobs_val_flat_b64\":\"AADAfwAAgP8=\""); /* NaN and -inf as they are */
+    CHECK_CONTAINS(out.data, "\"input_top_logprobs_idx_flat_b64\":\"CAAAAAEAAAA=\"");
+    CHECK_CONTAINS(out.data, "\"input_top_logprobs_val_flat_b64_dtype\":\"float32\",\"input_top_logprobs_idx_flat_b64_dtype\":\"int32\"");
+    opd_str_clear(&out);
+    a.form = OPD_SGLANG_FORM_FLAT;
+    write_answer(&a, &out);
+    CHECK_CONTAINS(out.data, "\"input_top_logprobs_val_flat\":[null,null],\"input_top_logprobs_idx_flat\":[8,1],"
+                             "\"input_top_logprobs_shape\":[1,2]");
+    opd_str_clear(&out);
+    a.input.count = 0;
+    write_answer(&a, &out);
+    CHECK_CONTAINS(out.data, "\"input_top_logprobs\":[]");
     opd_str_fini(&out);
 }
