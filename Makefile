@@ -9,8 +9,10 @@ BUILD      := build
 JOBS       ?= $(shell nproc)
 PACKAGES   := build-essential cmake ninja-build pkg-config \
               libuv1-dev libnghttp2-dev libssl-dev libyaml-dev libmsgpack-dev
-TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server \
+TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server nghttp2-proxy nginx haproxy \
                  python3-uvicorn python3-hypercorn
+# Of these, what Debian would run as services. The tests start their own; the machine is left without.
+SERVICES   := nginx haproxy nghttpx
 # A run folder is never overwritten: the demo takes the next free name.
 DEMO_ARGS  ?=
 
@@ -73,10 +75,15 @@ missing=""; for p in $(1); do \
 if [ -n "$$missing" ]; then \
   if [ "$$(id -u)" != 0 ]; then \
     echo "opd needs Debian packages. Run this line, then make again:"; \
-    echo "  sudo apt-get install -y$$missing"; exit 1; fi; \
+    if [ $@ = test-deps ]; then echo "  sudo make test-deps"; else echo "  sudo apt-get install -y$$missing"; fi; \
+    exit 1; fi; \
   echo "installing Debian packages:$$missing"; \
   start=$$SECONDS; \
+  new=""; for s in $(SERVICES); do [ -e /etc/init.d/$$s ] || new="$$new $$s"; done; \
+  policy=/usr/sbin/policy-rc.d; \
+  if [ ! -e $$policy ]; then trap "rm -f $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' >$$policy; chmod +x $$policy; fi; \
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; } >/tmp/opd-packages.log 2>&1 \
     || { tail -20 /tmp/opd-packages.log; echo "the packages could not be installed (log above)"; exit 1; }; \
+  for s in $$new; do [ ! -e /etc/init.d/$$s ] || update-rc.d $$s disable >/dev/null; done; \
   echo "packages: $$((SECONDS-start)) s"; fi
 endef

@@ -174,7 +174,11 @@ static void describe(const opd_endpoint_call *call, char *out, size_t out_size) 
         return;
     }
     opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
-    (void)snprintf(out, out_size, "HTTP %d: %s", call->http.status, message);
+    if (call->http.status == 413)
+        (void)snprintf(out, out_size, "HTTP 413: the server, or a proxy in front of it, takes no body of %zu "
+                       "bytes (nginx: client_max_body_size): %s", call->body.size, message);
+    else
+        (void)snprintf(out, out_size, "HTTP %d: %s", call->http.status, message);
 }
 
 /* The body of a 200 answer: whether it is the sample's scores. */

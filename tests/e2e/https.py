@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 """A teacher over https: the whole pipeline, who is trusted, and `opd serve` behind TLS."""
+import contextlib
 import json
+import os
+import pathlib
 import shutil
+import socket
 import subprocess
 import time
 
@@ -9,9 +13,13 @@ import e2e
 from e2e import expect
 
 
+def which(program):
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 def need(*programs):
     for program in programs:
-        if shutil.which(program) is None:
+        if which(program) is None:
             raise e2e.Skip(f"{program} is missing")
 
 
@@ -79,6 +87,53 @@ def case_pipeline(work):
     expect(rows and all(r["teacher/valid_share"] == 1 for r in rows), "tokens without a score")
     plain = work.run(distil(before), "plain")
     expect(e2e.weights(folder, "opd") == e2e.weights(plain, "opd"), "TLS changed the weights")
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def nginx(work, to_port, extra):
+    """nginx with TLS and server.pem in front of a port; its own port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    text = (pathlib.Path(__file__).resolve().parents[1] / "peers" / "nginx.conf.in").read_text()
+    tls = f"ssl_certificate {work.path}/server.pem; ssl_certificate_key {work.path}/server.key;"
+    for word, value in {"FOLDER": work.path, "LISTEN": "ssl http2", "EXTRA": f"{tls} {extra}", "PORT": port,
+                        "APP_PORT": to_port}.items():
+        text = text.replace(f"@{word}@", str(value))
+    words = ["setpriv", "--pdeathsig", "KILL", which("nginx"), "-c", work.write("nginx.conf", text)]
+    with open(work.fresh("nginx"), "wb") as log, subprocess.Popen(words, stdout=log, stderr=log) as process:
+        try:
+            e2e.wait_for(lambda: listens(port) or process.poll() is not None, "nginx")
+            expect(process.poll() is None, pathlib.Path(log.name).read_text())
+            yield port
+        finally:
+            process.kill()
+
+
+def case_behind_nginx(work):
+    """The whole pipeline through a proxy that ends its connections every twenty requests: the same weights, and
+    nothing is seen of it."""
+    need("openssl", "nginx")
+    before = trained(work)
+    authority(work, "ca")
+    certificate(work, "server", "ca")
+    process = work.start("serve", "--port", "0", "--model", e2e.checkpoint(before, "teacher"))
+    e2e.wait_for(lambda: "ready on http://" in process.out() or not process.running(), "the ready line")
+    to_port = int(process.out().split("ready on ")[1].split()[0].rsplit(":", 1)[1])
+    with nginx(work, to_port, "keepalive_requests 20;") as port:
+        ca_file = str(work.path / "ca.pem")
+        folder = work.run(distil(before, url=f"https://localhost:{port}", ca_file=ca_file), "behind")
+    expect(not e2e.stop(process).expect(0).err, "the server complains")
+    connections = {line.split()[0] for line in (work.path / "access.log").read_text().splitlines()}
+    expect(len(connections) >= 3, f"nginx has seen connections {connections}")
+    rows = e2e.metrics(folder, "opd", "train/samples")
+    expect(rows and all(r["teacher/valid_share"] == 1 for r in rows), "tokens without a score")
+    expect(e2e.weights(folder, "opd") == e2e.weights(work.run(distil(before), "plain"), "opd"), "other weights")
 
 
 def case_untrusted(work):

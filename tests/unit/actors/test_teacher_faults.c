@@ -325,7 +325,7 @@ TEST(reset_cancel) { all_scored("{\"do\": \"reset\", \"code\": \"CANCEL\", \"cou
 TEST(reset_no_error) { all_refused("{\"do\": \"reset\", \"code\": \"NO_ERROR\"}", 4, "reset"); }
 
 TEST(early_413) {
-    all_refused("{\"do\": \"early\", \"status\": 413, \"text\": \"too large\"}", 1, "HTTP 413: too large");
+    all_refused("{\"do\": \"early\", \"status\": 413, \"text\": \"too large\"}", 1, "client_max_body_size): too large");
 }
 
 TEST(fewer_streams_in_flight) {

@@ -1,8 +1,10 @@
 /* peers.c - see peers.h. */
 #include "tests/unit/transports/peers.h"
 
+#include <netinet/in.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,12 +42,25 @@ int finish(pid_t pid) {
     opd_test_fail(__FILE__, __LINE__, "the peer did not end");
 }
 
+static struct sockaddr_in loopback(unsigned port) {
+    return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
 unsigned free_port(void) {
-    opd_tcp_listener *listener;
-    int closed = 0;
-    CHECK_OK(opd_tcp_listen(loop_env, NULL, "127.0.0.1", 0, NULL, NULL, &listener));
-    unsigned port = opd_tcp_listener_port(listener);
-    opd_tcp_listener_close(listener, loop_count, &closed);
-    loop_until(&closed, 1);
-    return port;
+    struct sockaddr_in address = loopback(0);
+    socklen_t size = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK_INT(bind(fd, (struct sockaddr *)&address, size), 0);
+    CHECK_INT(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+bool connects(unsigned port) {
+    struct sockaddr_in address = loopback(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool up = connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    close(fd);
+    return up;
 }

@@ -17,4 +17,7 @@ int finish(pid_t pid);
 /* A port that was free a moment ago. */
 unsigned free_port(void);
 
+/* Whether somebody listens on a port of 127.0.0.1. */
+bool connects(unsigned port);
+
 #endif

@@ -240,6 +240,43 @@ TEST(client_of_nghttpd) {
     room_close(&r);
 }
 
+/* nghttpd for load alone: it scores nothing. */
+TEST(nghttpd_answers_a_thousand) {
+    if (!installed("nghttpd")) SKIP("nghttpd is not installed");
+    enum { CALLS = 1000, SIZE = 20000 };
+    static opd_http_call calls[CALLS];
+    room r;
+    room_open(&r);
+    write_body(&r, SIZE);
+    unsigned port = free_port();
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", port);
+    opd_http_client *client;
+    opd_http_client_options options = {.env = loop_env, .url = url, .backoff_max_ms = 50};
+    CHECK_OK(opd_http_client_create(&options, &client));
+    pid_t pid = nghttpd_start(&r, port);
+    call_until_up(client, "/body");
+    int done = 0;
+    opd_buf *body = pattern_create(SIZE, 6);
+    for (int i = 0; i < CALLS; i++) {
+        calls[i] = (opd_http_call){.path = i % 2 == 0 ? "/body" : "/echo", .done = on_done, .arg = &done};
+        if (i % 2 == 1) calls[i].body = opd_slice_whole(body);
+        CHECK_OK(opd_http_client_send(client, &calls[i]));
+    }
+    loop_until(&done, CALLS);
+    for (int i = 0; i < CALLS; i++) {
+        CHECK_STR(calls[i].error, "");
+        CHECK_INT(calls[i].answer.size, SIZE);
+        CHECK(pattern_is(calls[i].answer.data, SIZE, 6));
+        opd_http_call_fini(&calls[i]);
+    }
+    kill(pid, SIGKILL);
+    finish(pid);
+    opd_buf_release(body);
+    loop_client_close(client);
+    room_close(&r);
+}
+
 /* A server killed with 50 downloads under way: each call hears of it once. */
 TEST(nghttpd_killed_midway) {
     if (!installed("nghttpd")) SKIP("nghttpd is not installed");
