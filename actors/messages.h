@@ -21,6 +21,9 @@
 
 enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
+/* Bytes of provenance per teacher of a sample that the windows of links have room for. */
+enum { OPD_PROVENANCE_SIZE = 2048 };
+
 /* dataset -> rollout: continue this prompt. A group is a prompt's place in dataset order,
  * counted over the epochs; it starts under weights of at least min_version. source: the record's
  * value at opd.teacher_key, "" without; it says which teacher the group's samples go to. */
@@ -46,7 +49,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, TEXT, source) X(T, I32S, tokens)
 
 /* teacher -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
- * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:
+ * which, as places in stage->teachers, and weights [T], >= 0, how much each counts; both absent:
  * T = 1. logp, valid [T, R]; topk [R, k] of the first, -1 = none; without logp no token is valid.
  * endpoint: the replica that answered; moves: attempts at another replica than the one before;
  * hedges: second requests sent while the first was under way; wait_ms: of latency_ms, waiting to
@@ -110,11 +113,12 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, step) X(T, U64, group) X(T, U64, optimizer_step) X(T, U64, samples)          \
     X(T, U64, response_tokens) X(T, U64, invalid_tokens) X(T, U64, unscored_batches)       \
     X(T, U64, skipped_steps) X(T, U64, before_correct) X(T, U64, before_total)             \
-    X(T, F32S, state)
+    X(T, F32S, state) X(T, U64, degraded_tokens)
 #define OPD_SAVED_FIELDS(X, T) X(T, U64, step)
 
-/* trainer -> monitor: the numbers of a step, indexed by opd_metric. */
-#define OPD_REPORT_FIELDS(X, T) X(T, U64, step) X(T, F64S, values)
+/* trainer -> monitor: the numbers of a step, indexed by opd_metric. teachers [n, 2]: of each of
+ * stage->teachers its share of the tokens and its reverse KL; absent without teachers. */
+#define OPD_REPORT_FIELDS(X, T) X(T, U64, step) X(T, F64S, values) X(T, F64S, teachers)
 
 /* anyone -> monitor: a line for the person and the log. */
 #define OPD_NOTE_FIELDS(X, T) X(T, U32, level) X(T, TEXT, text)

@@ -25,6 +25,7 @@
     X(VALID_SHARE, "teacher/valid_share")               /* valid / response tokens, 0..1   */  \
     X(INVALID_TOKENS, "teacher/invalid_tokens")                                                \
     X(FALLBACK_TOKENS, "teacher/fallback_tokens")       /* seed's fallback policy only     */  \
+    X(DEGRADED_TOKENS, "teacher/degraded_tokens")       /* fewer teachers, or a fallback   */  \
     X(TEACHER_LATENCY_MS, "teacher/latency_ms")         /* mean, request to last answer    */  \
     X(TEACHER_ATTEMPTS, "teacher/attempts")             /* requests per sample             */  \
     X(TEACHER_WAIT_MS, "teacher/wait_ms")               /* of the latency, before sending  */  \

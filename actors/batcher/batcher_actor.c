@@ -6,6 +6,7 @@
  */
 #include "actors/batcher/batcher_actor.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "actors/batcher/join.h"
@@ -35,19 +36,32 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
                          &b->trainer);
 }
 
+/* How many teachers scored it; 0: they do not all have a weight that is one. */
+static size_t teachers_of(const opd_sample_fields *f) {
+    if (f->teachers.buf == NULL) return f->weights.buf == NULL;
+    const double *weights = opd_slice_data(f->weights);
+    size_t count = f->teachers.size_bytes;
+    if (f->weights.size_bytes != count * sizeof *weights) return 0;
+    for (size_t j = 0; j < count; j++)
+        if (!isfinite(weights[j]) || weights[j] < 0) return 0;
+    return count;
+}
+
 /* Whether the arrays agree about the number of response tokens; those behind trust it. */
 static opd_err check_sizes(const opd_sample_fields *f) {
+    size_t teachers = teachers_of(f);
     size_t length = f->tokens.size_bytes / sizeof(int32_t);
     size_t rows = f->prompt_len <= length ? length - f->prompt_len : 0;
     bool scored = f->teacher_logp.buf != NULL && f->teacher_valid.buf != NULL;
-    bool whole = f->prompt_len > 0 && rows > 0 && f->logp.size_bytes == rows * sizeof(float) &&
+    bool whole = teachers > 0 && f->prompt_len > 0 && rows > 0 && f->logp.size_bytes == rows * sizeof(float) &&
                  f->spans.size_bytes >= 2 * sizeof(uint64_t);
     if (scored)
-        whole = whole && f->teacher_logp.size_bytes == rows * sizeof(float) &&
-                f->teacher_valid.size_bytes == rows &&
+        whole = whole && f->teacher_logp.size_bytes == teachers * rows * sizeof(float) &&
+                f->teacher_valid.size_bytes == teachers * rows &&
                 f->teacher_topk.size_bytes % (rows * sizeof(int32_t)) == 0;
     if (whole) return OPD_OK;
-    return opd_fail(OPD_ERR_MISMATCH, "batcher: the parts of sample %llu/%u have different lengths",
+    return opd_fail(OPD_ERR_MISMATCH, "batcher: the parts of sample %llu/%u have different lengths, or "
+                    "its teachers no weights",
                     (unsigned long long)f->group, f->member);
 }
 

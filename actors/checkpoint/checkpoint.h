@@ -23,7 +23,7 @@
 #define OPD_CHECKPOINT_COUNTS(X)                                                               \
     X(step) X(group) X(optimizer_step) X(seed)                                                 \
     X(samples) X(response_tokens) X(invalid_tokens) X(unscored_batches) X(skipped_steps)       \
-    X(before_correct) X(before_total)
+    X(before_correct) X(before_total) X(degraded_tokens)
 
 typedef struct opd_checkpoint_state {
 #define X(name) uint64_t name;

@@ -15,6 +15,7 @@
 
 #include "actors/messages.h"
 #include "actors/evaluator/stats.h"
+#include "actors/trainer/mixture.h"
 #include "core/base/check.h"
 #include "core/codec/json.h"
 #include "opd/log.h"
@@ -131,7 +132,20 @@ static void show_progress(monitor *m, uint64_t step, const double *values, bool 
 
 /* ---- what comes in ---- */
 
-static void write_metrics(monitor *m, uint64_t step, const double *values) {
+/* opd/teacher/NAME/...: what each teacher contributed. */
+static void write_teachers(const monitor *m, opd_json_writer *w, const double *values) {
+    static const char *const names[] = {"token_share", "kl"};
+    for (size_t i = 0; i < 2 * m->c.teacher_count; i++) {
+        char key[OPD_CONFIG_NAME_MAX + 32];
+        if (isnan(values[i])) continue;
+        (void)snprintf(key, sizeof key, "opd/teacher/%s/%s", m->c.teachers[i / 2].name, names[i % 2]);
+        opd_json_write_key(w, key);
+        opd_json_write_double(w, values[i]);
+    }
+}
+
+/* teachers: as in REPORT, or NULL. */
+static void write_metrics(monitor *m, uint64_t step, const double *values, const double *teachers) {
     opd_json_writer w;
     opd_json_writer_init(&w, &m->filling[OUT_METRICS], 0);
     opd_json_write_object_begin(&w);
@@ -144,6 +158,7 @@ static void write_metrics(monitor *m, uint64_t step, const double *values) {
         opd_json_write_key(&w, opd_metric_name((opd_metric)i));
         opd_json_write_double(&w, values[i]);
     }
+    if (teachers != NULL) write_teachers(m, &w, teachers);
     opd_json_write_object_end(&w);
     opd_str_text(&m->filling[OUT_METRICS], "\n");
     settle(m, OUT_METRICS);
@@ -153,12 +168,16 @@ static opd_err on_report(monitor *m, const opd_msg *msg) {
     opd_report_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_REPORT, &f));
     const double *values = opd_slice_data(f.values);
-    if (f.values.size_bytes != OPD_METRIC_COUNT * sizeof *values)
-        return opd_fail(OPD_ERR_PARSE, "monitor: a report of %zu bytes", f.values.size_bytes);
+    bool whole = f.values.size_bytes == OPD_METRIC_COUNT * sizeof *values &&
+                 (f.teachers.buf == NULL ||
+                  f.teachers.size_bytes == 2 * m->c.teacher_count * sizeof *values);
+    if (!whole)
+        return opd_fail(OPD_ERR_PARSE, "monitor: a report of %zu and %zu bytes", f.values.size_bytes,
+                        f.teachers.size_bytes);
     m->samples += values[OPD_METRIC_SAMPLES];
     if (!isnan(values[OPD_METRIC_INVALID_TOKENS]))
         m->invalid_tokens += values[OPD_METRIC_INVALID_TOKENS];
-    if (f.step % m->c.metrics_interval == 0) write_metrics(m, f.step, values);
+    if (f.step % m->c.metrics_interval == 0) write_metrics(m, f.step, values, opd_slice_data(f.teachers));
     show_progress(m, f.step, values, f.step == m->c.steps);
     return OPD_OK;
 }
@@ -182,12 +201,16 @@ static opd_err on_accuracy(monitor *m, const opd_msg *msg) {
 
 /* Mean of student minus teacher over the valid tokens of a sample; NaN without any. */
 static double sample_kl(const opd_sample_fields *f) {
-    const float *student = opd_slice_data(f->logp), *teacher = opd_slice_data(f->teacher_logp);
-    const uint8_t *valid = opd_slice_data(f->teacher_valid);
-    double sum = 0, count = 0;
-    for (size_t t = 0; teacher != NULL && t < f->logp.size_bytes / sizeof *student; t++) {
-        if (!valid[t]) continue;
-        sum += (double)student[t] - (double)teacher[t];
+    const float *student = opd_slice_data(f->logp);
+    opd_mixture teachers = {.teachers = f->teachers.buf != NULL ? f->teachers.size_bytes : 1,
+                            .rows = f->logp.size_bytes / sizeof *student,
+                            .weights = opd_slice_data(f->weights),
+                            .logp = opd_slice_data(f->teacher_logp),
+                            .valid = opd_slice_data(f->teacher_valid)};
+    double sum = 0, count = 0, teacher;
+    for (size_t t = 0; teachers.logp != NULL && t < teachers.rows; t++) {
+        if (!opd_mixture_at(&teachers, t, &teacher)) continue;
+        sum += (double)student[t] - teacher;
         count++;
     }
     return count > 0 ? sum / count : (double)NAN;

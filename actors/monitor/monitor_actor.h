@@ -24,6 +24,8 @@ typedef struct opd_monitor_config {
     uint64_t first_step, steps;
     uint64_t invalid_tokens;    /* counted before (resume)                  */
     bool policy, teacher;
+    const opd_config_teacher *teachers; /* all that there are, for their names */
+    size_t teacher_count;
     uint64_t metrics_interval;  /* steps between lines of metrics.jsonl     */
     int metrics_fd, samples_fd; /* opened for appending; -1: none           */
     int screen_fd;              /* -1: none                                 */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "actors/checkpoint/checkpoint.h"
+#include "actors/messages.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "models/model_config.h"
@@ -196,9 +197,12 @@ static opd_sizes sizes_of(const opd_assets *a) {
     s.samples = policy ? (uint32_t)c->rollout.samples_per_prompt : 1;
     s.window_groups = s.batch_prompts * (policy ? (uint32_t)c->rollout.max_staleness + 1 : 2);
     s.window_msgs = s.window_groups * s.samples;
-    /* per sample: ids, two log-probs, validity, top-k ids, spans, and its bodies */
-    uint64_t per_token = 16 + 4 * (uint64_t)c->opd.log_prob_top_k;
-    s.window_bytes = s.window_msgs * (s.max_len * per_token + OPD_MSG_BODY_MAX);
+    /* per sample: ids, log-probs of student and teachers, their validity, top-k ids, spans, where
+     * its scores are from, and its bodies */
+    uint64_t teachers = c->teacher_count > 0 ? c->teacher_count : 1;
+    uint64_t per_token = 11 + 5 * teachers + 4 * (uint64_t)c->opd.log_prob_top_k;
+    uint64_t per_sample = OPD_MSG_BODY_MAX + teachers * OPD_PROVENANCE_SIZE;
+    s.window_bytes = s.window_msgs * (s.max_len * per_token + per_sample);
     /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and
      * replies of evaluations and scorings; reports, notes and the like */
     s.messages_max = s.window_groups + 7 * s.window_msgs + 4 * s.slots + 4096;
@@ -267,6 +271,7 @@ static opd_err create_learner(opd_assets *a) {
         .samples_max = (size_t)a->sizes.batch_prompts * a->sizes.samples,
         .tokens_max = a->sizes.batch_tokens,
         .teacher_k = c->opd.enabled ? (size_t)c->opd.log_prob_top_k : 0,
+        .teachers_max = c->teacher_count > 0 ? c->teacher_count : 1,
         .steps_per_batch = (uint32_t)shares,
         .temperature = policy && c->rollout.temperature > 0 ? c->rollout.temperature : 1,
         .reduction = t->loss_reduction == OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN

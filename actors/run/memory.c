@@ -135,8 +135,9 @@ static uint64_t batch_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;
     uint64_t k = a->config->opd.enabled ? u64(a->config->opd.log_prob_top_k) : 0;
     if (k == 0) k = 1;
-    uint64_t flat = 3 * FLOAT + 1 + FLOAT * k;
-    uint64_t learner = 7 * FLOAT + 1 + 2 * FLOAT * k + 16;
+    uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
+    uint64_t flat = 2 * FLOAT + teachers * (FLOAT + 1) + FLOAT * k;
+    uint64_t learner = 8 * FLOAT + 2 + 2 * FLOAT * k + 16;
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
     return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
 }

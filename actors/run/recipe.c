@@ -107,6 +107,7 @@ static void fill_result(opd_stage_result *result, const opd_trainer_outcome *o,
     result->invalid_tokens = o->invalid_tokens;
     result->unscored_batches = o->unscored_batches;
     result->skipped_steps = o->skipped_steps;
+    result->degraded_tokens = o->degraded_tokens;
     opd_checkpoint_path(checkpoints, o->steps, result->checkpoint);
 }
 
@@ -130,7 +131,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
     opd_trainer_outcome outcome = {
         .samples = before->samples, .response_tokens = before->response_tokens,
         .invalid_tokens = before->invalid_tokens, .unscored_batches = before->unscored_batches,
-        .skipped_steps = before->skipped_steps, .has_before = before->before_total > 0,
+        .skipped_steps = before->skipped_steps, .degraded_tokens = before->degraded_tokens, .has_before = before->before_total > 0,
         .before_correct = before->before_correct, .before_total = before->before_total};
     opd_pipeline_options options = {
         .assets = &assets, .checkpoint_dir = checkpoints, .program = r->program,
@@ -237,6 +238,9 @@ static void show_end(const recipe *r, const opd_summary *summary) {
         opd_str_printf(&text, "\n  %" PRIu64 " samples; %" PRIu64 " of %" PRIu64
                        " tokens had no teacher score\n", p->samples,
                        p->invalid_tokens, p->response_tokens);
+    if (p != NULL && p->degraded_tokens > 0)
+        opd_str_printf(&text, "  %" PRIu64 " tokens were scored by fewer teachers than wanted, or by a "
+                       "fallback\n", p->degraded_tokens);
     opd_str_printf(&text, "\n  wall time    %.0f s\n", summary->wall_s);
     show_next(summary, &r->folder, r->config, &text);
     if (opd_str_status(&text) == OPD_OK) say(r, text.data);

@@ -19,6 +19,7 @@ typedef struct opd_stage_result {
     opd_accuracy before, after;
     /* policy stages */
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
+    uint64_t degraded_tokens;
     char teacher[OPD_PATH_SIZE];    /* path of its teacher's checkpoint, or its URL */
 } opd_stage_result;
 

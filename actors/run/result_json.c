@@ -22,11 +22,12 @@ static void write_accuracy(opd_json_writer *w, const char *key, const opd_accura
 
 /* The counts of a result, in the order of `counts_of`. */
 static const char *const COUNT_NAMES[] = {"steps", "samples", "response_tokens", "invalid_tokens",
-                                          "batches_without_score", "steps_skipped"};
+                                          "batches_without_score", "steps_skipped", "degraded_tokens"};
 
 static void counts_of(opd_stage_result *r, uint64_t *out[OPD_COUNTOF(COUNT_NAMES)]) {
     out[0] = &r->steps, out[1] = &r->samples, out[2] = &r->response_tokens;
     out[3] = &r->invalid_tokens, out[4] = &r->unscored_batches, out[5] = &r->skipped_steps;
+    out[6] = &r->degraded_tokens;
 }
 
 static void write_result(opd_json_writer *w, const opd_stage_result *result) {

@@ -2,6 +2,9 @@
  *
  * Sample i owns tokens seq_start[i] .. seq_start[i+1]-1 (prompt, then response) and response
  * rows offsets[i] .. offsets[i+1]-1 of every array marked [rows].
+ * A sample scored by T teachers has T values for each row, those of one teacher side by side:
+ * [T, rows of the sample] from scores_start[i] on in every array marked [scores]. With one teacher
+ * each these are the rows.
  * Invariants: (1) arrays never grow beyond the sizes given at creation; (2) a teacher value
  * means something only where teacher_valid is 1.
  * Thread: one owner at a time (the trainer actor fills it, its lane reads it). The batch owns
@@ -19,18 +22,23 @@
 
 typedef struct opd_batch {
     size_t samples_max, tokens_max, top_k; /* capacities; top_k is the teacher's width */
-    size_t sample_count, token_count, row_count;
+    size_t teachers_max;    /* of one sample, and all teachers that there are         */
+    size_t sample_count, token_count, row_count, score_count;
     size_t *seq_start;      /* [samples_max + 1]                                  */
     size_t *offsets;        /* [samples_max + 1]                                  */
+    size_t *scores_start;   /* [samples_max + 1]                                  */
     uint64_t *groups;       /* [samples]                                          */
     double *rewards;        /* [samples]                                          */
     uint8_t *reward_valid;  /* [samples]                                          */
     uint8_t *reuse_logp;    /* [samples] rollout_logp is of the trainer's version  */
     int32_t *tokens;        /* [tokens]                                           */
     float *rollout_logp;    /* [rows]                                             */
-    float *teacher_logp;    /* [rows]                                             */
-    uint8_t *teacher_valid; /* [rows]                                             */
-    int32_t *teacher_topk;  /* [rows, top_k], -1 = none                           */
+    float *teacher_logp;    /* [scores]                                           */
+    uint8_t *teacher_valid; /* [scores]                                           */
+    int32_t *teacher_topk;  /* [rows, top_k] of the first teacher, -1 = none      */
+    uint8_t *teacher_count; /* [samples] T                                        */
+    uint8_t *teachers;      /* [samples, teachers_max] below teachers_max         */
+    double *weights;        /* [samples, teachers_max] of these                   */
     const opd_alloc *alloc;
 } opd_batch;
 
@@ -40,22 +48,26 @@ typedef struct opd_batch_sample {
     uint32_t prompt_len, response_len;
     const int32_t *tokens;        /* [P + R] */
     const float *rollout_logp;    /* [R], NULL in supervised batches */
-    const float *teacher_logp;    /* [R] */
-    const uint8_t *teacher_valid; /* [R] */
+    const float *teacher_logp;    /* [T, R] */
+    const uint8_t *teacher_valid; /* [T, R] */
     const int32_t *teacher_topk;  /* [R, top_k] or NULL */
+    size_t teacher_count;         /* T; 0 is 1                                */
+    const uint8_t *teachers;      /* [T] which; NULL: the first               */
+    const double *weights;        /* [T]; NULL: the same for all              */
     double reward;
     bool reward_valid, reuse_logp;
 } opd_batch_sample;
 
 /* An empty batch of at most these sizes. Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max,
-                                        size_t tokens_max, size_t top_k, opd_batch **out);
+                                        size_t tokens_max, size_t top_k, size_t teachers_max,
+                                        opd_batch **out);
 void opd_batch_destroy(opd_batch *batch);
 
 /* Empties the batch. */
 void opd_batch_clear(opd_batch *batch);
 
-/* Appends a sample. Errors: LIMIT when it does not fit. */
+/* Appends a sample. Errors: LIMIT when it does not fit; MISMATCH (a teacher that there is not). */
 OPD_MUST_CHECK opd_err opd_batch_add(opd_batch *batch, const opd_batch_sample *sample);
 
 #endif

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "actors/trainer/mixture.h"
 #include "actors/trainer/overlap.h"
 #include "actors/trainer/sft_loss.h"
 #include "core/base/check.h"
@@ -31,13 +32,15 @@ struct opd_learner {
 
     /* per response row of the batch */
     float *student_logp, *advantages, *weights, *logp, *entropy, *dlogp, *dentropy;
-    uint8_t *mask;
+    float *teacher_logp; /* of all teachers together */
+    uint8_t *mask, *teacher_valid;
     int32_t *student_topk;      /* [rows, teacher_k] ids */
     float *student_topk_logp;
     opd_score_row *rows;
     size_t *micro_start; /* [samples_max + 1] */
 
     opd_advantage_stats advantage;
+    opd_teacher_tally *tallies; /* [teachers_max] */
     opd_policy_stats policy;
     opd_overlap overlap;
     double sft_loss, logp_diff, logp_sum;
@@ -54,24 +57,27 @@ static opd_err learner_alloc(opd_learner *l) {
     size_t n = l->o.tokens_max, k = l->o.teacher_k ? l->o.teacher_k : 1;
     l->grads = opd_mem_get(a, l->o.model->param_count * sizeof(float));
     float **columns[] = {&l->student_logp, &l->advantages, &l->weights, &l->logp,
-                         &l->entropy, &l->dlogp, &l->dentropy};
+                         &l->entropy, &l->dlogp, &l->dentropy, &l->teacher_logp};
     bool whole = l->grads != NULL;
     for (size_t i = 0; i < OPD_COUNTOF(columns); i++) {
         *columns[i] = opd_mem_get(a, n * sizeof(float));
         whole = whole && *columns[i] != NULL;
     }
     l->mask = opd_mem_get(a, n);
+    l->teacher_valid = opd_mem_get(a, n);
+    l->tallies = opd_mem_get(a, l->o.teachers_max * sizeof *l->tallies);
     l->student_topk = opd_mem_get(a, n * k * sizeof(int32_t));
     l->student_topk_logp = opd_mem_get(a, n * k * sizeof(float));
     l->rows = opd_mem_get(a, n * sizeof *l->rows);
     l->micro_start = opd_mem_get(a, (l->o.samples_max + 1) * sizeof *l->micro_start);
-    whole = whole && l->mask && l->student_topk && l->student_topk_logp && l->rows && l->micro_start;
+    whole = whole && l->mask && l->teacher_valid && l->tallies && l->student_topk && l->student_topk_logp && l->rows && l->micro_start;
     return whole ? OPD_OK : opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu "
                                      "tokens; lower the batch or train.micro_batch_tokens", n);
 }
 
 opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out) {
     OPD_ASSERT(options->steps_per_batch > 0 && options->temperature > 0);
+    OPD_ASSERT(options->teachers_max > 0);
     OPD_TRY(opd_policy_config_check(&options->policy));
     opd_learner *l = opd_mem_get(options->alloc, sizeof *l);
     if (l == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for the learner");
@@ -99,7 +105,7 @@ void opd_learner_destroy(opd_learner *l) {
     opd_optimizer_destroy(l->optimizer);
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
                       l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
-                      l->rows, l->micro_start};
+                      l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
     opd_mem_free(l->o.alloc, l);
 }
@@ -107,6 +113,7 @@ void opd_learner_destroy(opd_learner *l) {
 void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     OPD_ASSERT(batch->sample_count > 0 && batch->sample_count <= l->o.samples_max);
     OPD_ASSERT(batch->row_count <= l->o.tokens_max && batch->top_k == l->o.teacher_k);
+    OPD_ASSERT(batch->teachers_max == l->o.teachers_max);
     l->batch = batch;
     l->phase = l->o.objective == OPD_OBJECTIVE_POLICY ? PHASE_PREPARE : PHASE_ADVANTAGE;
     l->cursor = 0;
@@ -224,6 +231,23 @@ static void step_begin(opd_learner *l) {
     l->phase = PHASE_TRAIN;
 }
 
+/* The teachers' scores of each sample as one, and what each of them contributed. */
+static void mix_teachers(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    memset(l->tallies, 0, b->teachers_max * sizeof *l->tallies);
+    for (size_t i = 0; i < b->sample_count; i++) {
+        size_t first = b->offsets[i], rows = b->offsets[i + 1] - first, at = b->scores_start[i];
+        opd_mixture mixture = {.teachers = b->teacher_count[i], .rows = rows,
+                               .weights = b->weights + i * b->teachers_max,
+                               .logp = b->teacher_logp + at, .valid = b->teacher_valid + at};
+        opd_mixture_rows(&mixture, l->teacher_logp + first, l->teacher_valid + first);
+        for (size_t j = 0; j < mixture.teachers; j++)
+            opd_teacher_tally_add(&l->tallies[b->teachers[i * b->teachers_max + j]], rows,
+                                  l->student_logp + first, mixture.logp + j * rows,
+                                  mixture.valid + j * rows);
+    }
+}
+
 static opd_err unit_advantage(opd_learner *l) {
     const opd_batch *b = l->batch;
     if (l->o.objective == OPD_OBJECTIVE_SFT) {
@@ -231,10 +255,11 @@ static opd_err unit_advantage(opd_learner *l) {
         step_begin(l);
         return OPD_OK;
     }
+    mix_teachers(l);
     opd_advantage_input in = {
         .sample_count = b->sample_count, .offsets = b->offsets, .groups = b->groups,
         .rewards = b->rewards, .reward_valid = b->reward_valid, .student_logp = l->student_logp,
-        .teacher_logp = b->teacher_logp, .teacher_valid = b->teacher_valid,
+        .teacher_logp = l->teacher_logp, .teacher_valid = l->teacher_valid,
         .rollout_logp = b->rollout_logp};
     OPD_TRY(opd_advantage_compute(l->o.alloc, &l->o.advantage, &in, l->advantages, l->mask,
                                   &l->advantage));
@@ -308,7 +333,7 @@ static void measure_overlap(opd_learner *l) {
     const opd_batch *b = l->batch; /* a share without a used token was not scored: nothing valid */
     if (l->o.teacher_k == 0 || !l->stepped) return;
     opd_overlap_input in = {.sample_count = l->reached, .offsets = b->offsets,
-                            .teacher_valid = b->teacher_valid, .student_k = l->o.teacher_k,
+                            .teacher_valid = l->teacher_valid, .student_k = l->o.teacher_k,
                             .teacher_k = b->top_k, .student_ids = l->student_topk,
                             .teacher_ids = b->teacher_topk};
     opd_overlap_measure(&in, &l->overlap);
@@ -371,6 +396,15 @@ void opd_learner_report(const opd_learner *l, double values[OPD_METRIC_COUNT]) {
     values[OPD_METRIC_LR] = l->update.lr;
     values[OPD_METRIC_SKIPPED] = (double)l->nonfinite;
     values[OPD_METRIC_UNSCORED] = (double)l->unscored;
+}
+
+void opd_learner_teacher(const opd_learner *l, size_t teacher, double *out_token_share,
+                         double *out_kl) {
+    OPD_ASSERT(teacher < l->o.teachers_max);
+    const opd_teacher_tally *t = &l->tallies[teacher];
+    size_t rows = l->batch->row_count;
+    *out_token_share = rows > 0 ? (double)t->tokens / (double)rows : 0;
+    *out_kl = t->samples > 0 ? t->kl_sum / (double)t->samples : (double)NAN;
 }
 
 bool opd_learner_stepped(const opd_learner *l) { return l->stepped; }

@@ -4,7 +4,8 @@
  *   1. the student's log-probs before the first step, for samples whose rollout log-probs
  *      are of older weights (values of the same version are reused: decoder and graph give
  *      the same bits);
- *   2. rewards, advantages, the OPD term (advantage.h), once, then frozen;
+ *   2. the scores of several teachers as one (mixture.h), rewards, advantages, the OPD term
+ *      (advantage.h), once, then frozen;
  *   3. for each optimizer step over its share of the batch: forward, loss, backward per
  *      micro-batch, then AdamW.
  * A batch without a single valid teacher score (where one is needed) makes no step.
@@ -36,6 +37,7 @@ typedef struct opd_learner_options {
     size_t micro_batch_tokens;        /* packed tokens of a micro-batch, at least one sample */
     size_t samples_max, tokens_max;   /* largest batch                                  */
     size_t teacher_k;                 /* width of the batch's teacher_topk              */
+    size_t teachers_max;              /* as the batch's, >= 1                           */
     uint32_t steps_per_batch;         /* optimizer steps, >= 1                          */
     double temperature;               /* of the rollouts, > 0                           */
     double tis_clip;                  /* most that a stale token may count; 0: no correction */
@@ -63,6 +65,11 @@ OPD_MUST_CHECK opd_err opd_learner_advance(opd_learner *learner, bool *out_done)
 /* What the finished batch showed; values[] indexed by opd_metric (metrics.h), NaN where not
  * measured. Sample counts, lengths and timing are the actor's to fill in. */
 void opd_learner_report(const opd_learner *learner, double values[OPD_METRIC_COUNT]);
+
+/* Of a teacher (its place, below teachers_max) in the finished batch: the share of the response
+ * tokens that it scored, and its mean of student minus teacher there; NaN without any. */
+void opd_learner_teacher(const opd_learner *learner, size_t teacher, double *out_token_share,
+                         double *out_kl);
 
 /* Whether the finished batch changed the weights. */
 bool opd_learner_stepped(const opd_learner *learner);

@@ -164,7 +164,7 @@ static opd_err ask_to_save(trainer *t) {
         .response_tokens = o->response_tokens, .invalid_tokens = o->invalid_tokens,
         .unscored_batches = o->unscored_batches, .skipped_steps = o->skipped_steps,
         .before_correct = o->before_correct, .before_total = o->before_total,
-        .state = t->snapshot};
+        .state = t->snapshot, .degraded_tokens = o->degraded_tokens};
     opd_err err = opd_message_request(t->ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
                                       OPD_NO_DEADLINE, saved, NULL, NULL);
     return err == OPD_ERR_AGAIN ? again(&t->save_retry) : err;
@@ -242,6 +242,18 @@ static void publish(trainer *t) {
     t->snapshot = (opd_slice){.buf = NULL};
 }
 
+/* What each teacher contributed, as REPORT wants it; none without teachers, or memory. */
+static opd_slice teacher_report(const trainer *t) {
+    double values[2 * OPD_CONFIG_TEACHERS_MAX];
+    opd_slice slice = {.buf = NULL};
+    if (!t->c.teacher || t->c.teacher_count == 0) return slice;
+    for (size_t i = 0; i < t->c.teacher_count; i++)
+        opd_learner_teacher(t->c.learner, i, &values[2 * i], &values[2 * i + 1]);
+    opd_err err = opd_slice_copy(t->c.alloc, values, t->c.teacher_count * 2 * sizeof *values, &slice);
+    if (err != OPD_OK) OPD_LOG_WARN("trainer: the teachers' parts were not shown: %s", opd_err_text(err));
+    return slice;
+}
+
 static void report(trainer *t) {
     double values[OPD_METRIC_COUNT];
     opd_learner_report(t->c.learner, values);
@@ -258,6 +270,8 @@ static void report(trainer *t) {
     o->response_tokens += t->batch->row_count;
     if (!isnan(values[OPD_METRIC_INVALID_TOKENS]))
         o->invalid_tokens += (uint64_t)values[OPD_METRIC_INVALID_TOKENS];
+    if (!isnan(values[OPD_METRIC_DEGRADED_TOKENS]))
+        o->degraded_tokens += (uint64_t)values[OPD_METRIC_DEGRADED_TOKENS];
     o->unscored_batches = (uint64_t)values[OPD_METRIC_UNSCORED];
     o->skipped_steps = (uint64_t)values[OPD_METRIC_SKIPPED];
     if (t->c.teacher)
@@ -265,9 +279,11 @@ static void report(trainer *t) {
             isnan(values[OPD_METRIC_VALID_SHARE]) ? 0 : values[OPD_METRIC_VALID_SHARE];
     opd_report_fields f = {.step = t->version};
     if (opd_slice_copy(t->c.alloc, values, sizeof values, &f.values) != OPD_OK) return;
+    f.teachers = teacher_report(t);
     opd_err err = opd_message_send(t->ctx, t->c.roles->monitor, OPD_MESSAGE_REPORT, &f);
     if (err != OPD_OK) OPD_LOG_WARN("trainer: a report was not shown: %s", opd_err_text(err));
     opd_buf_release(f.values.buf);
+    opd_buf_release(f.teachers.buf);
 }
 
 /* Whether too many scores were missing for too long. */
@@ -374,6 +390,8 @@ static void measure(trainer *t, const opd_sample_fields *f, uint32_t response_le
     tally(t, OPD_METRIC_TEACHER_MOVES, f->moves);
     tally(t, OPD_METRIC_TEACHER_HEDGES, f->hedges);
     tally(t, OPD_METRIC_TEACHER_GIVEN_UP, f->teacher_logp.buf == NULL);
+    double *degraded = &t->batch_values[OPD_METRIC_DEGRADED_TOKENS];
+    *degraded = (isnan(*degraded) ? 0 : *degraded) + (double)f->degraded;
 }
 
 /* Every k-th sample goes to samples.jsonl; one that the monitor cannot take is left out. */
@@ -383,18 +401,28 @@ static void show_sample(trainer *t, const opd_sample_fields *f) {
     if (err != OPD_OK) OPD_LOG_DEBUG("trainer: a sample was not shown: %s", opd_err_text(err));
 }
 
+/* Place of the only teacher of a sample, which goes by its name. */
+static uint8_t teacher_named(const trainer *t, const char *name) {
+    for (size_t i = 0; i < t->c.teacher_count; i++)
+        if (strcmp(t->c.teachers[i].name, name) == 0) return (uint8_t)i;
+    return 0;
+}
+
 static opd_err add_sample(trainer *t, const opd_msg *msg) {
     opd_sample_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAMPLE, &f));
     const uint64_t *spans = opd_slice_data(f.spans);
     uint32_t length = (uint32_t)(f.tokens.size_bytes / sizeof(int32_t));
+    uint8_t only = teacher_named(t, f.teacher);
     opd_batch_sample sample = {
         .group = f.group, .prompt_len = f.prompt_len, .response_len = length - f.prompt_len,
         .tokens = opd_slice_data(f.tokens), .rollout_logp = opd_slice_data(f.logp),
         .teacher_logp = opd_slice_data(f.teacher_logp),
         .teacher_valid = opd_slice_data(f.teacher_valid),
         .teacher_topk = opd_slice_data(f.teacher_topk), .reward = f.reward,
-        .reward_valid = f.reward_valid,
+        .reward_valid = f.reward_valid, .teacher_count = f.teachers.size_bytes,
+        .teachers = f.teachers.buf != NULL ? opd_slice_data(f.teachers) : &only,
+        .weights = opd_slice_data(f.weights),
         .reuse_logp = spans != NULL && spans[0] == t->version};
     if (sample.teacher_topk != NULL &&
         f.teacher_topk.size_bytes != sample.response_len * t->c.teacher_k * sizeof(int32_t))
@@ -482,6 +510,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     trainer *t = self;
     t->c = *(const opd_trainer_config *)config;
     OPD_ASSERT(t->c.invalid_batches <= INVALID_BATCHES_MAX);
+    OPD_ASSERT(t->c.teacher_count <= OPD_CONFIG_TEACHERS_MAX);
     t->ctx = ctx;
     t->version = t->c.first_step;
     t->saved_version = t->version;
@@ -494,7 +523,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     t->held = opd_mem_get(t->c.alloc, t->held_max * sizeof *t->held);
     if (t->held == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory");
     OPD_TRY(opd_batch_create(t->c.alloc, t->batch_samples, t->c.tokens_max, t->c.teacher_k,
-                             &t->batch));
+                             t->c.teacher_count > 0 ? t->c.teacher_count : 1, &t->batch));
     opd_batch_clear(t->batch);
     OPD_TRY(opd_slice_copy(t->c.alloc, t->c.model->params,
                            t->c.model->param_count * sizeof(float), &t->snapshot));

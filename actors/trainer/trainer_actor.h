@@ -22,6 +22,7 @@
 
 #include "actors/roles.h"
 #include "actors/trainer/learner.h"
+#include "opd/config.h"
 
 extern const opd_actor_class opd_trainer_class;
 
@@ -33,6 +34,7 @@ typedef struct opd_trainer_outcome {
     bool has_before, has_after; /* evaluations at the start and at the end      */
     uint64_t before_correct, before_total, after_correct, after_total;
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
+    uint64_t degraded_tokens;   /* scored by fewer teachers than wanted, or a fallback */
     /* where a data plane that is started again begins: the first group that no batch took, and
      * the bound of the newest ADMIT */
     uint64_t groups_taken, groups_admitted;
@@ -54,6 +56,8 @@ typedef struct opd_trainer_config {
     size_t tokens_max;          /* of a batch                                           */
     size_t teacher_k;
     bool teacher;               /* scores are expected                                  */
+    const opd_config_teacher *teachers; /* all that there are; SCORES name them by place */
+    size_t teacher_count;
     bool eval_start, eval_end;
     uint64_t eval_interval, save_interval; /* batches; 0 = off                           */
     uint32_t nonfinite_max;     /* skipped batches in a row that stop the run            */

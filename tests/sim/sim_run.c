@@ -190,7 +190,8 @@ static opd_err attempt_open(run *r) {
     r->outcome = (opd_trainer_outcome){
         .samples = before->samples, .response_tokens = before->response_tokens,
         .invalid_tokens = before->invalid_tokens, .unscored_batches = before->unscored_batches,
-        .skipped_steps = before->skipped_steps, .has_before = before->before_total > 0,
+        .skipped_steps = before->skipped_steps, .degraded_tokens = before->degraded_tokens,
+        .has_before = before->before_total > 0,
         .before_correct = before->before_correct, .before_total = before->before_total};
     r->metrics_fd = open(r->files->metrics, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (r->metrics_fd < 0) return opd_fail(OPD_ERR_IO, "%s", r->files->metrics);

@@ -17,7 +17,7 @@ static inline opd_learner_options rig_options(opd_model *model, opd_kernels *ker
     return (opd_learner_options){
         .kernels = kernels, .model = model, .objective = OPD_OBJECTIVE_POLICY,
         .micro_batch_tokens = RIG_TOKENS, .samples_max = RIG_SAMPLES, .tokens_max = RIG_TOKENS,
-        .teacher_k = RIG_TOP_K, .steps_per_batch = 1, .temperature = 1,
+        .teacher_k = RIG_TOP_K, .teachers_max = 1, .steps_per_batch = 1, .temperature = 1,
         .reduction = OPD_REDUCTION_SAMPLE_MEAN,
         .advantage = {.normalize_rewards = true, .normalize_std = true, .use_opd = true, .kl_coef = 0.5},
         .policy = {.clip_low = 0.2, .clip_high = 0.28},
@@ -31,7 +31,7 @@ static inline opd_batch *rig_batch(uint64_t seed, double valid_share, bool reuse
     opd_batch *batch;
     opd_rng rng;
     opd_rng_init(&rng, seed);
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, &batch));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 1, &batch));
     opd_batch_clear(batch);
     for (uint32_t i = 0; i < RIG_SAMPLES; i++) {
         uint32_t response = 1 + (uint32_t)opd_rng_below(&rng, 12);

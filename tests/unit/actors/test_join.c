@@ -6,7 +6,7 @@
 #include "actors/messages.h"
 #include "core/base/check.h"
 #include "core/base/rng.h"
-#include "tests/support/sys_test.h"
+#include "tests/support/script_actor.h"
 
 enum { GROUPS = 40, MEMBERS = 3, PARTS = 3, WINDOW = 5, FIRST = 17 };
 
@@ -267,13 +267,50 @@ typedef struct bad_config {
     const opd_roles *roles;
     const opd_alloc *alloc;
     bool twice;
+    int scores; /* a place in BAD_SCORES; -1: no teacher */
 } bad_config;
+
+/* Scores, and in what they fall short. */
+static const struct {
+    size_t teachers, weights; /* elements; 0: absent           */
+    size_t logp, valid;       /* teachers that they are enough for */
+    double weight;            /* the last one                  */
+    bool good;
+} BAD_SCORES[] = {
+    {0, 0, 1, 1, 0, true},  {2, 2, 2, 2, 0.5, true}, {1, 1, 1, 1, 0, true},
+    {2, 2, 1, 2, 1, false}, /* the second teacher's log-probs are missing */
+    {2, 2, 2, 1, 1, false}, {0, 0, 2, 2, 0, false},  {2, 0, 2, 2, 0, false}, {2, 1, 2, 2, 1, false},
+    {0, 1, 1, 1, 1, false}, {2, 2, 2, 2, -1, false}, {2, 2, 2, 2, NAN, false},
+    {2, 2, 2, 2, INFINITY, false},
+};
+
+static void send_scores(opd_ctx *ctx, opd_link *link, const bad_config *c) {
+    double weights[2] = {1, 1};
+    opd_scores_fields f = {.group = FIRST};
+    size_t n = BAD_SCORES[c->scores].weights;
+    if (n > 0) weights[n - 1] = BAD_SCORES[c->scores].weight;
+    f.logp = bytes_of(c->alloc, BAD_SCORES[c->scores].logp * RESPONSE * sizeof(float), 0);
+    f.valid = bytes_of(c->alloc, BAD_SCORES[c->scores].valid * RESPONSE, 1);
+    if (BAD_SCORES[c->scores].teachers > 0)
+        f.teachers = bytes_of(c->alloc, BAD_SCORES[c->scores].teachers, 1);
+    if (n > 0) CHECK_OK(opd_slice_copy(c->alloc, weights, n * sizeof *weights, &f.weights));
+    CHECK_OK(opd_message_link_send(ctx, link, OPD_MESSAGE_SCORES, &f));
+    opd_buf *all[] = {f.logp.buf, f.valid.buf, f.teachers.buf, f.weights.buf};
+    for (size_t i = 0; i < 4; i++) opd_buf_release(all[i]);
+}
 
 static opd_err bad_start(opd_ctx *ctx, void *state, const void *config) {
     const bad_config *c = config;
     opd_link *link;
     opd_monitor_start(ctx, state, c->roles->batcher);
     OPD_TRY(opd_link_open(ctx, c->roles->batcher, 16, 1 << 20, &link));
+    if (c->scores >= 0) {
+        source_config good = {c->roles, c->alloc, 0, 1, true};
+        send_part(ctx, link, &good, FIRST, 0, 0);
+        send_part(ctx, link, &good, FIRST, 0, 1);
+        send_scores(ctx, link, c);
+        return OPD_OK;
+    }
     for (uint32_t m = 0; m < MEMBERS; m++) {
         opd_reward_fields reward = {.group = FIRST, .member = c->twice ? 0 : m};
         opd_rollout_fields rollout = {.group = FIRST, .member = m, .prompt_len = PROMPT + 9,
@@ -293,30 +330,45 @@ static opd_err bad_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
     return OPD_OK;
 }
 
-static opd_err run_bad(bool twice) {
+static opd_err take_one(opd_ctx *ctx, void *arg, opd_msg *msg) {
+    (void)arg;
+    (void)msg;
+    opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
+/* scores: a place in BAD_SCORES of the only member's, else -1. */
+static opd_err run_bad(bool twice, int scores) {
     static const opd_actor_class bad = {.name = "bad", .state_size = sizeof(opd_monitor),
                                         .on_start = bad_start, .on_signal = bad_signal};
     opd_test_sys t;
     opd_roles roles = {0};
     opd_pid source;
-    bool teacher = false;
     sys_up(&t, NULL);
     opd_batcher_config batcher = {.roles = &roles, .first_group = FIRST, .groups_max = 1,
-                                  .samples_per_prompt = MEMBERS, .window_msgs = 1,
+                                  .samples_per_prompt = scores < 0 ? MEMBERS : 1,
+                                  .teacher = scores >= 0, .window_msgs = 1,
                                   .window_bytes = 1 << 16, .alloc = &t.memory.alloc};
-    bad_config c = {&roles, &t.memory.alloc, twice};
-    CHECK_OK(opd_spawn(t.system, &sink_class, NULL, &teacher, &roles.trainer));
+    bad_config c = {&roles, &t.memory.alloc, twice, scores};
+    roles.trainer = script_spawn(&t, "trainer", (opd_script){.message = take_one});
     CHECK_OK(opd_spawn(t.system, &opd_batcher_class, NULL, &batcher, &roles.batcher));
     CHECK_OK(opd_spawn(t.system, &bad, NULL, &c, &source));
     opd_err err = opd_system_run(t.system);
     char text[256];
     (void)snprintf(text, sizeof text, "%s", opd_err_context());
     sys_down(&t);
-    CHECK_CONTAINS(text, twice ? "came twice" : "different lengths");
+    if (err != OPD_OK) CHECK_CONTAINS(text, twice ? "came twice" : "different lengths");
     return err;
 }
 
 TEST(batcher_refuses_what_cannot_be) {
-    CHECK_INT(run_bad(true), OPD_ERR_EXISTS);
-    CHECK_INT(run_bad(false), OPD_ERR_MISMATCH);
+    CHECK_INT(run_bad(true, -1), OPD_ERR_EXISTS);
+    CHECK_INT(run_bad(false, -1), OPD_ERR_MISMATCH);
+}
+
+TEST(batcher_refuses_scores_that_do_not_fit_their_teachers) {
+    for (int i = 0; i < (int)OPD_COUNTOF(BAD_SCORES); i++) {
+        (void)fprintf(stderr, "case %d\n", i);
+        CHECK_INT(run_bad(false, i), BAD_SCORES[i].good ? OPD_OK : OPD_ERR_MISMATCH);
+    }
 }

@@ -71,6 +71,7 @@ static const char *const PROVENANCE[] = {"[{\"from\":0,\"to\":2,\"teacher\":\"t\
                                          "{\"from\":0}", "[1", "[1]}", NULL};
 
 static int samples_fd;
+static size_t lines_want = OPD_COUNTOF(PROVENANCE);
 
 static opd_err stop_when_written(opd_ctx *ctx, void *state, opd_timer *timer) {
     char text[4096];
@@ -78,7 +79,7 @@ static opd_err stop_when_written(opd_ctx *ctx, void *state, opd_timer *timer) {
     ssize_t n = pread(samples_fd, text, sizeof text, 0);
     (void)state;
     for (ssize_t i = 0; i < n; i++) lines += text[i] == '\n';
-    if (lines < OPD_COUNTOF(PROVENANCE)) return opd_timer_start_after(timer, 100000);
+    if (lines < lines_want) return opd_timer_start_after(timer, 100000);
     opd_system_stop(opd_self_system(ctx), OPD_OK);
     return OPD_OK;
 }
@@ -138,5 +139,47 @@ TEST(a_sample_says_where_it_is_from_and_who_scored_it) {
     opd_mem_free(NULL, text);
     opd_tokenizer_destroy((opd_tokenizer *)(uintptr_t)c.tokenizer);
     CHECK_INT(close(c.samples_fd), 0);
+    CHECK_INT(unlink(path), 0);
+}
+
+/* ---- what each teacher contributed ---- */
+
+static opd_err report_teachers(opd_ctx *ctx, void *arg) {
+    feeder *f = arg;
+    double values[OPD_METRIC_COUNT], teachers[] = {0.75, -0.5, 0, (double)NAN};
+    opd_report_fields r = {.step = 1};
+    opd_metrics_clear(values);
+    values[OPD_METRIC_SAMPLES] = 4;
+    CHECK_OK(opd_slice_copy(NULL, values, sizeof values, &r.values));
+    CHECK_OK(opd_slice_copy(NULL, teachers, sizeof teachers, &r.teachers));
+    CHECK_OK(opd_message_send(ctx, f->monitor, OPD_MESSAGE_REPORT, &r));
+    opd_buf_release(r.teachers.buf);
+    opd_buf_release(r.values.buf);
+    opd_timer_init(&f->timer, ctx, stop_when_written);
+    return opd_timer_start_after(&f->timer, 20000);
+}
+
+TEST(metrics_name_each_teacher) {
+    static const opd_config_teacher teachers[] = {{.name = "math"}, {.name = "code"}};
+    opd_test_sys t;
+    char path[] = "/tmp/opd_monitor_XXXXXX", text[4096];
+    feeder f = {0};
+    opd_monitor_config c = {.stage = "s", .steps = 1, .metrics_interval = 1, .samples_fd = -1,
+                            .metrics_fd = mkstemp(path), .screen_fd = -1, .teachers = teachers,
+                            .teacher_count = 2};
+    samples_fd = c.metrics_fd;
+    lines_want = 1;
+    sys_up(&t, NULL);
+    CHECK_OK(opd_lane_open(t.system, "disk", 16, &c.disk));
+    CHECK_OK(opd_spawn(t.system, &opd_monitor_class, NULL, &c, &f.monitor));
+    (void)script_spawn(&t, "feeder", (opd_script){.start = report_teachers, .arg = &f});
+    CHECK_OK(opd_system_run(t.system));
+    sys_down(&t);
+    ssize_t n = pread(c.metrics_fd, text, sizeof text - 1, 0);
+    CHECK(n > 0);
+    text[n] = '\0';
+    CHECK_CONTAINS(text, "\"opd/teacher/math/token_share\":0.75,\"opd/teacher/math/kl\":-0.5,"
+                         "\"opd/teacher/code/token_share\":0}");
+    CHECK_INT(close(c.metrics_fd), 0);
     CHECK_INT(unlink(path), 0);
 }
