@@ -49,6 +49,7 @@
     X(STEP_TIME, "perf/step_time")                      /* s, batch to batch               */  \
     X(TRAIN_TIME, "perf/train_time")                    /* s, computing                    */  \
     X(WAIT_TIME, "perf/train_wait_time")                /* s, waiting for the batch        */  \
+    X(SCORE_WAIT_TIME, "perf/score_wait_time")          /* s of it, only scores missing    */  \
     X(RESTARTS, "run/restarts")                         /* so far: parts started again     */
 
 typedef enum opd_metric {

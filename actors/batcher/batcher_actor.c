@@ -21,6 +21,8 @@ typedef struct batcher {
     opd_join *join;
     uint32_t parts;
     opd_msg **group; /* [samples_per_prompt * parts] of the group being sent */
+    uint64_t number; /* of it */
+    uint64_t *ready_ns; /* [groups_max][samples_per_prompt], like the join: newest part but scores */
     uint32_t sent, members; /* of that group; members 0: none */
 } batcher;
 
@@ -29,7 +31,10 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     b->c = *(const opd_batcher_config *)config;
     b->parts = b->c.teacher ? PARTS : PARTS - 1;
     b->group = opd_mem_get(b->c.alloc, b->c.samples_per_prompt * b->parts * sizeof(opd_msg *));
-    if (b->group == NULL) return opd_fail(OPD_ERR_NOMEM, "batcher: no memory for a group");
+    b->ready_ns = opd_mem_get(b->c.alloc, (size_t)b->c.groups_max * b->c.samples_per_prompt *
+                                              sizeof *b->ready_ns);
+    if (b->group == NULL || b->ready_ns == NULL)
+        return opd_fail(OPD_ERR_NOMEM, "batcher: no memory for a group");
     OPD_TRY(opd_join_create(b->c.alloc, b->c.first_group, b->c.groups_max,
                             b->c.samples_per_prompt, b->parts, &b->join));
     return opd_link_open(ctx, b->c.roles->trainer, b->c.window_msgs, b->c.window_bytes,
@@ -89,18 +94,23 @@ static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields 
     return check_sizes(out);
 }
 
+/* A group's place is not taken again before its SAMPLEs are sent: the admission window is groups_max. */
+static uint64_t *ready_at(const batcher *b, uint64_t group, uint32_t member) {
+    return b->ready_ns + (size_t)(group % b->c.groups_max) * b->c.samples_per_prompt + member;
+}
+
 /* Sends what is complete until the trainer's window is full. */
 static opd_err flush(batcher *b, opd_ctx *ctx) {
     for (;;) {
         if (b->sent == b->members) {
-            uint64_t group;
             b->sent = b->members = 0;
-            if (!opd_join_next(b->join, &group, (void **)b->group)) return OPD_OK;
+            if (!opd_join_next(b->join, &b->number, (void **)b->group)) return OPD_OK;
             b->members = b->c.samples_per_prompt;
         }
         opd_msg **parts = b->group + (size_t)b->sent * b->parts;
         opd_sample_fields sample;
         OPD_TRY(sample_of(parts, b->c.teacher, &sample));
+        sample.ready_ns = *ready_at(b, b->number, b->sent);
         opd_err err = opd_message_link_send(ctx, b->trainer, OPD_MESSAGE_SAMPLE, &sample);
         if (err == OPD_ERR_AGAIN) return OPD_OK; /* CREDIT calls again */
         OPD_TRY(err);
@@ -134,6 +144,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     OPD_TRY(identify(msg, &group, &member, &part));
     OPD_TRY(opd_join_put(b->join, group, member, part, msg));
     opd_msg_take(ctx, msg);
+    if (part != PART_SCORES) *ready_at(b, group, member) = opd_now_ns(ctx);
     return flush(b, ctx);
 }
 
@@ -152,6 +163,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
     for (uint32_t i = b->sent * b->parts; i < b->members * b->parts; i++)
         opd_msg_release(b->group[i]);
     opd_join_destroy(b->join, drop, NULL);
+    opd_mem_free(b->c.alloc, b->ready_ns);
     opd_mem_free(b->c.alloc, b->group);
 }
 

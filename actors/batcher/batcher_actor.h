@@ -1,7 +1,8 @@
 /* batcher_actor.h - the actor that joins the parts of samples and feeds the trainer.
  *
  * In: ROLLOUT, REWARD and, with a teacher, SCORES, in any order. Out: SAMPLE (link to the
- * trainer), whole groups in dataset order. Thread: the loop.
+ * trainer), whole groups in dataset order, stamped with when all but the scores was there.
+ * Thread: the loop.
  */
 #ifndef OPD_ACTORS_BATCHER_ACTOR_H
 #define OPD_ACTORS_BATCHER_ACTOR_H

@@ -126,7 +126,7 @@ static uint64_t windows_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;
     bool policy = a->config->kind == OPD_CONFIG_KIND_RL;
     uint64_t answers = (uint64_t)z->slots * z->max_len * (2 * FLOAT + sizeof(int32_t));
-    uint64_t join = (uint64_t)z->window_msgs * 4 * sizeof(void *);
+    uint64_t join = (uint64_t)z->window_msgs * (4 * sizeof(void *) + sizeof(uint64_t));
     return (policy ? 3 : 1) * z->window_bytes + join + answers;
 }
 

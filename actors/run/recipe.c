@@ -108,6 +108,7 @@ static void fill_result(opd_stage_result *result, const opd_trainer_outcome *o,
     result->unscored_batches = o->unscored_batches;
     result->skipped_steps = o->skipped_steps;
     result->degraded_tokens = o->degraded_tokens;
+    result->score_wait_s = o->score_wait_s;
     opd_checkpoint_path(checkpoints, o->steps, result->checkpoint);
 }
 

@@ -20,6 +20,7 @@ typedef struct opd_stage_result {
     /* policy stages */
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
     uint64_t degraded_tokens;
+    double score_wait_s;            /* of wall_s, the trainer idled only for scores */
     char teacher[OPD_PATH_SIZE];    /* path of its teacher's checkpoint, or its URL */
 } opd_stage_result;
 

@@ -45,6 +45,8 @@ static void write_result(opd_json_writer *w, const opd_stage_result *result) {
     opd_json_write_text(w, r.teacher);
     opd_json_write_key(w, "wall_s");
     opd_json_write_double(w, r.wall_s);
+    opd_json_write_key(w, "score_wait_s");
+    opd_json_write_double(w, r.score_wait_s);
     for (size_t i = 0; i < OPD_COUNTOF(COUNT_NAMES); i++) {
         opd_json_write_key(w, COUNT_NAMES[i]);
         opd_json_write_int64(w, (int64_t)*counts[i]);
@@ -129,6 +131,8 @@ static void read_result(opd_json *json, opd_stage_result *r) {
             (void)opd_json_read_string(json, r->teacher, sizeof r->teacher);
         } else if (opd_json_text_is(key, "wall_s")) {
             (void)opd_json_read_double(json, &r->wall_s);
+        } else if (opd_json_text_is(key, "score_wait_s")) {
+            (void)opd_json_read_double(json, &r->score_wait_s);
         } else if (opd_json_text_is(key, "before")) {
             read_accuracy(json, &r->before);
             r->has_before = true;

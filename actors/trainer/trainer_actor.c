@@ -53,6 +53,8 @@ typedef struct trainer {
     opd_err stop_reason;
     double batch_values[OPD_METRIC_COUNT]; /* what the actor measures itself */
     uint64_t samples_seen, batch_full_ns, last_batch_ns;
+    uint64_t idle_ns;  /* since when a batch could have begun; 0: something else is done */
+    uint64_t ready_ns; /* when the batch had everything but scores; 0: unknown          */
     double valid_shares[INVALID_BATCHES_MAX]; /* ring of the newest batches */
     uint64_t valid_share_count;
 } trainer;
@@ -232,6 +234,12 @@ static opd_err begin_batch(trainer *t) {
     t->publish = t->c.objective == OPD_OBJECTIVE_POLICY || due(t->c.eval_interval, next) || last;
     t->state = STATE_LEARN;
     t->batch_full_ns = opd_now_ns(t->ctx);
+    if (t->c.teacher && t->ready_ns > 0) {
+        uint64_t since = t->ready_ns > t->idle_ns ? t->ready_ns : t->idle_ns;
+        uint64_t wait = since < t->batch_full_ns ? t->batch_full_ns - since : 0;
+        t->batch_values[OPD_METRIC_SCORE_WAIT_TIME] = (double)wait * 1e-9;
+    }
+    t->idle_ns = t->ready_ns = 0;
     opd_learner_begin(t->c.learner, t->batch);
     return submit_unit(t);
 }
@@ -272,6 +280,8 @@ static void report(trainer *t) {
         o->invalid_tokens += (uint64_t)values[OPD_METRIC_INVALID_TOKENS];
     if (!isnan(values[OPD_METRIC_DEGRADED_TOKENS]))
         o->degraded_tokens += (uint64_t)values[OPD_METRIC_DEGRADED_TOKENS];
+    if (!isnan(values[OPD_METRIC_SCORE_WAIT_TIME]))
+        o->score_wait_s += values[OPD_METRIC_SCORE_WAIT_TIME];
     o->unscored_batches = (uint64_t)values[OPD_METRIC_UNSCORED];
     o->skipped_steps = (uint64_t)values[OPD_METRIC_SKIPPED];
     if (t->c.teacher)
@@ -378,6 +388,7 @@ static void tally(trainer *t, opd_metric metric, double value) {
 
 static void measure(trainer *t, const opd_sample_fields *f, uint32_t response_len) {
     const uint64_t *spans = opd_slice_data(f->spans);
+    if (f->ready_ns > t->ready_ns) t->ready_ns = f->ready_ns;
     double lag = spans != NULL ? (double)(t->version - spans[0]) : 0;
     double *lag_max = &t->batch_values[OPD_METRIC_LAG_MAX];
     *lag_max = isnan(*lag_max) ? lag : fmax(*lag_max, lag);
@@ -454,6 +465,7 @@ static opd_err fill(trainer *t) {
         t->last_batch_ns = opd_now_ns(t->ctx);
     }
     if (t->state != STATE_FILL) return OPD_OK;
+    if (t->idle_ns == 0) t->idle_ns = opd_now_ns(t->ctx);
     if (t->interrupted) {
         t->stop_reason = OPD_ERR_INTERRUPTED;
         return close_stage(t);

@@ -35,6 +35,7 @@ typedef struct opd_trainer_outcome {
     uint64_t before_correct, before_total, after_correct, after_total;
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
     uint64_t degraded_tokens;   /* scored by fewer teachers than wanted, or a fallback */
+    double score_wait_s;        /* idle with nothing missing but scores, in this process */
     /* where a data plane that is started again begins: the first group that no batch took, and
      * the bound of the newest ADMIT */
     uint64_t groups_taken, groups_admitted;

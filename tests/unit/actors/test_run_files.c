@@ -77,7 +77,7 @@ static opd_stage_result result_of(const char *name) {
     opd_stage_result r = {.kind = OPD_CONFIG_KIND_RL, .checkpoint = "runs/x/step-000009", .steps = 9,
                           .wall_s = 1.25, .has_after = true, .samples = UINT32_MAX, .response_tokens = 7,
                           .invalid_tokens = 3, .unscored_batches = 2, .skipped_steps = 1,
-                          .degraded_tokens = 4, .after = {.accuracy = 0.5, .low = 0.25, .high = 0.75, .n = 12},
+                          .degraded_tokens = 4, .score_wait_s = 0.75, .after = {.accuracy = 0.5, .low = 0.25, .high = 0.75, .n = 12},
                           .teacher = "http://127.0.0.1:1\"\\\n"};
     (void)snprintf(r.name, sizeof r.name, "%s", name);
     return r;
@@ -92,7 +92,7 @@ static void check_same(const opd_stage_result *a, const opd_stage_result *b) {
     CHECK(a->steps == b->steps && a->samples == b->samples && a->invalid_tokens == b->invalid_tokens);
     CHECK(a->response_tokens == b->response_tokens && a->skipped_steps == b->skipped_steps);
     CHECK(a->unscored_batches == b->unscored_batches && a->after.n == b->after.n);
-    CHECK(a->degraded_tokens == b->degraded_tokens);
+    CHECK(a->degraded_tokens == b->degraded_tokens && a->score_wait_s == b->score_wait_s);
     CHECK(a->after.low == b->after.low && a->after.high == b->after.high);
 }
 

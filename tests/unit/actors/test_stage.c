@@ -36,7 +36,7 @@ typedef struct stage {
     char events[EVENTS_MAX + 1];
     uint64_t steps[EVENTS_MAX];
     size_t event_count;
-    double lag_max;
+    double lag_max, wait_s, score_wait_s;
 } stage;
 
 static stage *s; /* of the running case */
@@ -64,6 +64,10 @@ static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     CHECK_NEAR(v[OPD_METRIC_SAMPLES], BATCH * MEMBERS, 0);
     CHECK_NEAR(v[OPD_METRIC_VALID_SHARE], 1, 0);
     s->lag_max = fmax(s->lag_max, v[OPD_METRIC_LAG_MAX]);
+    CHECK(v[OPD_METRIC_SCORE_WAIT_TIME] >= 0);
+    CHECK(v[OPD_METRIC_SCORE_WAIT_TIME] <= v[OPD_METRIC_WAIT_TIME]);
+    s->wait_s += v[OPD_METRIC_WAIT_TIME];
+    s->score_wait_s += v[OPD_METRIC_SCORE_WAIT_TIME];
     opd_interrupt_fields f = {.reason = 2};
     if (report.step == s->interrupt_at)
         return opd_message_send(ctx, s->roles.trainer, OPD_MESSAGE_INTERRUPT, &f);
@@ -307,6 +311,32 @@ TEST(lag_is_at_most_max_staleness) {
     CHECK_NEAR(lag, 1, 0); /* and it is used: rollouts go on while the trainer learns */
     free(run_whole(3, 300, &lag));
     CHECK(lag > 1);
+}
+
+/* Seconds of virtual time that the trainer waited for scores alone, over all steps. */
+static double score_wait(uint32_t staleness, uint64_t teacher_delay_us, uint64_t eval_interval) {
+    stage stage_;
+    CHECK_INT(setenv("OPD_TEST_SIM_SEED", "7", 1), 0);
+    stage_up(&stage_, staleness);
+    s->teacher_delay_us = teacher_delay_us;
+    s->config.eval_interval = eval_interval;
+    CHECK_OK(stage_run());
+    CHECK(s->outcome.finished);
+    CHECK_NEAR(s->outcome.score_wait_s, s->score_wait_s, 1e-9);
+    double wait_s = s->score_wait_s;
+    stage_down();
+    return wait_s;
+}
+
+/* Jobs take 5 ms at most, and the teacher scores one sample after another. */
+TEST(the_wait_for_scores_is_told_apart) {
+    double serial = 60.0 * BATCH * MEMBERS * STEPS; /* all of them at 60 s each */
+    double waited = score_wait(0, 60 * 1000000, 0);
+    CHECK(waited > 0.98 * serial && waited < serial);
+    CHECK(score_wait(0, 1, 0) < 0.02); /* the rollout is what takes long */
+    double evaluating = score_wait(0, 60 * 1000000, 1); /* while that goes on it is not idle */
+    CHECK(evaluating > 0.98 * serial && evaluating < serial);
+    CHECK(score_wait(1, 60 * 1000000, 0) < serial);
 }
 
 TEST(evaluations_and_saves_stand_between_whole_batches) {
