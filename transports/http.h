@@ -105,8 +105,9 @@ opd_err opd_http_client_create(const opd_http_client_options *options,
  * is call->err: TIMEOUT (deadline; the stream is reset with CANCEL), CANCELLED, CLOSED,
  * REFUSED (no connection), RESET (connection or stream lost), REMOTE (the peer reset the
  * stream), LIMIT (answer too large), UNSUPPORTED (the peer speaks no HTTP), PROTO, NOMEM,
- * UNTRUSTED (the server's certificate). Over HTTP/1.1 a kept connection may turn out to be closed,
- * without a byte in answer: the call then goes out again by itself on another one. */
+ * UNTRUSTED (the server's certificate). A call that a connection certainly did not take (over HTTP/1.1 a kept
+ * one that turns out to be closed, without a byte in answer; over HTTP/2 one that goes away in order) goes out
+ * again by itself on another one, five times at most. */
 opd_err opd_http_client_send(opd_http_client *client, opd_http_call *call) OPD_MUST_CHECK;
 
 /* Completes a taken call with CANCELLED, soon, through `done`; a stream on the wire is reset.
@@ -121,7 +122,8 @@ void opd_http_client_close(opd_http_client *client, void (*closed)(void *arg), v
 uint32_t opd_http_client_queued(const opd_http_client *client);
 uint32_t opd_http_client_inflight(const opd_http_client *client);
 
-/* How many calls went out again as their kept HTTP/1.1 connection was closed already. */
+/* How many calls went out again as their kept HTTP/1.1 connection was closed already, or as GOAWAY came
+ * before their HTTP/2 connection took them. */
 uint64_t opd_http_client_replays(const opd_http_client *client);
 
 /* What the endpoint was found to speak; UNKNOWN before the first answer and while not connected

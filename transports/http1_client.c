@@ -6,7 +6,7 @@
  * when it was idle for http1_idle_ms: before the server closes it, as the two would race.
  *
  * The race can still be lost: a kept connection that ends without one byte in answer takes its call
- * back to the queue (REPLAYS_MAX times), and all other idle ones with it. Any other loss is the
+ * back to the queue (opd__call_replay), and all other idle ones with it. Any other loss is the
  * call's: RESET.
  *
  * A connection's way: opening -> (probe) -> idle <-> busy -> closed. Thread: the loop. Events end in
@@ -20,7 +20,6 @@
 #include "transports/http1.h"
 #include "transports/http_client_inside.h"
 
-enum { REPLAYS_MAX = 5 };
 static const uint64_t never_ns = UINT64_MAX;
 static const uint64_t ns_per_ms = 1000000;
 static const char probe_path[] = "/model_info"; /* any path would do: a 404 is an answer, too */
@@ -91,10 +90,7 @@ static void conn_fail(h1_conn *conn, opd_err err, const char *text) {
     conn->call = NULL;
     call->pooled = NULL;
     conn_close(conn);
-    if (err == OPD_ERR_RESET && conn->served && !conn->heard && call->replays < REPLAYS_MAX) {
-        call->replays++;
-        client->replays++;
-        opd__call_to_queue(call);
+    if (err == OPD_ERR_RESET && conn->served && !conn->heard && opd__call_replay(call)) {
         close_idle(client);
         return;
     }

@@ -7,6 +7,8 @@
 #include "transports/http_client_inside.h"
 #include "transports/http_head.h"
 
+enum { REPLAYS_MAX = 5 };
+
 const char *opd__call_method(const opd_http_call *call) {
     if (call->method != NULL) return call->method;
     return call->body.size_bytes > 0 ? "POST" : "GET";
@@ -21,15 +23,19 @@ void opd__call_to_wire(opd_http_call *call) {
     call->state = OPD__CALL_WIRE;
 }
 
-void opd__call_to_queue(opd_http_call *call) {
+bool opd__call_replay(opd_http_call *call) {
     opd_http_client *client = call->client;
+    if (call->replays == REPLAYS_MAX || call->status != 0) return false;
+    call->replays++;
+    client->replays++;
     opd_list_remove(&call->link);
     opd_list_push_front(&client->queue, &call->link);
     client->queued++;
     client->inflight--;
     call->state = OPD__CALL_QUEUED;
-    call->pooled = NULL;
+    call->conn = call->stream = call->pooled = NULL;
     call->attempt_deadline_ns = 0;
+    return true;
 }
 
 /* ---- the answer ---- */

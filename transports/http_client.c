@@ -33,6 +33,7 @@ typedef struct client_conn {
     opd_list link;
     uint64_t ready_by_ns; /* connect deadline, then SETTINGS deadline, then never */
     bool served;          /* at least one whole answer came over it */
+    bool leaving;         /* the server sent GOAWAY, and not for our fault */
     bool broken;          /* the session cannot go on (no memory) */
     bool closing;
 } client_conn;
@@ -110,6 +111,8 @@ static void on_close(void *arg, void *user, const opd_h2_end *end) {
     client_conn *conn = arg;
     opd_http_call *call = user;
     char text[256];
+    /* It was on its way as the server took its leave; another connection takes it, and nobody need know. */
+    if (conn->leaving && end->retry_safe && opd__call_replay(call)) return;
     call->stream = NULL;
     if (end->err == OPD_OK) {
         conn->served = true;
@@ -137,6 +140,7 @@ static void back_off(opd_http_client *client) {
 static void on_goaway(void *arg, bool calm) {
     client_conn *conn = arg;
     opd_http_client *client = conn->client;
+    conn->leaving = !calm;
     if (client->active != conn) return;
     client->active = NULL; /* its streams finish; new calls get a new connection */
     /* A server that turns us away before it served anything would do so again at once. */

@@ -64,7 +64,7 @@ void opd__client_settle_queue(opd_http_client *client, opd_err err, const char *
 
 const char *opd__call_method(const opd_http_call *call);
 void opd__call_to_wire(opd_http_call *call);                  /* from the queue */
-void opd__call_to_queue(opd_http_call *call);                 /* back, in front: nothing was heard */
+bool opd__call_replay(opd_http_call *call); /* back to its front, unheard; false: too often */
 void opd__call_sent(opd_http_call *call);                     /* its first byte leaves */
 void opd__call_header(opd_http_call *call, const char *name, const char *value);
 void opd__call_body(opd_http_call *call, const uint8_t *bytes, size_t size_bytes); /* may settle */

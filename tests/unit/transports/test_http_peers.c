@@ -197,21 +197,36 @@ static void call_until_up(opd_http_client *client, const char *path) {
     opd_test_fail(__FILE__, __LINE__, "the server did not come up");
 }
 
+/* Starts nghttpd with a file of size_bytes to give, and a client that finds it there. */
+static opd_http_client *nghttpd_open(room *r, size_t size_bytes, pid_t *out_pid, unsigned *out_port) {
+    char url[64];
+    opd_http_client *client;
+    room_open(r);
+    write_body(r, size_bytes);
+    *out_port = free_port();
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", *out_port);
+    opd_http_client_options options = {.env = loop_env, .url = url, .backoff_max_ms = 50};
+    CHECK_OK(opd_http_client_create(&options, &client));
+    *out_pid = nghttpd_start(r, *out_port);
+    call_until_up(client, "/none");
+    return client;
+}
+
+static void nghttpd_close(room *r, opd_http_client *client, pid_t pid) {
+    kill(pid, SIGKILL);
+    finish(pid);
+    loop_client_close(client);
+    room_close(r);
+}
+
 TEST(client_of_nghttpd) {
     if (!installed("nghttpd")) SKIP("nghttpd is not installed");
     enum { CALLS = 300 };
     static opd_http_call calls[CALLS];
     room r;
-    room_open(&r);
-    write_body(&r, 3u << 20);
-    unsigned port = free_port();
-    char url[64];
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", port);
-    opd_http_client *client;
-    opd_http_client_options options = {.env = loop_env, .url = url, .backoff_max_ms = 50};
-    CHECK_OK(opd_http_client_create(&options, &client));
-    pid_t pid = nghttpd_start(&r, port);
-    call_until_up(client, "/body");
+    unsigned port;
+    pid_t pid;
+    opd_http_client *client = nghttpd_open(&r, 3u << 20, &pid, &port);
     int done = 0;
     opd_buf *body = pattern_create(300000, 6);
     for (int i = 0; i < CALLS; i++) { /* downloads of 3 MB, uploads echoed, a missing file */
@@ -233,11 +248,8 @@ TEST(client_of_nghttpd) {
     finish(pid);
     pid = nghttpd_start(&r, port);
     call_until_up(client, "/body");
-    kill(pid, SIGKILL);
-    finish(pid);
     opd_buf_release(body);
-    loop_client_close(client);
-    room_close(&r);
+    nghttpd_close(&r, client, pid);
 }
 
 /* nghttpd for load alone: it scores nothing. */
@@ -246,16 +258,9 @@ TEST(nghttpd_answers_a_thousand) {
     enum { CALLS = 1000, SIZE = 20000 };
     static opd_http_call calls[CALLS];
     room r;
-    room_open(&r);
-    write_body(&r, SIZE);
-    unsigned port = free_port();
-    char url[64];
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", port);
-    opd_http_client *client;
-    opd_http_client_options options = {.env = loop_env, .url = url, .backoff_max_ms = 50};
-    CHECK_OK(opd_http_client_create(&options, &client));
-    pid_t pid = nghttpd_start(&r, port);
-    call_until_up(client, "/body");
+    unsigned port;
+    pid_t pid;
+    opd_http_client *client = nghttpd_open(&r, SIZE, &pid, &port);
     int done = 0;
     opd_buf *body = pattern_create(SIZE, 6);
     for (int i = 0; i < CALLS; i++) {
@@ -270,11 +275,8 @@ TEST(nghttpd_answers_a_thousand) {
         CHECK(pattern_is(calls[i].answer.data, SIZE, 6));
         opd_http_call_fini(&calls[i]);
     }
-    kill(pid, SIGKILL);
-    finish(pid);
     opd_buf_release(body);
-    loop_client_close(client);
-    room_close(&r);
+    nghttpd_close(&r, client, pid);
 }
 
 /* A server killed with 50 downloads under way: each call hears of it once. */
@@ -283,16 +285,9 @@ TEST(nghttpd_killed_midway) {
     enum { CALLS = 50 };
     static opd_http_call calls[CALLS];
     room r;
-    room_open(&r);
-    write_body(&r, 30u << 20);
-    unsigned port = free_port();
-    char url[64];
-    snprintf(url, sizeof url, "http://127.0.0.1:%u", port);
-    opd_http_client *client;
-    opd_http_client_options options = {.env = loop_env, .url = url, .backoff_max_ms = 50};
-    CHECK_OK(opd_http_client_create(&options, &client));
-    pid_t pid = nghttpd_start(&r, port);
-    call_until_up(client, "/none");
+    unsigned port;
+    pid_t pid;
+    opd_http_client *client = nghttpd_open(&r, 30u << 20, &pid, &port);
     int done = 0;
     for (int i = 0; i < CALLS; i++) {
         calls[i] = (opd_http_call){.path = "/body", .done = on_done, .arg = &done};
