@@ -81,7 +81,8 @@ static opd_err start_teacher_host(opd_system *system, void *arg, opd_pid *out_pi
     opd_teacher_host_config config = {
         .roles = &p->roles, .endpoint = p->endpoint, .alloc = p->a->alloc, .env = p->env,
         .program = p->o.program, .name = p->teacher->name, .model = p->teacher_dir,
-        .threads = (uint32_t)p->c->device.teacher_threads};
+        .threads = (uint32_t)p->c->device.teacher_threads,
+        .cache_mb = (uint32_t)p->c->device.teacher_cache_mb};
     return spawn(p, &opd_teacher_host_class, &config, &p->roles.teacher_host, out_pid);
 }
 
@@ -145,8 +146,8 @@ static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
     pipeline *p = arg;
     opd_scorer_config config = {
         .model = p->a->teacher, .lm = p->a->lm, .lane = p->scorer_lane,
-        .kernels = p->a->scorer_kernels, .max_tokens = (uint32_t)p->a->sizes.micro_tokens,
-        .alloc = p->a->alloc};
+        .kernels = p->a->scorer_kernels, .max_tokens = p->a->sizes.max_len,
+        .cache_bytes = p->a->sizes.teacher_cache_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_scorer_class, &config, &p->roles.scorer, out_pid);
 }
 

@@ -55,7 +55,7 @@ void opd_reader_destroy(opd_reader *reader);
 void opd_reader_set_weights(opd_reader *reader, const float *params);
 
 /* Reads sequence s of `packed` (at least one token each) after reads[s].past tokens. In one call
- * a page that one sequence writes to may be shared with others up to its position `past` only.
+ * the others may share a page that one sequence writes to up to its position `filled` only.
  * Errors: LIMIT (more than max_tokens; a sequence longer than max_len), INVALID (a page, an id
  * outside the vocabulary, an empty sequence, filled below past, seq_start not ascending). */
 OPD_MUST_CHECK opd_err opd_reader_forward(opd_reader *reader, const opd_packed *packed,

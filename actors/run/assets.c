@@ -11,6 +11,7 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "models/model_config.h"
+#include "models/reader.h"
 #include "models/safetensors.h"
 #include "opd/actor.h"
 #include "opd/log.h"
@@ -189,6 +190,15 @@ static uint32_t longest_sequence(const opd_assets *a) {
 
 /* Every bound of the stage. The memory of messages follows from window_bytes (held by link
  * credits) and messages_max (envelopes); that of sequences from slots * max_len. */
+/* As configured, but no more than all samples in work need. */
+static uint64_t teacher_cache_bytes(const opd_assets *a, const opd_sizes *s) {
+    if (a->teacher == NULL) return 0;
+    uint64_t page_bytes = opd_reader_page_floats(&a->teacher->config) * sizeof(float);
+    uint64_t pages = (uint64_t)s->window_msgs * ((s->max_len + OPD_KV_PAGE - 1) / OPD_KV_PAGE);
+    uint64_t wanted = (uint64_t)a->config->device.teacher_cache_mb << 20;
+    return wanted < pages * page_bytes ? wanted : pages * page_bytes;
+}
+
 static opd_sizes sizes_of(const opd_assets *a) {
     const opd_config_stage *c = a->config;
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
@@ -210,6 +220,7 @@ static opd_sizes sizes_of(const opd_assets *a) {
     s.micro_tokens = (size_t)c->train.micro_batch_tokens;
     if (s.micro_tokens < s.max_len) s.micro_tokens = s.max_len;
     if (s.micro_tokens > s.batch_tokens) s.micro_tokens = s.batch_tokens;
+    s.teacher_cache_bytes = teacher_cache_bytes(a, &s);
     return s;
 }
 

@@ -24,6 +24,7 @@ typedef struct opd_sizes {
     uint32_t slots;          /* sequences decoded at once                                */
     uint32_t messages_max;   /* envelopes of the system                                  */
     size_t micro_tokens;     /* of a micro-batch                                         */
+    uint64_t teacher_cache_bytes; /* keys and values that an in-process teacher keeps     */
     size_t batch_tokens;     /* of a whole batch                                         */
 } opd_sizes;
 

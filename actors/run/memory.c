@@ -6,6 +6,7 @@
 
 #include "actors/messages.h"
 #include "actors/monitor/monitor_actor.h"
+#include "actors/scorer/scorer_actor.h"
 #include "actors/server/server_actor.h"
 #include "actors/teacher/teacher_http.h"
 #include "opd/actor.h"
@@ -87,6 +88,14 @@ static uint64_t scratch_bytes(const shape *s, uint64_t threads, uint64_t tokens)
     return threads * (FLOAT * (attention + 3 * s->vocab) + SMALL);
 }
 
+/* models/reader.c: the graph of a job, and what its threads work in for the longest text. */
+static uint64_t scorer_bytes(const shape *s, uint64_t threads, uint64_t longest) {
+    return graph_bytes(s, false, OPD_SCORER_JOB_TOKENS) +
+           scratch_bytes(s, threads, longest > OPD_SCORER_JOB_TOKENS ? longest
+                                                                     : OPD_SCORER_JOB_TOKENS) +
+           OPD_SCORER_JOB_TOKENS * 64;
+}
+
 /* Weights: the model's own, gradients and the two moments (learner), the published snapshot and
  * the next one, a state to be saved (3), the engine's and the learner's copies; the teacher's. */
 static uint64_t models_bytes(const opd_assets *a, const shape *s) {
@@ -104,8 +113,10 @@ static uint64_t compute_bytes(const opd_assets *a, const shape *s) {
                      scratch_bytes(s, u64(d->trainer_threads), z->micro_tokens);
     if (a->teacher == NULL) return bytes;
     shape t = shape_of(a->teacher);
-    return bytes + graph_bytes(&t, false, z->micro_tokens) +
-           scratch_bytes(&t, u64(d->teacher_threads), z->micro_tokens);
+    opd_scorer_config scorer = {.model = a->teacher, .max_tokens = z->max_len,
+                                .cache_bytes = z->teacher_cache_bytes};
+    return bytes + scorer_bytes(&t, u64(d->teacher_threads), z->max_len) +
+           opd_scorer_memory_max(&scorer);
 }
 
 /* ---- messages -------------------------------------------------------------------------- */
@@ -192,9 +203,8 @@ opd_memory opd_memory_of_serving(const opd_memory_serving *v) {
         .runtime = v->runtime_bytes + ROLLOUT_MAILBOX + SCORER_MAILBOX +
                    (uint64_t)(MAILBOX + SMALL) * ROLES,
         .models = FLOAT * s.params * 2 + 2 * weights_bytes(&s, false),
-        .compute = graph_bytes(&s, false, v->score_tokens) + engine_bytes(&s, &sizes) +
-                   scratch_bytes(&s, v->threads, v->score_tokens) +
-                   scratch_bytes(&s, v->threads, max_len),
+        .compute = scorer_bytes(&s, v->threads, max_len) + v->scorer_bytes +
+                   engine_bytes(&s, &sizes) + scratch_bytes(&s, v->threads, max_len),
         .http = serving_http_bytes(), .data = BYTES_PER_ID * s.vocab};
 }
 

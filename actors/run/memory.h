@@ -32,7 +32,7 @@ typedef struct opd_memory_serving {
     const opd_model *model;
     uint32_t threads;      /* of each lane                   */
     uint32_t slots;        /* sequences generated at once    */
-    uint32_t score_tokens; /* of one forward pass            */
+    uint64_t scorer_bytes; /* opd_scorer_memory_max          */
     uint64_t runtime_bytes; /* opd_system_memory_max         */
 } opd_memory_serving;
 

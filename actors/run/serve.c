@@ -27,7 +27,7 @@
 
 enum {
     SEQUENCES_DEFAULT = 64,
-    SCORE_TOKENS_MIN = 4096, /* packed into one forward pass */
+    PREFIX_CACHE_MB = 256,
     LANE_QUEUE = 4,
     WATCHDOG_MS = 1000,
     STALL_REPORT_MS = 60000,
@@ -98,10 +98,11 @@ static opd_err open_lanes(serving *s) {
     return opd_lane_open(s->system, "write", OPD_SERVER_QUEUE_MAX, &s->write_lane);
 }
 
-/* Tokens of one forward pass that scores. */
-static uint32_t score_tokens(const serving *s) {
-    uint32_t longest = (uint32_t)s->model->config.max_position;
-    return longest < SCORE_TOKENS_MIN ? SCORE_TOKENS_MIN : longest;
+static opd_scorer_config scorer_config(const serving *s) {
+    int mb = s->o->prefix_cache_mb == 0 ? PREFIX_CACHE_MB : s->o->prefix_cache_mb;
+    return (opd_scorer_config){.model = s->model, .lane = s->scorer_lane,
+                               .kernels = s->scorer_kernels,
+                               .cache_bytes = mb > 0 ? (uint64_t)mb << 20 : 0};
 }
 
 static uint32_t slots(const serving *s) {
@@ -112,8 +113,7 @@ static uint32_t slots(const serving *s) {
 
 static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
     serving *s = arg;
-    opd_scorer_config scorer = {.model = s->model, .lane = s->scorer_lane,
-                                .kernels = s->scorer_kernels, .max_tokens = score_tokens(s)};
+    opd_scorer_config scorer = scorer_config(s);
     OPD_TRY(opd_spawn(system, &opd_scorer_class, NULL, &scorer, out_pid));
     s->roles.scorer = *out_pid;
     return OPD_OK;
@@ -162,10 +162,11 @@ static opd_system_options system_options(void) {
 
 static void log_memory(const serving *s) {
     opd_system_options system = system_options();
+    opd_scorer_config scorer = scorer_config(s);
     opd_memory_serving sizes = {.model = s->model,
                                 .threads = s->o->threads > 0 ? (uint32_t)s->o->threads : 1,
                                 .slots = slots(s),
-                                .score_tokens = score_tokens(s),
+                                .scorer_bytes = opd_scorer_memory_max(&scorer),
                                 .runtime_bytes = opd_system_memory_max(&system)};
     opd_memory memory = opd_memory_of_serving(&sizes);
     opd_memory_log_serving(&memory);

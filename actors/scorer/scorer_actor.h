@@ -1,15 +1,18 @@
 /* scorer_actor.h - the actor that scores tokens with a model in this process.
  *
- * Takes SCORE requests (actors/messages.h) and answers each with SCORED. Requests wait in a
- * queue; one job at a time runs on the lane, with as many of them as fit max_tokens. The lane
- * alone touches the kernels and the graph.
+ * Takes SCORE requests (actors/messages.h) and answers each with SCORED. Requests are batched
+ * continuously (engine.h): one job at a time runs on the lane, with at most
+ * OPD_SCORER_JOB_TOKENS tokens; new requests join at every job. What was read before is kept
+ * as a prefix cache of at most cache_bytes, so that a request costs what its new tokens cost;
+ * SCORED.cached tells how many were not read again. The lane alone touches the kernels and the
+ * reader.
  *
  * Answers: INVALID (an id outside the vocabulary, more tokens than max_tokens or the model's
- * positions, start or top_k out of range, temperature not positive), AGAIN (the queue is
- * full), TIMEOUT (the deadline passed in the queue). A request whose deadline passed is
- * never computed.
+ * positions, start or top_k out of range, temperature not positive), AGAIN (as many as
+ * OPD_SCORER_QUEUE_MAX are waiting or running), TIMEOUT (the deadline passed). A request that
+ * nobody waits for any more, or whose deadline passed, is given up at the next job.
  *
- * Thread: the loop; scoring on the lane. The actor owns its graph and frees it in on_stop.
+ * Thread: the loop; scoring on the lane. The actor owns its engine and frees it in on_stop.
  */
 #ifndef OPD_ACTORS_SCORER_SCORER_ACTOR_H
 #define OPD_ACTORS_SCORER_SCORER_ACTOR_H
@@ -18,7 +21,11 @@
 #include "models/lm.h"
 #include "opd/actor.h"
 
-enum { OPD_SCORER_QUEUE_MAX = 1024 }; /* requests waiting; more are answered AGAIN */
+enum {
+    OPD_SCORER_QUEUE_MAX = 1024, /* requests waiting or running; more are answered AGAIN */
+    OPD_SCORER_RUNNING_MAX = 256,
+    OPD_SCORER_JOB_TOKENS = 512
+};
 
 /* What it is spawned with. model, lane and kernels are borrowed and outlive the actor. */
 typedef struct opd_scorer_config {
@@ -26,9 +33,15 @@ typedef struct opd_scorer_config {
     const opd_lm_ops *lm; /* NULL: the transformer                                       */
     opd_lane *lane;
     opd_kernels *kernels; /* the lane's: nobody else may use them                       */
-    uint32_t max_tokens;  /* of one job, and so of one request; 0: the model's positions */
+    uint32_t max_tokens;  /* of one request; 0, or more than those: the model's positions */
+    uint64_t cache_bytes; /* keys and values at most (but what the longest request and a job need);
+                             0: nothing is kept                                          */
     const opd_alloc *alloc;
 } opd_scorer_config;
+
+/* The most bytes of keys, values and tables that it will take; without weights, activations and
+ * messages. Only model, max_tokens and cache_bytes are read. */
+uint64_t opd_scorer_memory_max(const opd_scorer_config *config);
 
 extern const opd_actor_class opd_scorer_class;
 

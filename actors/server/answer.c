@@ -111,6 +111,7 @@ static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *
     void *block;
     opd_sglang_answer answer = {.rid = q->items[index].rid,
                                 .prompt_count = part->count,
+                                .cached_count = part->score.cached,
                                 .weight_version = "default",
                                 .return_logprob = q->return_logprob};
     answer.e2e_latency_s = (double)(visit->answered_ns - visit->began_ns) / 1e9;

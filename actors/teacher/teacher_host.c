@@ -143,11 +143,12 @@ static opd_err on_exit(opd_ctx *ctx, void *state, opd_child *child, int64_t exit
 }
 
 static opd_err start_child(opd_ctx *ctx, host *self) {
-    char threads[16];
+    char threads[16], cache[16];
     (void)snprintf(threads, sizeof threads, "%u", self->c.threads == 0 ? 1 : self->c.threads);
+    (void)snprintf(cache, sizeof cache, "%u", self->c.cache_mb);
     const char *const argv[] = {self->c.program, "serve",     "--model", self->c.model,
                                 "--port",        "0",         "--threads", threads,
-                                "--exit-with-parent", NULL};
+                                "--prefix-cache-mb", cache, "--exit-with-parent", NULL};
     opd_child_options options = {.argv = argv, .on_line = on_line, .on_exit = on_exit};
     self->ready = false;
     self->word_count = 0;

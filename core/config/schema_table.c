@@ -66,6 +66,7 @@ const opd__key opd__keys[] = {
     INT("device.rollout_threads", STAGE(device.rollout_threads), "1", 1, 1024, "threads", "Threads that generate; results do not depend on them."),
     INT("device.trainer_threads", STAGE(device.trainer_threads), "1", 1, 1024, "threads", "Threads that train."),
     INT("device.teacher_threads", STAGE(device.teacher_threads), "1", 1, 1024, "threads", "Threads of a teacher that opd runs itself."),
+    INT("device.teacher_cache_mb", STAGE(device.teacher_cache_mb), "256", 0, 1048576, "MiB", "Keys and values that a teacher which opd runs itself keeps of the texts it scored, so that a common beginning is computed once; 0 keeps none. Results do not depend on it."),
 
     TEXT("model.path", OPD__TYPE_PATH, STAGE(model.path), "", OPD__KEY_REFERENCE, "Hugging Face directory of the model to train or measure; empty = random weights of the shape model.init."),
     INT("model.init.hidden_size", STAGE(model.init.hidden_size), "0", 0, 65536, "", "Width of the residual stream; 0 = not given."),

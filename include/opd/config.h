@@ -106,6 +106,7 @@ typedef struct opd_config_device {
     int64_t rollout_threads; /* per lane; the result does not depend on them */
     int64_t trainer_threads;
     int64_t teacher_threads;
+    int64_t teacher_cache_mb; /* MiB of keys and values that a teacher keeps; 0 = none */
 } opd_config_device;
 
 /* A model with random weights (LlamaForCausalLM); used where model.path is "". */

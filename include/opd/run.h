@@ -51,6 +51,7 @@ typedef struct opd_serve_options {
     const char *tls_client_ca; /* clients must show a certificate of these; NULL: need not */
     int max_queue;             /* requests of /generate at once, 0: 1024; more are 503    */
     const char *faults;        /* a script of misbehaviour (docs/teacher.md); NULL: none  */
+    int prefix_cache_mb;       /* MiB of keys and values kept of scored texts, 0: 256; < 0: none */
     bool handle_signals;
     bool exit_with_parent;     /* stop when the starting process is gone                  */
     FILE *screen;              /* the ready line "opd serve: ready on http[s]://HOST:PORT" */

@@ -13,7 +13,7 @@
 #include "models/safetensors.h"
 #include "tests/sim/stub_model.h"
 
-enum { SLOTS = 4, SCORE_TOKENS = 256 };
+enum { SLOTS = 4, CACHE_BYTES = 1 << 20 };
 
 struct sim_server {
     opd_env *env;
@@ -45,7 +45,7 @@ static opd_err spawn(sim_server *s) {
     OPD_TRY(opd_lane_open(s->system, "scorer", 4, &scorer_lane));
     OPD_TRY(opd_lane_open(s->system, "rollout", 4, &rollout_lane));
     opd_scorer_config scorer = {.model = s->model, .lm = &stub_lm, .lane = scorer_lane,
-                                .kernels = s->kernels, .max_tokens = SCORE_TOKENS,
+                                .kernels = s->kernels, .cache_bytes = CACHE_BYTES,
                                 .alloc = s->alloc};
     OPD_TRY(opd_spawn(s->system, &opd_scorer_class, NULL, &scorer, &s->roles.scorer));
     opd_rollout_config rollout = {

@@ -20,7 +20,7 @@ static void spawn_model_actors(serve_rig *s) {
     opd_slot_put(s->weights, buf, 1);
     opd_buf_release(buf);
     opd_scorer_config scorer = {.model = s->model, .lane = scorer_lane,
-                                .kernels = s->scorer_kernels, .max_tokens = 40,
+                                .kernels = s->scorer_kernels, .cache_bytes = 1 << 20,
                                 .alloc = &s->rig.t.memory.alloc};
     CHECK_OK(opd_spawn(system, &opd_scorer_class, NULL, &scorer, &s->rig.roles.scorer));
     opd_rollout_config rollout = {.model = &s->model->config, .kernels = s->rollout_kernels,

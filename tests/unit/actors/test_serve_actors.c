@@ -159,6 +159,22 @@ TEST(simple_routes) {
     visit(requests, (int)OPD_COUNTOF(requests));
 }
 
+/* A text that was scored costs only its new tokens, but is read from the first score on. */
+TEST(the_beginning_of_a_text_is_cached) {
+#define SCORE_OF(ids, start)                                                             \
+    "{\"input_ids\": [" ids "], \"sampling_params\": {\"max_new_tokens\": 0}, "             \
+    "\"return_logprob\": true, \"logprob_start_len\": " start "}"
+    static const request requests[] = {
+        {"POST", "/generate", SCORE_OF("1,5,9,3,7,8", "0"), 200, "\"cached_tokens\":0"},
+        {"POST", "/generate", SCORE_OF("1,5,9,3,7,8,4,4", "5"), 200, "\"cached_tokens\":5"},
+        {"POST", "/generate", SCORE_OF("1,5,9,3,7,8,4,4", "2"), 200, "\"cached_tokens\":2"},
+        {"POST", "/generate", SCORE_OF("1,5,9,6,6,6,6,6", "6"), 200, "\"cached_tokens\":3"},
+        {"POST", "/generate", SCORE_OF("2,5,9,6,6,6,6,6", "6"), 200, "\"cached_tokens\":0"},
+    };
+#undef SCORE_OF
+    visit(requests, (int)OPD_COUNTOF(requests));
+}
+
 TEST(bad_requests_are_named) {
     static const request requests[] = {
         {"POST", "/generate", "nonsense", 400, "error"},

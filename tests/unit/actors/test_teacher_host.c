@@ -89,7 +89,8 @@ TEST(the_ready_line_is_told) {
 TEST(the_arguments_are_those_of_serve) {
     static stage s;
     stage_up(&s, "#!/bin/sh\n"
-                 "[ \"$*\" = \"serve --model some/model --port 0 --threads 1 --exit-with-parent\" ]"
+                 "[ \"$*\" = \"serve --model some/model --port 0 --threads 1 --prefix-cache-mb 0"
+                 " --exit-with-parent\" ]"
                  " && echo opd serve: ready on http://127.0.0.1:1\nexec sleep 100\n", 1);
     CHECK_OK(opd_system_run(s.t.system));
     CHECK_INT(s.heard.ready, 1);
