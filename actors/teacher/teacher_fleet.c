@@ -101,10 +101,10 @@ opd_err opd__fleet_send(opd__teacher *self, opd__sample *s, int server,
     a->sent_ns = opd_now_ns(self->ctx);
     a->trial = opd_fleet_begin(&self->fleet, server, a->tokens);
     opd_list_push_back(&self->attempts, &a->node);
-    bool hedge = opd__fleet_asked(s);
-    s->base.scores.hedges += hedge;
-    s->base.scores.moves += !hedge && s->last_server != OPD_REPLICA_NONE && s->last_server != server;
-    s->tries[hedge] = a;
+    a->hedge = opd__fleet_asked(s);
+    s->base.scores.hedges += a->hedge;
+    s->base.scores.moves += !a->hedge && s->last_server != OPD_REPLICA_NONE && s->last_server != server;
+    s->tries[a->hedge] = a;
     s->history.attempts++;
     s->last_server = server;
     self->asked_count++;
@@ -198,10 +198,10 @@ void opd__fleet_forget(opd__teacher *self, opd__attempt *a) {
     opd_mem_free(self->c.alloc, a);
 }
 
-/* The request whose result nobody needs any more; the earlier of two was overtaken. */
-static void leave(opd__teacher *self, const opd__sample *s, const opd__attempt *a) {
+/* A request whose result nobody needs any more: a hedge that came to nothing, or what it overtook. */
+static void leave(opd__teacher *self, const opd__attempt *a) {
     uint64_t now = opd_now_ns(self->ctx);
-    if (a->sent_ns > s->round_ns) {
+    if (a->hedge) {
         opd_fleet_neither(&self->fleet, a->server, a->tokens, a->trial, now);
         return;
     }
@@ -215,7 +215,7 @@ void opd__fleet_abort(opd__teacher *self, opd__sample *s) {
         opd__attempt *a = s->tries[i];
         s->tries[i] = NULL;
         if (a == NULL) continue;
-        leave(self, s, a);
+        leave(self, a);
         self->asked_count--;
         a->sample = NULL;
         opd_endpoint_cancel(a->call);

@@ -46,6 +46,7 @@ typedef struct opd__attempt {
     opd_endpoint_call *call;
     int server;
     bool trial;
+    bool hedge; /* sent while another one was under way */
     uint64_t tokens, sent_ns;
     char rid[OPD__RID_SIZE];
 } opd__attempt;
