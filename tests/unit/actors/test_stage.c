@@ -17,6 +17,9 @@
 
 enum { STEPS = 6, BATCH = 2, MEMBERS = 2, MAX_LEN = 24, MAX_NEW = 6, EVENTS_MAX = 64 };
 
+enum { TEACHERS_MAX = 2 };
+static const opd_config_teacher TEACHERS[TEACHERS_MAX] = {{.name = "one"}, {.name = "two"}};
+
 typedef struct stage {
     opd_test_sys t;
     opd_roles roles;
@@ -32,6 +35,7 @@ typedef struct stage {
     uint32_t staleness;
     uint64_t interrupt_at; /* step after whose report the stage is interrupted; 0: never */
     uint64_t teacher_delay_us;
+    size_t teachers; /* that score each sample, all the same */
     /* what happened, in order: 'r' report, 'a' accuracy, 's' saved; and of which step */
     char events[EVENTS_MAX + 1];
     uint64_t steps[EVENTS_MAX];
@@ -64,6 +68,13 @@ static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     CHECK_NEAR(v[OPD_METRIC_SAMPLES], BATCH * MEMBERS, 0);
     CHECK_NEAR(v[OPD_METRIC_VALID_SHARE], 1, 0);
     s->lag_max = fmax(s->lag_max, v[OPD_METRIC_LAG_MAX]);
+    CHECK_NEAR(v[OPD_METRIC_DEGRADED_TOKENS], BATCH * MEMBERS, 0);
+    const double *teachers = opd_slice_data(report.teachers); /* share and KL of each */
+    CHECK_INT(report.teachers.size_bytes, 2 * TEACHERS_MAX * sizeof *teachers);
+    CHECK_NEAR(teachers[0], s->teachers > 1, 0); /* "one" */
+    CHECK_NEAR(teachers[2], 1, 0);               /* "two", by its name or its place */
+    CHECK(isnan(teachers[1]) == (s->teachers == 1));
+    if (!isnan(teachers[3])) CHECK_NEAR(teachers[3], v[OPD_METRIC_OPD_REVERSE_KL], 0);
     CHECK(v[OPD_METRIC_SCORE_WAIT_TIME] >= 0);
     CHECK(v[OPD_METRIC_SCORE_WAIT_TIME] <= v[OPD_METRIC_WAIT_TIME]);
     s->wait_s += v[OPD_METRIC_WAIT_TIME];
@@ -128,15 +139,27 @@ typedef struct teacher {
 static opd_err teacher_score(opd_ctx *ctx, teacher *t, opd_msg *msg) {
     opd_rollout_fields in;
     CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &in));
-    opd_scores_fields out = {.group = in.group, .member = in.member, .attempts = 1};
+    opd_scores_fields out = {.group = in.group, .member = in.member, .attempts = 1, .degraded = 1};
     size_t rows = in.logp.size_bytes / sizeof(float);
-    CHECK_OK(opd_slice_copy(NULL, opd_slice_data(in.logp), in.logp.size_bytes, &out.logp));
-    for (size_t i = 0; i < rows; i++) ((float *)opd_slice_data(out.logp))[i] -= 0.25f * (float)(in.member + 1);
-    CHECK_OK(opd_slice_copy(NULL, opd_slice_data(in.tokens), rows, &out.valid));
-    memset(opd_slice_data(out.valid), 1, rows);
+    float logp[TEACHERS_MAX * MAX_LEN];
+    uint8_t valid[TEACHERS_MAX * MAX_LEN];
+    static const uint8_t which[TEACHERS_MAX] = {1, 0};
+    static const double weights[TEACHERS_MAX] = {3, 0.1};
+    for (size_t i = 0; i < s->teachers * rows; i++) {
+        logp[i] = ((const float *)opd_slice_data(in.logp))[i % rows] - 0.25f * (float)(in.member + 1);
+        valid[i] = 1;
+    }
+    CHECK_OK(opd_slice_copy(NULL, logp, s->teachers * rows * sizeof *logp, &out.logp));
+    CHECK_OK(opd_slice_copy(NULL, valid, s->teachers * rows, &out.valid));
+    if (s->teachers > 1) {
+        CHECK_OK(opd_slice_copy(NULL, which, sizeof which, &out.teachers));
+        CHECK_OK(opd_slice_copy(NULL, weights, sizeof weights, &out.weights));
+    } else {
+        (void)snprintf(out.teacher, sizeof out.teacher, "two");
+    }
     opd_err err = opd_message_link_send(ctx, t->batcher, OPD_MESSAGE_SCORES, &out);
-    opd_buf_release(out.logp.buf);
-    opd_buf_release(out.valid.buf);
+    opd_buf *all[] = {out.logp.buf, out.valid.buf, out.teachers.buf, out.weights.buf};
+    for (size_t i = 0; i < OPD_COUNTOF(all); i++) opd_buf_release(all[i]);
     return err;
 }
 
@@ -200,6 +223,7 @@ static void stage_up(stage *stage_, uint32_t staleness) {
     s = stage_;
     memset(s, 0, sizeof *s);
     s->staleness = staleness;
+    s->teachers = 1;
     sys_up(&s->t, NULL);
     s->model = tiny_model(259, 2, 9);
     s->rollout_kernels = tiny_kernels(1);
@@ -210,7 +234,7 @@ static void stage_up(stage *stage_, uint32_t staleness) {
     opd_learner_options learner = {
         .kernels = s->trainer_kernels, .model = s->model, .objective = OPD_OBJECTIVE_POLICY,
         .micro_batch_tokens = MAX_LEN * 2, .samples_max = BATCH * MEMBERS, .tokens_max = tokens,
-        .teachers_max = 1, .steps_per_batch = 1, .temperature = 1,
+        .teachers_max = TEACHERS_MAX, .steps_per_batch = 1, .temperature = 1,
         .advantage = {.normalize_rewards = true, .use_opd = true, .kl_coef = 1},
         .policy = {.clip_low = 0.2, .clip_high = 0.2},
         .optimizer = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8}};
@@ -222,7 +246,8 @@ static void stage_up(stage *stage_, uint32_t staleness) {
         .learner = s->learner, .model = s->model, .objective = OPD_OBJECTIVE_POLICY,
         .lane = s->trainer_lane, .weights = s->weights, .roles = &s->roles, .steps = STEPS,
         .batch_prompts = BATCH, .samples_per_prompt = MEMBERS, .max_staleness = staleness,
-        .tokens_max = tokens, .teacher = true, .nonfinite_max = 2, .invalid_share_max = 0.5,
+        .tokens_max = tokens, .teacher = true, .teachers = TEACHERS,
+        .teacher_count = TEACHERS_MAX, .nonfinite_max = 2, .invalid_share_max = 0.5,
         .invalid_batches = 3, .outcome = &s->outcome, .alloc = &s->t.memory.alloc};
 }
 
@@ -275,14 +300,17 @@ static void stage_down(void) {
 }
 
 /* Runs to the end and returns a copy of the weights. */
-static float *run_whole(uint32_t staleness, uint64_t teacher_delay_us, double *out_lag) {
+static float *run_taught(size_t teachers, uint32_t staleness, uint64_t teacher_delay_us,
+                         double *out_lag) {
     stage stage_;
     stage_up(&stage_, staleness);
+    s->teachers = teachers;
     s->teacher_delay_us = teacher_delay_us;
     CHECK_OK(stage_run());
     CHECK(s->outcome.finished);
     CHECK_INT(s->outcome.version, STEPS);
     CHECK_INT(s->outcome.samples, STEPS * BATCH * MEMBERS);
+    CHECK_INT(s->outcome.degraded_tokens, STEPS * BATCH * MEMBERS);
     CHECK_STR(s->events, "rrrrrrs");
     CHECK(s->lag_max <= staleness);
     *out_lag = s->lag_max;
@@ -290,6 +318,20 @@ static float *run_whole(uint32_t staleness, uint64_t teacher_delay_us, double *o
     memcpy(weights, s->model->params, s->model->param_count * sizeof *weights);
     stage_down();
     return weights;
+}
+
+static float *run_whole(uint32_t staleness, uint64_t teacher_delay_us, double *out_lag) {
+    return run_taught(1, staleness, teacher_delay_us, out_lag);
+}
+
+TEST(two_teachers_that_agree_teach_like_one) {
+    double lag;
+    opd_model *start = tiny_model(259, 2, 9);
+    float *a = run_whole(0, 50, &lag), *b = run_taught(2, 0, 50, &lag);
+    CHECK(memcmp(a, b, start->param_count * sizeof(float)) == 0);
+    free(a);
+    free(b);
+    opd_model_destroy(start);
 }
 
 TEST(without_staleness_every_sample_is_of_the_present_weights) {
