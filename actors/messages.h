@@ -21,9 +21,6 @@
 
 enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
-/* Bytes of provenance per teacher of a sample that the windows of links have room for. */
-enum { OPD_PROVENANCE_SIZE = 2048 };
-
 /* dataset -> rollout: continue this prompt. A group is a prompt's place in dataset order,
  * counted over the epochs; it starts under weights of at least min_version. source: the record's
  * value at opd.teacher_key, "" without; it says which teacher the group's samples go to. */
@@ -49,7 +46,7 @@ enum { OPD_PROVENANCE_SIZE = 2048 };
     X(T, TEXT, source) X(T, I32S, tokens)
 
 /* teacher -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
- * which, as places in stage->teachers, and weights [T], >= 0, how much each counts; both absent:
+ * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:
  * T = 1. logp, valid [T, R]; topk [R, k] of the first, -1 = none; without logp no token is valid.
  * endpoint: the replica that answered; moves: attempts at another replica than the one before;
  * hedges: second requests sent while the first was under way; wait_ms: of latency_ms, waiting to

@@ -55,10 +55,10 @@ static opd_err start_monitor(opd_system *system, void *arg, opd_pid *out_pid) {
         .stage = p->c->name, .first_step = done, .steps = p->a->steps,
         .invalid_tokens = p->a->resumed.invalid_tokens,
         .policy = p->policy, .teacher = p->teacher != NULL,
-        .teachers = p->c->teachers, .teacher_count = p->c->teacher_count,
         .metrics_interval = (uint64_t)p->c->run.metrics_interval,
         .metrics_fd = p->o.metrics_fd, .samples_fd = p->o.samples_fd,
         .screen_fd = p->o.screen_fd, .screen = p->o.screen, .tokenizer = p->a->tokenizer,
+        .teachers = p->c->teachers, .teacher_count = p->c->teacher_count,
         .disk = p->disk_lane, .alloc = p->a->alloc};
     return spawn(p, &opd_monitor_class, &config, &p->roles.monitor, out_pid);
 }
@@ -103,8 +103,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
         .teacher_k = p->teacher != NULL ? (size_t)c->opd.log_prob_top_k : 0,
-        .teacher = p->teacher != NULL, .teachers = c->teachers,
-        .teacher_count = c->teacher_count, .eval_start = eval && c->eval.at_start,
+        .teacher = p->teacher != NULL, .eval_start = eval && c->eval.at_start,
         .eval_end = eval && c->eval.at_end,
         .eval_interval = eval ? (uint64_t)c->eval.interval : 0,
         .save_interval = (uint64_t)c->train.save_interval,
@@ -112,6 +111,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .invalid_share_max = c->opd.invalid_share_max,
         .invalid_batches = (uint32_t)c->opd.invalid_batches_max,
         .samples_interval = (uint64_t)c->run.samples_interval, .outcome = p->outcome,
+        .teachers = c->teachers, .teacher_count = c->teacher_count,
         .alloc = p->a->alloc};
     return spawn(p, &opd_trainer_class, &config, &p->roles.trainer, out_pid);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "actors/checkpoint/checkpoint.h"
-#include "actors/messages.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "models/model_config.h"
@@ -207,12 +206,9 @@ static opd_sizes sizes_of(const opd_assets *a) {
     s.samples = policy ? (uint32_t)c->rollout.samples_per_prompt : 1;
     s.window_groups = s.batch_prompts * (policy ? (uint32_t)c->rollout.max_staleness + 1 : 2);
     s.window_msgs = s.window_groups * s.samples;
-    /* per sample: ids, log-probs of student and teachers, their validity, top-k ids, spans, where
-     * its scores are from, and its bodies */
-    uint64_t teachers = c->teacher_count > 0 ? c->teacher_count : 1;
-    uint64_t per_token = 11 + 5 * teachers + 4 * (uint64_t)c->opd.log_prob_top_k;
-    uint64_t per_sample = OPD_MSG_BODY_MAX + teachers * OPD_PROVENANCE_SIZE;
-    s.window_bytes = s.window_msgs * (s.max_len * per_token + per_sample);
+    /* per sample: ids, two log-probs, validity, top-k ids, spans, and its bodies */
+    uint64_t per_token = 16 + 4 * (uint64_t)c->opd.log_prob_top_k;
+    s.window_bytes = s.window_msgs * (s.max_len * per_token + OPD_MSG_BODY_MAX);
     /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and
      * replies of evaluations and scorings; reports, notes and the like */
     s.messages_max = s.window_groups + 7 * s.window_msgs + 4 * s.slots + 4096;
