@@ -23,6 +23,9 @@ static const char HELP[] =
     "  opd generate --model DIR --prompt TEXT [--max-tokens N] [--count N]\n"
     "               [--temperature T] [--top-p P] [--top-k K] [--seed N]\n"
     "  opd config CONFIG [--set KEY=VALUE]...      print the effective configuration\n"
+    "  opd teacher probe URL [--protocol sglang|vllm] [--api-key-env NAME | --api-key-file FILE]\n"
+    "            [--tokens N] [--top-k K] [--concurrency N] [--seconds S] [--timeout-s S]\n"
+    "            [--ca-file FILE] [--cert-file FILE] [--key-file FILE] [--no-verify] [--json]\n"
     "\n"
     "options:\n"
     "  --log-level error|warn|info|debug      what goes to stderr (default: warn); opd run has\n"
@@ -243,12 +246,51 @@ static opd_err command_generate(args *a) {
     return opd_generate(&options);
 }
 
+static opd_err probe_arg(args *a, opd_teacher_probe_options *options) {
+    if (a->name == NULL && options->url == NULL) {
+        options->url = a->value;
+        return OPD_OK;
+    }
+    if (args_is(a, "protocol", 0)) return args_text(a, &options->protocol);
+    if (args_is(a, "api-key-env", 0)) return args_text(a, &options->api_key_env);
+    if (args_is(a, "api-key-file", 0)) return args_text(a, &options->api_key_file);
+    if (args_is(a, "ca-file", 0)) return args_text(a, &options->ca_file);
+    if (args_is(a, "cert-file", 0)) return args_text(a, &options->cert_file);
+    if (args_is(a, "key-file", 0)) return args_text(a, &options->key_file);
+    if (args_is(a, "tokens", 0)) return args_int(a, 2, 1 << 20, &options->tokens);
+    if (args_is(a, "top-k", 0)) return args_int(a, 0, 1024, &options->top_k);
+    if (args_is(a, "concurrency", 'c')) return args_int(a, 1, 1024, &options->concurrency);
+    if (args_is(a, "seconds", 0)) return args_double(a, 0.1, 3600, &options->seconds);
+    if (args_is(a, "timeout-s", 0)) return args_double(a, 0.1, 3600, &options->timeout_s);
+    if (args_is(a, "no-verify", 0)) options->unverified = true;
+    else if (args_is(a, "json", 0)) options->json = true;
+    else return unknown(a, "teacher probe");
+    return OPD_OK;
+}
+
+static opd_err command_teacher(args *a) {
+    opd_teacher_probe_options options = {.handle_signals = true, .out = stdout};
+    opd_err err = OPD_OK;
+    if (!args_next(a) || a->name != NULL || strcmp(a->value, "probe") != 0)
+        return opd_fail(OPD_ERR_INVALID, "what about a teacher? try: opd teacher probe URL");
+    while (err == OPD_OK && args_next(a)) {
+        bool taken;
+        err = common_arg(a, &taken);
+        if (err == OPD_OK && !taken) err = probe_arg(a, &options);
+    }
+    if (err != OPD_OK) return err;
+    if (options.url == NULL)
+        return opd_fail(OPD_ERR_INVALID, "the address is missing; try: opd teacher probe "
+                                         "http://127.0.0.1:30000");
+    return opd_teacher_probe(&options);
+}
+
 static const struct {
     const char *name;
     opd_err (*run)(args *a);
 } COMMANDS[] = {
     {"run", command_run},           {"serve", command_serve},   {"eval", command_eval},
-    {"generate", command_generate}, {"config", command_config},
+    {"generate", command_generate}, {"config", command_config}, {"teacher", command_teacher},
 };
 
 /* Help and version: the exit code is 0 only if the text got out. */

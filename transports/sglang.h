@@ -33,6 +33,13 @@ enum {
     OPD_SGLANG_TOP_MAX = 1024     /* top_logprobs_num                                 */
 };
 
+/* How alternatives are written (teacher-protocol 2.3). */
+typedef enum opd_sglang_form {
+    OPD_SGLANG_FORM_NESTED, /* a list of triples for each row                                     */
+    OPD_SGLANG_FORM_FLAT,   /* all log-probs, all ids, and a shape; NESTED where a row is shorter */
+    OPD_SGLANG_FORM_BASE64  /* as FLAT, but their little-endian bytes in base64, NaN included     */
+} opd_sglang_form;
+
 /* ---- client: scoring ---- */
 
 /* One sequence to score: ids[count], the first prompt_count of them the prompt. */
@@ -41,6 +48,7 @@ typedef struct opd_sglang_score {
     size_t count;        /* >= 2, > prompt_count                          */
     size_t prompt_count; /* P >= 1; R = count - P tokens are scored       */
     int32_t top_k;       /* 0 = none, at most OPD_SGLANG_TOP_MAX          */
+    opd_sglang_form form; /* asked for; servers without it send NESTED    */
     int32_t vocab_size;  /* of the teacher; 0 = not known                 */
     double temperature;  /* 0 or 1 = plain scores; else asks for others   */
     const char *rid;     /* fixed width, unique in flight; NULL = none    */
@@ -56,6 +64,11 @@ typedef struct opd_sglang_scores {
     size_t valid_count;  /* out: sum of valid                              */
     size_t cached_count; /* out: cached_tokens, 0 when not told            */
     char weight_version[OPD_SGLANG_NAME_SIZE]; /* out: "" when not told    */
+    /* out: what the answer showed of the server */
+    uint32_t forms;      /* 1 << the form of the alternatives; 0: none came */
+    size_t echoed_count; /* rows that named exactly the id that was sent   */
+    bool told_count;     /* the number of tokens it scored                 */
+    bool told_rid;       /* the rid that was sent                          */
 } opd_sglang_scores;
 
 /* Appends the body of POST /generate. Errors: INVALID (shape), those of out. */
@@ -85,7 +98,7 @@ typedef struct opd_sglang_model_info {
     char model_path[OPD_SGLANG_MESSAGE_SIZE];
     char weight_version[OPD_SGLANG_NAME_SIZE];
     char model_type[OPD_SGLANG_NAME_SIZE];
-    int64_t vocab_size, bos_id, eos_id, context_size;
+    int64_t vocab_size, bos_id, eos_id, pad_id, context_size;
     char tokenizer_hash[OPD_SGLANG_NAME_SIZE]; /* 16 hex digits */
     bool scores_at_temperature; /* scoring honours sampling_params.temperature */
 } opd_sglang_model_info;
@@ -94,6 +107,22 @@ typedef struct opd_sglang_model_info {
 OPD_MUST_CHECK opd_err opd_sglang_model_info_read(const char *body, size_t size_bytes,
                                                   opd_sglang_model_info *out_info);
 void opd_sglang_model_info_write(const opd_sglang_model_info *info, opd_str *out);
+
+/* What a server says about itself (GET /server_info; vLLM: GET /version). As above where it does
+ * not tell. */
+typedef struct opd_sglang_server_info {
+    char server[OPD_SGLANG_NAME_SIZE];  /* "opd" of our own              */
+    char version[OPD_SGLANG_NAME_SIZE];
+    int64_t max_input;    /* longest input it takes       */
+    int64_t context_size;
+    int64_t max_running;  /* requests at once             */
+    int http2;            /* 1 on, 0 off, -1 not told     */
+    bool speculative;     /* decodes speculatively        */
+} opd_sglang_server_info;
+
+/* Errors: PARSE. */
+OPD_MUST_CHECK opd_err opd_sglang_server_info_read(const char *body, size_t size_bytes,
+                                                   opd_sglang_server_info *out_info);
 
 /* ---- server: requests ---- */
 
@@ -169,13 +198,6 @@ typedef struct opd_sglang_logprobs {
     const int32_t *topk_ids;
     const float *topk_logps;
 } opd_sglang_logprobs;
-
-/* How the alternatives of the input are written (teacher-protocol 2.3). */
-typedef enum opd_sglang_form {
-    OPD_SGLANG_FORM_NESTED, /* a list of triples for each row                                     */
-    OPD_SGLANG_FORM_FLAT,   /* all log-probs, all ids, and a shape; NESTED where a row is shorter */
-    OPD_SGLANG_FORM_BASE64  /* as FLAT, but their little-endian bytes in base64, NaN included     */
-} opd_sglang_form;
 
 /* One answer. Inputs are written with entry 0 null: input.logp[0] and its top-k are not
  * read. */

@@ -1,4 +1,4 @@
-/* transports/sglang_info.c - /model_info of sglang.h, read and written.
+/* transports/sglang_info.c - /model_info and /server_info of sglang.h.
  * Thread: any. Memory: plain data. */
 #include <string.h>
 
@@ -37,9 +37,39 @@ static void read_number_field(opd_json *json, int64_t *out) {
     }
 }
 
+static void read_flag_field(opd_json *json, int *out) {
+    bool value = false;
+    if (opd_json_peek(json) != OPD_JSON_BOOL) opd_json_skip(json);
+    else if (opd_json_read_bool(json, &value)) *out = value;
+}
+
+opd_err opd_sglang_server_info_read(const char *body, size_t size_bytes,
+                                    opd_sglang_server_info *out_info) {
+    opd_sglang_server_info info = {.max_input = -1, .context_size = -1, .max_running = -1, .http2 = -1};
+    opd_json json;
+    opd_json_text key;
+    opd_json_init(&json, body, size_bytes);
+    opd_json_object_begin(&json);
+    while (opd_json_object_next(&json, &key)) {
+        if (opd_json_text_is(key, "server")) read_text_field(&json, info.server, sizeof info.server);
+        else if (opd_json_text_is(key, "version")) read_text_field(&json, info.version, sizeof info.version);
+        else if (opd_json_text_is(key, "max_req_input_len")) read_number_field(&json, &info.max_input);
+        else if (opd_json_text_is(key, "context_length")) read_number_field(&json, &info.context_size);
+        else if (opd_json_text_is(key, "max_running_requests")) read_number_field(&json, &info.max_running);
+        else if (opd_json_text_is(key, "enable_http2")) read_flag_field(&json, &info.http2);
+        else if (opd_json_text_is(key, "speculative_algorithm")) {
+            info.speculative = opd_json_peek(&json) == OPD_JSON_STRING;
+            opd_json_skip(&json);
+        } else opd_json_skip(&json);
+    }
+    OPD_TRY(opd_err_prefix(opd_json_finish(&json), "/server_info"));
+    *out_info = info;
+    return OPD_OK;
+}
+
 opd_err opd_sglang_model_info_read(const char *body, size_t size_bytes,
                                    opd_sglang_model_info *out_info) {
-    opd_sglang_model_info info = {.vocab_size = -1, .bos_id = -1, .eos_id = -1, .context_size = -1};
+    opd_sglang_model_info info = {.vocab_size = -1, .bos_id = -1, .eos_id = -1, .pad_id = -1, .context_size = -1};
     opd_json json;
     opd_json_text key;
     opd_json_init(&json, body, size_bytes);
@@ -52,6 +82,7 @@ opd_err opd_sglang_model_info_read(const char *body, size_t size_bytes,
         else if (opd_json_text_is(key, "vocab_size")) read_number_field(&json, &info.vocab_size);
         else if (opd_json_text_is(key, "bos_token_id")) read_number_field(&json, &info.bos_id);
         else if (opd_json_text_is(key, "eos_token_id")) read_number_field(&json, &info.eos_id);
+        else if (opd_json_text_is(key, "pad_token_id")) read_number_field(&json, &info.pad_id);
         else if (opd_json_text_is(key, "context_length")) read_number_field(&json, &info.context_size);
         else if (opd_json_text_is(key, "scores_at_temperature") && opd_json_peek(&json) == OPD_JSON_BOOL)
             opd_json_read_bool(&json, &info.scores_at_temperature);
@@ -86,6 +117,7 @@ void opd_sglang_model_info_write(const opd_sglang_model_info *info, opd_str *out
     write_number_field(&w, "vocab_size", info->vocab_size);
     write_number_field(&w, "bos_token_id", info->bos_id);
     write_number_field(&w, "eos_token_id", info->eos_id);
+    write_number_field(&w, "pad_token_id", info->pad_id);
     write_number_field(&w, "context_length", info->context_size);
     write_text_field(&w, "tokenizer_hash", info->tokenizer_hash);
     opd_json_write_key(&w, "scores_at_temperature");

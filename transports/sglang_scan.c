@@ -35,6 +35,7 @@ static const struct { const char *name; uint8_t field; bool top; } members[] = {
     {"prompt_tokens", OPD__FIELD_PROMPT, false},
     {"cached_tokens", OPD__FIELD_CACHED, false},
     {"weight_version", OPD__FIELD_VERSION, false},
+    {"id", OPD__FIELD_RID, false},
 };
 
 void opd_sglang_scan_init(opd_sglang_scan *s, const opd_sglang_score *score,
@@ -227,6 +228,7 @@ static void meta_member(opd_sglang_scan *s, opd_json_push_token token) {
     case OPD__FIELD_VERSION:
         take_text(s, token, s->out->weight_version, sizeof s->out->weight_version);
         break;
+    case OPD__FIELD_RID: take_text(s, token, s->rid, sizeof s->rid); break;
     case OPD__FIELD_FINISH:
         if (token == OPD_JSON_PUSH_ARRAY_BEGIN ||
             (!begins(token) && !ends(token) && token != OPD_JSON_PUSH_NULL))
@@ -376,6 +378,17 @@ static opd_err judge(const opd_sglang_scan *s) {
     return judge_top(s);
 }
 
+/* What the answer shows of the server. */
+static void tell(const opd_sglang_scan *s) {
+    opd_sglang_scores *out = s->out;
+    out->cached_count = s->cached_tokens > 0 ? (size_t)s->cached_tokens : 0;
+    out->told_count = s->prompt_tokens >= 0;
+    out->told_rid = s->score->rid != NULL && strcmp(s->rid, s->score->rid) == 0;
+    if (has(s, OPD__FIELD_TOP)) out->forms = 1u << OPD_SGLANG_FORM_NESTED;
+    if (has(s, OPD__FIELD_VAL)) out->forms = 1u << OPD_SGLANG_FORM_FLAT;
+    if (has(s, OPD__FIELD_VAL64)) out->forms = 1u << OPD_SGLANG_FORM_BASE64;
+}
+
 /* Flat alternatives were written as they came: an entry that cannot be used ends its row. */
 static void settle_flat(opd_sglang_scan *s) {
     size_t rows = s->expected - 1, k = (size_t)s->score->top_k;
@@ -401,7 +414,7 @@ opd_err opd_sglang_scan_finish(opd_sglang_scan *s) {
     opd_err err = opd_json_push_finish(&s->json);
     if (err != OPD_OK) err = opd_err_prefix(OPD_ERR_PROTO, "the answer is no scoring answer");
     else err = judge(s);
-    if (err == OPD_OK) s->out->cached_count = s->cached_tokens > 0 ? (size_t)s->cached_tokens : 0;
+    if (err == OPD_OK) tell(s);
     if (err == OPD_OK && s->score->top_k > 0 && (has(s, OPD__FIELD_VAL) || has(s, OPD__FIELD_VAL64)))
         settle_flat(s);
     return opd__scores_end(s->score, s->out, err);

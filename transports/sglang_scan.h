@@ -56,6 +56,7 @@ typedef struct opd_sglang_scan {
     /* the rest */
     int64_t prompt_tokens, cached_tokens; /* -1: not there */
     char finish[32];
+    char rid[OPD_SGLANG_NAME_SIZE];
     char message[OPD_SGLANG_MESSAGE_SIZE]; /* of an abort, or what a stop matched */
 } opd_sglang_scan;
 

@@ -25,7 +25,8 @@ enum opd__sglang_field {
     OPD__FIELD_FINISH,
     OPD__FIELD_PROMPT,
     OPD__FIELD_CACHED,
-    OPD__FIELD_VERSION
+    OPD__FIELD_VERSION,
+    OPD__FIELD_RID        /* id: the request's */
 };
 
 /* The depths around the elements of the arrays: {"meta_info": {"...": [ element */
@@ -47,6 +48,7 @@ static inline void opd__scan_row(opd_sglang_scan *s, bool usable, float logp, in
         s->wrong_id = id;
     }
     if (row == 0) return;
+    s->out->echoed_count += id == s->score->ids[s->score->prompt_count - 1 + row];
     s->out->logp[row - 1] = usable ? logp : 0;
     s->out->valid[row - 1] = usable;
 }

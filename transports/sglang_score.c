@@ -42,9 +42,11 @@ opd_err opd_sglang_score_write(const opd_sglang_score *score, opd_str *out) {
     opd_json_write_int64(&w, score->top_k);
     opd_json_write_key(&w, "return_text_in_logprobs");
     opd_json_write_bool(&w, false);
-    if (score->top_k > 0) { /* the small form of the alternatives; servers without it send nested ones */
+    if (score->top_k > 0 && score->form != OPD_SGLANG_FORM_NESTED) {
         opd_json_write_key(&w, "return_flat_raw_top_logprobs");
         opd_json_write_bool(&w, true);
+    }
+    if (score->top_k > 0 && score->form == OPD_SGLANG_FORM_BASE64) {
         opd_json_write_key(&w, "return_flat_raw_top_logprobs_b64");
         opd_json_write_bool(&w, true);
     }
@@ -64,7 +66,9 @@ void opd__scores_clear(const opd_sglang_score *score, opd_sglang_scores *out) {
         memset(out->topk_ids, 0xFF, top * sizeof *out->topk_ids); /* -1 */
         memset(out->topk_logps, 0, top * sizeof *out->topk_logps);
     }
-    out->valid_count = out->cached_count = 0;
+    out->valid_count = out->cached_count = out->echoed_count = 0;
+    out->forms = 0;
+    out->told_count = out->told_rid = false;
     out->weight_version[0] = '\0';
 }
 

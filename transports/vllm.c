@@ -328,5 +328,49 @@ opd_err opd_vllm_score_read(const char *body, size_t size_bytes, const opd_sglan
     opd_err err = opd_json_push_finish(&r.json);
     if (err != OPD_OK) err = opd_err_prefix(OPD_ERR_PROTO, "the answer is no scoring answer");
     else err = judge(&r);
+    if (err == OPD_OK) {
+        out_scores->told_count = r.prompt_tokens >= 0;
+        out_scores->echoed_count = opd__score_rows(score); /* entries are found by their id */
+        out_scores->forms = score->top_k > 0 ? 1u << OPD_SGLANG_FORM_NESTED : 0;
+    }
     return opd__scores_end(score, out_scores, err);
+}
+
+/* ---- /v1/models ---- */
+
+static void read_model(opd_json *json, opd_sglang_model_info *info) {
+    opd_json_text key;
+    opd_json_object_begin(json);
+    while (opd_json_object_next(json, &key)) {
+        if (opd_json_text_is(key, "id") && opd_json_peek(json) == OPD_JSON_STRING) {
+            if (!opd_json_read_string(json, info->model_path, sizeof info->model_path)) return;
+        } else if (opd_json_text_is(key, "max_model_len") && opd_json_peek(json) == OPD_JSON_NUMBER) {
+            opd_json_read_int64(json, &info->context_size);
+        } else {
+            opd_json_skip(json);
+        }
+    }
+}
+
+opd_err opd_vllm_models_read(const char *body, size_t size_bytes, opd_sglang_model_info *out_info) {
+    opd_sglang_model_info info = {.vocab_size = -1, .bos_id = -1, .eos_id = -1, .pad_id = -1, .context_size = -1};
+    opd_json json;
+    opd_json_text key;
+    bool first = true;
+    opd_json_init(&json, body, size_bytes);
+    opd_json_object_begin(&json);
+    while (opd_json_object_next(&json, &key)) {
+        if (!opd_json_text_is(key, "data") || opd_json_peek(&json) != OPD_JSON_ARRAY) {
+            opd_json_skip(&json);
+            continue;
+        }
+        opd_json_array_begin(&json);
+        for (; opd_json_array_next(&json); first = false) {
+            if (first && opd_json_peek(&json) == OPD_JSON_OBJECT) read_model(&json, &info);
+            else opd_json_skip(&json);
+        }
+    }
+    OPD_TRY(opd_err_prefix(opd_json_finish(&json), "/v1/models"));
+    *out_info = info;
+    return OPD_OK;
 }

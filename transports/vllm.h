@@ -27,4 +27,9 @@ OPD_MUST_CHECK opd_err opd_vllm_score_read(const char *body, size_t size_bytes,
                                            const opd_sglang_score *score,
                                            opd_sglang_scores *out_scores);
 
+/* Reads the body of GET /v1/models: the first model's name and its longest sequence; the server does
+ * not tell more. Errors: PARSE. */
+OPD_MUST_CHECK opd_err opd_vllm_models_read(const char *body, size_t size_bytes,
+                                            opd_sglang_model_info *out_info);
+
 #endif

@@ -122,6 +122,7 @@ static void model_info(opd__visit *visit) {
                                   .vocab_size = c->model->vocab_size,
                                   .bos_id = c->model->bos_id,
                                   .eos_id = c->model->eos_id,
+                                  .pad_id = c->model->pad_id,
                                   .context_size = c->model->max_position + 1,
                                   .scores_at_temperature = true};
     opd_str out;

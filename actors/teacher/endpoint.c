@@ -246,3 +246,8 @@ void opd_endpoint_close(opd_endpoint *endpoint) {
 }
 
 const char *opd_endpoint_name(const opd_endpoint *endpoint) { return endpoint->name; }
+
+opd_http_protocol opd_endpoint_protocol(const opd_endpoint *endpoint) {
+    return endpoint->client != NULL ? opd_http_client_protocol(endpoint->client)
+                                    : OPD_HTTP_PROTOCOL_UNKNOWN;
+}

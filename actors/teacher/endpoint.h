@@ -93,6 +93,9 @@ void opd_endpoint_cancel(opd_endpoint_call *call);
  * not to be used any more. NULL is legal. */
 void opd_endpoint_close(opd_endpoint *endpoint);
 
+/* What it speaks, as far as that is known. */
+opd_http_protocol opd_endpoint_protocol(const opd_endpoint *endpoint);
+
 /* "host:port". */
 const char *opd_endpoint_name(const opd_endpoint *endpoint);
 

@@ -56,6 +56,7 @@ opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__samp
                               .count = s->base.count,
                               .prompt_count = s->base.fields.prompt_len,
                               .top_k = (int32_t)self->c.top_k,
+                              .form = OPD_SGLANG_FORM_BASE64,
                               .vocab_size = self->c.vocab_size > 0 ? self->c.vocab_size : 0,
                               .temperature = self->c.temperature,
                               .rid = s->rid};

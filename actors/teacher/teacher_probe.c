@@ -216,7 +216,7 @@ static opd_sglang_score probe_question(const opd__teacher *self, int32_t ids[PRO
     for (int32_t i = 0; i < PROBE_IDS; i++) ids[i] = i;
     if (self->c.bos_id >= 0) ids[0] = self->c.bos_id;
     return (opd_sglang_score){.ids = ids, .count = PROBE_IDS, .prompt_count = 1,
-                              .top_k = self->protocol->probe_topk ? (int32_t)self->c.top_k : 0,
+                              .top_k = self->protocol->capped ? (int32_t)self->c.top_k : 0,
                               .vocab_size = self->c.vocab_size > 0 ? self->c.vocab_size : 0};
 }
 
@@ -313,7 +313,7 @@ static void refuse(opd__teacher *self, opd__server *server, opd_err err) {
 static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
     opd_sglang_model_info info = {.vocab_size = -1, .bos_id = -1, .eos_id = -1};
     if (call->http.status == 200 &&
-        opd_sglang_model_info_read(call->http.answer.data, call->http.answer.size, &info) != OPD_OK)
+        self->protocol->read_info(call->http.answer.data, call->http.answer.size, &info) != OPD_OK)
         info = (opd_sglang_model_info){.vocab_size = -1, .bos_id = -1, .eos_id = -1};
     opd__server *server = call->arg;
     opd_err err = check_info(self, index_of(self, server), &info);

@@ -1,4 +1,4 @@
-/* opd/run.h - what the opd command does, as calls: run, serve, eval, generate.
+/* opd/run.h - what the opd command does, as calls: run, serve, eval, generate, teacher probe.
  *
  * Each call builds its own event loop, runs to its end on the calling thread and leaves
  * nothing behind (threads, handles, children). Calls may follow one another, but only one may
@@ -93,6 +93,28 @@ typedef struct opd_generate_options {
 
 /* Generates text from a prompt. Errors: NOT_FOUND, PARSE, INVALID (prompt too long). */
 OPD_MUST_CHECK opd_err opd_generate(const opd_generate_options *options);
+
+typedef struct opd_teacher_probe_options {
+    const char *url;           /* http[s]://host:port                                     */
+    const char *protocol;      /* "sglang", "vllm"; NULL: sglang                          */
+    const char *api_key_env;   /* environment variable with the key; NULL: none           */
+    const char *api_key_file;  /* the same in a file's first line; NULL: none             */
+    const char *ca_file, *cert_file, *key_file; /* as teachers.NAME has them; NULL: none  */
+    bool unverified;           /* believe any https server                                */
+    int tokens;                /* of a sequence, 0: 512                                   */
+    int top_k;                 /* alternatives per token                                  */
+    int concurrency;           /* requests at once, 0: 16                                 */
+    double seconds;            /* of load, 0: 3                                           */
+    double timeout_s;          /* of one request, 0: 30                                   */
+    bool json;                 /* one JSON object instead of text                         */
+    bool handle_signals;
+    FILE *out;                 /* the report; NULL: none                                  */
+} opd_teacher_probe_options;
+
+/* Asks a server what it can do, measures it under load and prints a report that ends with what to put
+ * into a configuration. Errors: INVALID (options), CONFIG (the key), REMOTE (it cannot be used as a
+ * teacher; the report says so too), INTERRUPTED. */
+OPD_MUST_CHECK opd_err opd_teacher_probe(const opd_teacher_probe_options *options);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,13 @@
 #!/usr/bin/env python3
 """A teacher that somebody else runs: its key, what it can do, whether it can be believed."""
+import http.server
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import threading
+
 import e2e
 import gate
 from e2e import expect
@@ -77,6 +85,89 @@ def case_key_that_is_missing_or_wrong(work):
     texts.append(work.opd("run", work.write("pasted.yaml", config), "--set", "run.name=e").expect(2, "does not belong").err)
     door.close()
     expect_hidden(work, texts)
+
+
+# ---- opd teacher probe ----
+
+def probe(work, url, *args, code=0, env=None):
+    done = work.opd("teacher", "probe", url, "--seconds", "0.5", "--tokens", "40", "--concurrency", "4", *args, env=env)
+    return done.expect(code)
+
+
+def model(work):
+    path = work.path / "model"
+    subprocess.run([os.environ["EXPORT_MODEL"], "make", str(path)], check=True, timeout=60)
+    return path
+
+
+def case_probe_of_our_server(work):
+    """What it finds, for people and for machines, and a block that a configuration takes."""
+    url = serve(work, "--model", model(work))
+    text = probe(work, url, "--top-k", "4").out
+    for row in ("opd serve", "HTTP/2", "259 ids", "64 tokens", "all of top 4", "scores at any", "100.00 %", "tokens/s", "p99",
+                "usable          yes"):
+        expect(row in text, f"{row!r} is missing:\n{text}")
+    found = json.loads(probe(work, url, "--top-k", "4", "--json").out)
+    load = found["load"]
+    expect(found["usable"] and load["failures"] == 0 and load["valid"] == load["scored"] > 0, str(found))
+    expect(load["concurrency"] == 4 and load["tokens"] == 40 and load["p99_ms"] >= load["p50_ms"] > 0, str(load))
+    expect(found["capabilities"]["scores_at_temperature"] is True and found["capabilities"]["longest"] == 64, str(found))
+    block = text[text.index("teachers:"):]
+    expect(block == found["yaml"] or "max_inflight" in found["yaml"], found["yaml"])
+    rest = ("run: {name: x}\nmodel: {path: m}\ndata: {path: d.jsonl}\nreward: {type: math}\ntrain: {steps: 1}\n"
+            "opd: {enabled: true, type: sglang, log_prob_top_k: 4}\n")
+    effective = work.opd("config", work.write("probed.yaml", rest + block)).expect(0).out
+    expect(url in effective, effective)
+
+
+def case_probe_of_a_stranger(work):
+    """An ASGI app under uvicorn: HTTP/1.1, no alternatives, no vocabulary."""
+    peers = pathlib.Path(__file__).resolve().parents[1] / "peers"
+    if subprocess.run(["/usr/bin/python3", "-c", "import uvicorn"], capture_output=True, timeout=60).returncode != 0:
+        raise e2e.Skip("python3-uvicorn is missing")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    app = subprocess.Popen(["/usr/bin/python3", "-m", "uvicorn", "scoring_app:app", "--port", str(number), "--log-level", "error"],
+                           cwd=peers, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    try:
+        e2e.wait_for(lambda: is_open(number), "uvicorn")
+        found = json.loads(probe(work, f"http://127.0.0.1:{number}", "--json").out)
+    finally:
+        app.terminate()
+        app.wait(30)
+    what = found["capabilities"]
+    expect(found["usable"] and what["http"] == "HTTP/1.1" and what["scores_at_temperature"] is not True, str(found))
+    expect(found["load"]["valid"] == found["load"]["scored"] > 0, str(found))
+
+
+def is_open(number):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", number)) == 0
+
+
+def case_probe_of_what_is_no_teacher(work):
+    """Nobody there; a web server; one that wants a key: exit 5 and the reason, at once."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    expect("usable          no" in probe(work, f"http://127.0.0.1:{number}", code=5).out, "it should say no")
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    web.RequestHandlerClass.log_message = lambda *_: None
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    done = probe(work, f"http://127.0.0.1:{web.server_port}", "--json", code=5)
+    expect(not json.loads(done.out)["usable"] and "cannot be used as a teacher" in done.err, done.out + done.err)
+    web.shutdown()
+    web.server_close()
+    door = gate.Gate(port(serve(work, "--model", model(work))), KEY)
+    expect("--api-key-env" in probe(work, door.url, code=5).err, "it should name the option")
+    shown = probe(work, door.url, "--api-key-env", "OPD_E2E_KEY", env={"OPD_E2E_KEY": KEY})
+    expect("api_key_env: \"OPD_E2E_KEY\"" in shown.out and KEY not in shown.out + shown.err, shown.out)
+    door.close()
+    work.opd("teacher").expect(2, "teacher probe URL")
+    work.opd("teacher", "probe").expect(2, "address is missing")
+    work.opd("teacher", "probe", "ftp://x").expect(2, "ftp://x")
+    work.opd("teacher", "probe", "http://127.0.0.1:1", "--protocol", "grpc").expect(2, "sglang or vllm")
 
 
 if __name__ == "__main__":

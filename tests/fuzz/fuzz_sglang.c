@@ -4,6 +4,7 @@
 
 #include "tests/fuzz/fuzz.h"
 #include "transports/sglang.h"
+#include "transports/vllm.h"
 
 enum { R = 3, K = 2 };
 
@@ -38,6 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes) {
     opd_sglang_limits limits = {.vocab_size = 10, .context_size = 200, .tokenizer = true};
     opd_sglang_generate request;
     opd_sglang_model_info info;
+    opd_sglang_server_info server;
     char message[OPD_SGLANG_MESSAGE_SIZE];
     check_scores(text, size_bytes);
     if (opd_sglang_generate_read(text, size_bytes, &limits, NULL, &request) == OPD_OK) {
@@ -47,6 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes) {
         opd_sglang_generate_fini(&request);
     }
     if (opd_sglang_model_info_read(text, size_bytes, &info) == OPD_OK && info.vocab_size < -1) return 0;
+    if (opd_vllm_models_read(text, size_bytes, &info) == OPD_OK && info.vocab_size != -1) abort();
+    if (opd_sglang_server_info_read(text, size_bytes, &server) == OPD_OK && server.http2 > 1) abort();
     opd_sglang_error_read(text, size_bytes, message);
     return 0;
 }

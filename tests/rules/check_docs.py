@@ -12,7 +12,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z0-9]+(?:-[a-z0-9]+)*(?![\w-])")
 # Options of other programs and of tests that the documents name, and the one that `opd run` gives its child.
 FOREIGN = {"--http2-prior-knowledge", "--cacert", "--enable-http2", "--exit-with-parent", "--output-on-failure",
            "--test-dir", "--preset", "--build", "--target", "--depth", "--seeds", "--twice"}
-COMMANDS = ("run", "serve", "eval", "generate", "config")
+COMMANDS = ("run", "serve", "eval", "generate", "config", "teacher")
 
 
 def table(text, macro):

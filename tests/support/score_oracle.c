@@ -10,7 +10,7 @@
 #define LOGP_MAX 1e-4f
 #define LOGP_MIN -1e30f
 
-enum { WORD_SIZE = 512, MEMBERS = 14 };
+enum { WORD_SIZE = 512, MEMBERS = 15 };
 
 static const char *const names[MEMBERS] = {
     "input_token_logprobs", "input_top_logprobs", "input_top_logprobs_val_flat",
@@ -18,8 +18,8 @@ static const char *const names[MEMBERS] = {
     "input_top_logprobs_idx_flat_b64", "input_top_logprobs_val_flat_b64_dtype",
     "input_top_logprobs_idx_flat_b64_dtype", "input_top_logprobs_shape",
     "input_top_logprobs_null_prefix", "finish_reason", "prompt_tokens", "cached_tokens",
-    "weight_version"};
-enum { ROWS, TOP, VAL, IDX, VAL64, IDX64, VAL_TYPE, IDX_TYPE, SHAPE, PREFIX, FINISH, PROMPT, CACHED, VERSION };
+    "weight_version", "id"};
+enum { ROWS, TOP, VAL, IDX, VAL64, IDX64, VAL_TYPE, IDX_TYPE, SHAPE, PREFIX, FINISH, PROMPT, CACHED, VERSION, RID };
 
 typedef struct reading {
     opd_json *json;
@@ -209,7 +209,10 @@ static void read_finish(reading *r) {
 }
 
 static void read_member(reading *r, int member) {
-    if (member == VERSION) {
+    char rid[OPD_SGLANG_NAME_SIZE];
+    if (member == RID) {
+        read_cut(r->json, rid, sizeof rid);
+    } else if (member == VERSION) {
         read_cut(r->json, r->version, sizeof r->version);
     } else if (member == VAL_TYPE || member == IDX_TYPE) {
         read_cut(r->json, member == VAL_TYPE ? r->val_type : r->idx_type, 16);

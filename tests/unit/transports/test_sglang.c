@@ -39,13 +39,21 @@ static void refuse(const char *body, opd_err want, const char *why) {
 
 TEST(score_request_is_what_servers_expect) {
     opd_str out;
-    opd_sglang_score score = {.ids = sent, .count = 5, .prompt_count = 2, .top_k = 3, .rid = "opd-01."};
+    opd_sglang_score score = {.ids = sent, .count = 5, .prompt_count = 2, .top_k = 3, .form = OPD_SGLANG_FORM_BASE64, .rid = "opd-01."};
     opd_str_init(&out, NULL, 4096);
     CHECK_OK(opd_sglang_score_write(&score, &out));
     CHECK_STR(out.data, "{\"rid\":\"opd-01.\",\"input_ids\":[5,6,7,99,9],\"sampling_params\":{\"max_new_tokens\":0,"
                         "\"temperature\":1},\"return_logprob\":true,\"logprob_start_len\":1,\"top_logprobs_num\":3,"
                         "\"return_text_in_logprobs\":false,\"return_flat_raw_top_logprobs\":true,"
                         "\"return_flat_raw_top_logprobs_b64\":true,\"stream\":false}");
+    opd_str_clear(&out);
+    score.form = OPD_SGLANG_FORM_FLAT;
+    CHECK_OK(opd_sglang_score_write(&score, &out));
+    CHECK_CONTAINS(out.data, "\"return_flat_raw_top_logprobs\":true,\"stream\"");
+    opd_str_clear(&out);
+    score.form = OPD_SGLANG_FORM_NESTED;
+    CHECK_OK(opd_sglang_score_write(&score, &out));
+    CHECK(strstr(out.data, "flat") == NULL);
     score.prompt_count = 5;
     CHECK_ERR(opd_sglang_score_write(&score, &out), OPD_ERR_INVALID);
     score.prompt_count = 0;
@@ -164,6 +172,24 @@ TEST(error_envelopes_are_read) {
     memset(body, 'x', sizeof body);
     opd_sglang_error_read(body, sizeof body, message);
     CHECK_INT(strlen(message), OPD_SGLANG_MESSAGE_SIZE - 1);
+}
+
+TEST(server_info_is_read_as_far_as_it_is_told) {
+    opd_sglang_server_info info;
+    const char *sglang = "{\"model_path\":\"Q\",\"version\":\"0.5.17\",\"max_req_input_len\":32763,\"context_length\":null,"
+                         "\"enable_http2\":false,\"max_running_requests\":48,\"speculative_algorithm\":\"EAGLE\","
+                         "\"internal_states\":[{\"version\":7,\"context_length\":1}]}";
+    CHECK_OK(opd_sglang_server_info_read(sglang, strlen(sglang), &info));
+    CHECK_STR(info.version, "0.5.17");
+    CHECK_STR(info.server, "");
+    CHECK(info.max_input == 32763 && info.context_size == -1 && info.max_running == 48 && info.http2 == 0 && info.speculative);
+    const char *odd = "{\"version\":3,\"enable_http2\":\"yes\",\"speculative_algorithm\":null,\"server\":\"opd\"}";
+    CHECK_OK(opd_sglang_server_info_read(odd, strlen(odd), &info));
+    CHECK(info.max_input == -1 && info.http2 == -1 && !info.speculative);
+    CHECK_STR(info.version, "");
+    CHECK_STR(info.server, "opd");
+    CHECK_ERR(opd_sglang_server_info_read("{\"max_req_input_len\":1.5}", 25, &info), OPD_ERR_PARSE);
+    CHECK_ERR(opd_sglang_server_info_read("", 0, &info), OPD_ERR_PARSE);
 }
 
 TEST(model_info_is_read_from_us_and_from_others) {

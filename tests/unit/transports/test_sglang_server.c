@@ -23,7 +23,7 @@ static void refuse(const char *body, opd_err want, const char *why) {
 TEST(server_reads_a_scoring_request) {
     opd_sglang_generate q;
     const int32_t ids[] = {1, 2, 3};
-    opd_sglang_score score = {.ids = ids, .count = 3, .prompt_count = 1, .top_k = 4, .rid = "a"};
+    opd_sglang_score score = {.ids = ids, .count = 3, .prompt_count = 1, .top_k = 4, .form = OPD_SGLANG_FORM_BASE64, .rid = "a"};
     opd_str body;
     opd_str_init(&body, NULL, 4096);
     CHECK_OK(opd_sglang_score_write(&score, &body));

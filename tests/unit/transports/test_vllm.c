@@ -112,3 +112,20 @@ TEST(malformed_answers_are_refused) {
         CHECK_ERR(opd_vllm_score_read(whole, size, &score, &r.scores), OPD_ERR_PROTO);
     }
 }
+
+TEST(models_are_read_as_far_as_they_are_told) {
+    opd_sglang_model_info info;
+    const char *two = "{\"object\":\"list\",\"data\":[{\"id\":\"Qwen/Q\",\"max_model_len\":4096,\"permission\":[{\"id\":\"p\"}]},"
+                      "{\"id\":\"other\",\"max_model_len\":1}]}";
+    CHECK_OK(opd_vllm_models_read(two, strlen(two), &info));
+    CHECK_STR(info.model_path, "Qwen/Q");
+    CHECK(info.context_size == 4096 && info.vocab_size == -1 && !info.scores_at_temperature);
+    static const char *const odd[] = {"{}", "{\"data\":null}", "{\"data\":[]}", "{\"data\":[7]}",
+                                      "{\"data\":[{\"id\":7,\"max_model_len\":null}]}"};
+    for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+        CHECK_OK(opd_vllm_models_read(odd[i], strlen(odd[i]), &info));
+        CHECK(info.model_path[0] == 0 && info.context_size == -1);
+    }
+    CHECK_ERR(opd_vllm_models_read("[]", 2, &info), OPD_ERR_PARSE);
+    CHECK_ERR(opd_vllm_models_read(two, 40, &info), OPD_ERR_PARSE);
+}
