@@ -16,6 +16,11 @@
 #include "core/base/check.h"
 #include "core/base/list.h"
 
+enum {
+    STEP_NS = 100 * 1000 * 1000, /* a step is to take no longer ... */
+    PACE = 8                     /* ... but has job_tokens / PACE tokens at least */
+};
+
 typedef struct request {
     opd_list node; /* in free, waiting or running */
     opd_score_ask ask;
@@ -49,6 +54,7 @@ struct opd_score_engine {
     opd_list free, waiting, running;
     uint32_t waiting_count, running_count;
     uint64_t order, computed, cached, steps;
+    uint32_t step_tokens; /* of a step at most: see pace */
     /* the plan */
     bool planned;
     request **shortest; /* [running_max] */
@@ -103,6 +109,7 @@ opd_err opd_score_engine_create(const opd_score_engine_options *options, opd_sco
     opd_score_engine *e = opd_mem_get(options->alloc, sizeof *e);
     if (e == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a scorer");
     *e = (opd_score_engine){.o = *options, .model = options->model->config,
+                            .step_tokens = options->job_tokens,
                             .chain_max = opd_pages_of(options->max_len)};
     opd_list *lists[] = {&e->free, &e->waiting, &e->running};
     for (size_t i = 0; i < OPD_COUNTOF(lists); i++) opd_list_init(lists[i]);
@@ -284,7 +291,7 @@ static int by_left(const void *a, const void *b) {
 
 /* The first one's share, then the others', the shortest first. */
 static void plan_parts(opd_score_engine *e) {
-    uint32_t n = 0, budget = e->o.job_tokens;
+    uint32_t n = 0, budget = e->step_tokens;
     uint64_t wanted = 0;
     request *first = request_of(e->running.next);
     for (opd_list *node = first->node.next; node != &e->running; node = node->next) {
@@ -352,6 +359,14 @@ opd_err opd_score_engine_execute(opd_score_engine *e) {
     return OPD_OK;
 }
 
+void opd_score_engine_pace(opd_score_engine *e, uint64_t took_ns) {
+    uint64_t tokens = e->seq_start[e->part_count], least = e->o.job_tokens / PACE;
+    if (took_ns == 0) took_ns = 1;
+    uint64_t fit = tokens * STEP_NS / took_ns;
+    if (fit < least) fit = least < 2 ? 2 : least;
+    e->step_tokens = fit < e->o.job_tokens ? (uint32_t)fit : e->o.job_tokens;
+}
+
 static void finish_all(opd_score_engine *e, opd_list *list, opd_err err,
                        const opd_score_listener *l) {
     for (opd_list *node; (node = opd_list_first(list)) != NULL;) finish(e, request_of(node), err, l);
@@ -386,6 +401,6 @@ opd_score_engine_state opd_score_engine_look(const opd_score_engine *e) {
     opd_pages_state pages = opd_pages_look(e->pages);
     return (opd_score_engine_state){
         .waiting = e->waiting_count, .running = e->running_count, .computed = e->computed,
-        .cached = e->cached, .steps = e->steps, .pages_used = pages.used,
+        .cached = e->cached, .step_tokens = e->step_tokens, .steps = e->steps, .pages_used = pages.used,
         .pages_kept = pages.kept, .pages_free = pages.free};
 }

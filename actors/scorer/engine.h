@@ -1,10 +1,11 @@
 /* engine.h - continuous batching of scoring: what a reader reads, step by step.
  *
  * Requests wait in a queue; each that gets pages (pages.h) runs. A step reads at most `job_tokens`
- * new tokens of all that run: half of them, or more where the others need less, for the one
- * that came first, the others by what is left of them, the shortest first. So a request waits
- * for a long one no longer than for a step, and one of n tokens that has become the first is
- * done after n / (job_tokens / 2) + 2 steps. What the cache holds of a text is not read again, but
+ * new tokens of all that run, fewer where that would take longer than STEP_NS (engine.c): half of
+ * them, or more where the others need less, for the one that came first, the others by what is
+ * left of them, the shortest first. So a request waits for a long one no longer than for a step,
+ * and one of n tokens that has become the first is done after n / (tokens of a step / 2) + 2
+ * steps. What the cache holds of a text is not read again, but
  * from the first row that is to be scored (`start`) on; its last token predicts nothing and is
  * never read.
  *
@@ -93,12 +94,16 @@ OPD_MUST_CHECK opd_err opd_score_engine_execute(opd_score_engine *engine);
 void opd_score_engine_apply(opd_score_engine *engine, opd_err err,
                             const opd_score_listener *listener);
 
+/* How long the step that was applied last took: it says how many tokens the next one has. */
+void opd_score_engine_pace(opd_score_engine *engine, uint64_t took_ns);
+
 /* Ends every request with CLOSED. Not between execute's begin and end. */
 void opd_score_engine_close(opd_score_engine *engine, const opd_score_listener *listener);
 
 typedef struct opd_score_engine_state {
     uint32_t waiting, running;
     uint64_t computed, cached; /* tokens read and not read, since create */
+    uint32_t step_tokens;      /* of the next step at most               */
     uint64_t steps;
     uint64_t pages_used, pages_kept, pages_free;
 } opd_score_engine_state;

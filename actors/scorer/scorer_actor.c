@@ -21,7 +21,8 @@ typedef struct scorer {
     opd_scorer_config config;
     opd_score_engine *engine;
     opd_job job;
-    bool busy, ready; /* ready: the weights are packed */
+    bool busy, ready;  /* ready: the weights are packed */
+    uint64_t began_ns; /* of the job */
     opd_ctx *ctx;
 } scorer;
 
@@ -88,6 +89,7 @@ static opd_score_listener listener_of(scorer *self) {
 
 static opd_err submit(opd_ctx *ctx, scorer *self, opd_err (*run)(opd_job *job)) {
     self->job.run = run;
+    self->began_ns = opd_now_ns(ctx);
     OPD_TRY(opd_job_submit(ctx, self->config.lane, &self->job));
     self->busy = true;
     return OPD_OK;
@@ -109,6 +111,7 @@ static opd_err job_done(opd_ctx *ctx, void *state, opd_job *job) {
         self->ready = true;
     } else {
         opd_score_engine_apply(self->engine, err, &listener);
+        opd_score_engine_pace(self->engine, opd_now_ns(ctx) - self->began_ns);
     }
     return advance(ctx, self);
 }

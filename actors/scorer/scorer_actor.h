@@ -2,7 +2,7 @@
  *
  * Takes SCORE requests (actors/messages.h) and answers each with SCORED. Requests are batched
  * continuously (engine.h): one job at a time runs on the lane, with at most
- * OPD_SCORER_JOB_TOKENS tokens; new requests join at every job. What was read before is kept
+ * OPD_SCORER_JOB_TOKENS tokens, or what can be read in a tenth of a second; new requests join at every job. What was read before is kept
  * as a prefix cache of at most cache_bytes, so that a request costs what its new tokens cost;
  * SCORED.cached tells how many were not read again. The lane alone touches the kernels and the
  * reader.

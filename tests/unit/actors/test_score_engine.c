@@ -312,6 +312,30 @@ TEST(requests_without_room_wait_in_order) {
     bench_down(&b);
 }
 
+TEST(a_step_has_the_tokens_that_fit_its_time) {
+    static bench b;
+    bench_up(&b, OPD_CPU_ISA_AUTO, 1, 100);
+    bench_start(&b);
+    for (uint32_t i = 0; i < 4; i++) {
+        ask_make(&b.asks[i], 1, 0, i, 140, 0);
+        CHECK_OK(add(&b, &b.asks[i]));
+    }
+    CHECK(step(&b)); /* 48 tokens */
+    static const struct {
+        uint64_t took_ms, tokens;
+    } cases[] = {{50, 48}, {200, 24}, {100, 24}, {400, 6}, {9999, 6}, {20, 30}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        opd_score_engine_pace(b.engine, cases[i].took_ms * 1000000);
+        opd_score_engine_state s = opd_score_engine_look(b.engine);
+        CHECK_INT(s.step_tokens, cases[i].tokens);
+        CHECK(step(&b));
+        CHECK_INT(opd_score_engine_look(b.engine).computed - s.computed, cases[i].tokens);
+    }
+    while (step(&b)) continue;
+    for (uint32_t i = 0; i < 4; i++) check_numbers(&b, &b.asks[i]);
+    bench_down(&b);
+}
+
 /* ---- refusals and failures --------------------------------------------------------------- */
 
 TEST(bad_requests_are_refused) {
