@@ -18,6 +18,7 @@ opd_teacher_verdict opd_teacher_judge(opd_err err, int status) {
     default: return OPD_TEACHER_RETRY; /* TIMEOUT, REMOTE, PROTO, NOMEM, ... */
     }
     if (status == 200) return OPD_TEACHER_READ;
+    if (status == 502) return OPD_TEACHER_WAIT; /* a proxy is there, its server is not */
     bool busy = status == 408 || status == 429 || status >= 500;
     return busy ? OPD_TEACHER_RETRY : OPD_TEACHER_GIVE_UP;
 }

@@ -34,7 +34,7 @@ typedef enum opd_teacher_verdict {
 } opd_teacher_verdict;
 
 /* Judges how a call ended: `err` of the transport, and the HTTP `status` where err is OK.
- * Gone are REFUSED, RESET, CLOSED and NOT_FOUND (the host's name). Given up are LIMIT,
+ * Gone are REFUSED, RESET, CLOSED and NOT_FOUND (the host's name), and a proxy's 502. Given up are LIMIT,
  * UNSUPPORTED, INVALID, and every status but 200, 408, 429 and 5xx. */
 opd_teacher_verdict opd_teacher_judge(opd_err err, int status);
 
@@ -43,7 +43,7 @@ typedef struct opd_teacher_history {
     uint32_t attempts; /* requests sent                                     */
     uint32_t retries;  /* of those, how many count against the allowance    */
     uint32_t invalid;  /* answers that were not about what was sent         */
-    uint32_t breaks;   /* connections that broke after the request was sent */
+    uint32_t breaks;   /* connections that broke after the request was sent, also behind a proxy */
 } opd_teacher_history;
 
 /* Turns a verdict into one that honours the allowance: RETRY and WAIT become GIVE_UP where

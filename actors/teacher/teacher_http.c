@@ -220,7 +220,8 @@ static void remember(opd__teacher *self, opd__sample *s, const opd_endpoint_call
         s->history.retries++;
         s->charged = true;
     }
-    if (verdict == OPD_TEACHER_WAIT && call->http.err == OPD_ERR_RESET) s->history.breaks++;
+    bool broke = call->http.err == OPD_ERR_RESET || call->http.err == OPD_OK; /* OK: a proxy says so */
+    if (verdict == OPD_TEACHER_WAIT && broke) s->history.breaks++;
     /* two replicas that both break over a sample have found out something about it */
     if (self->fleet.count > 1 && call->http.err == OPD_OK && call->http.status == 500)
         s->history.invalid++;

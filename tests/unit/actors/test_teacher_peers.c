@@ -10,6 +10,9 @@
 
 enum { PROMPT = 10, RESPONSE = 40, MANY = 3000 };
 
+/* uvicorn behind a proxy; it keeps idle connections for as long as the proxy does, as it should. */
+#define BEHIND(name) ((asgi_options){.server = "uvicorn", .args = "--timeout-keep-alive 60", .proxy = (name)})
+
 static asgi_stack stack;
 static rig r;
 static opd_config_teacher teacher;
@@ -81,11 +84,11 @@ static void all_scored(int count, const asgi_options *options) {
 
 TEST(uvicorn) { all_scored(MANY, &(asgi_options){.server = "uvicorn"}); }
 TEST(hypercorn) { all_scored(2000, &(asgi_options){.server = "hypercorn"}); }
-TEST(haproxy) { all_scored(MANY, &(asgi_options){.server = "uvicorn", .proxy = "haproxy"}); }
-TEST(nghttpx) { all_scored(MANY, &(asgi_options){.server = "uvicorn", .proxy = "nghttpx"}); }
+TEST(haproxy) { all_scored(MANY, &BEHIND("haproxy")); }
+TEST(nghttpx) { all_scored(MANY, &BEHIND("nghttpx")); }
 
 /* It ends each connection after 1000 requests (GOAWAY): nobody notices. */
-TEST(nginx) { all_scored(MANY, &(asgi_options){.server = "uvicorn", .proxy = "nginx"}); }
+TEST(nginx) { all_scored(MANY, &BEHIND("nginx")); }
 
 TEST(nginx_over_tls) {
     char extra[256];
@@ -196,3 +199,54 @@ TEST(uvicorn_closes_first) { closes_first(NULL); }
 TEST(uvicorn_closes_first_behind_nginx) { closes_first("nginx"); }
 TEST(uvicorn_closes_first_behind_haproxy) { closes_first("haproxy"); }
 TEST(uvicorn_closes_first_behind_nghttpx) { closes_first("nghttpx"); }
+
+/* ---- a server that dies and comes back ---- */
+
+typedef struct killer {
+    opd_timer timer;
+    bool killed;
+} killer;
+
+static const asgi_options *killed_options;
+
+static opd_err on_kill(opd_ctx *ctx, void *state, opd_timer *timer) {
+    killer *k = state;
+    (void)ctx;
+    if (!k->killed && r.got < r.count / 10) return opd_timer_start_after(timer, 1000000);
+    if (k->killed) {
+        asgi_app_start(&stack, killed_options);
+        return OPD_OK;
+    }
+    asgi_app_kill(&stack);
+    k->killed = true;
+    return opd_timer_start_after(timer, 300000000);
+}
+
+static opd_err killer_start(opd_ctx *ctx, void *state, const void *unused) {
+    killer *k = state;
+    (void)unused;
+    opd_timer_init(&k->timer, ctx, on_kill);
+    return opd_timer_start_after(&k->timer, 1);
+}
+
+static const opd_actor_class killer_class = {.name = "killer", .state_size = sizeof(killer), .on_start = killer_start};
+
+/* The app is killed with requests under way and is back after a second; a proxy answers 502 and 503 meanwhile. No
+ * sample is lost. */
+static void is_killed(const asgi_options *options) {
+    opd_pid pid;
+    up(1000, options);
+    killed_options = options;
+    teacher.retries = 20; /* haproxy says 503, which may mean that it is busy */
+    CHECK_OK(opd_spawn(r.t.system, &killer_class, NULL, NULL, &pid));
+    run();
+    CHECK(check_scored() > 0);
+    CHECK_INT(r.holds, r.releases);
+    printf("%d times lost\n", r.holds);
+    down();
+}
+
+TEST(uvicorn_is_killed) { is_killed(&(asgi_options){.server = "uvicorn"}); }
+TEST(uvicorn_is_killed_behind_nginx) { is_killed(&BEHIND("nginx")); }
+TEST(uvicorn_is_killed_behind_haproxy) { is_killed(&BEHIND("haproxy")); }
+TEST(uvicorn_is_killed_behind_nghttpx) { is_killed(&BEHIND("nghttpx")); }

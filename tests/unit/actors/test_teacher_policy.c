@@ -13,11 +13,12 @@ TEST(a_lost_endpoint_is_waited_for) {
 
 TEST(statuses) {
     static const int hopeless[] = {201, 204, 301, 400, 401, 403, 404, 405, 413, 422};
-    static const int busy[] = {408, 429, 500, 502, 503, 504};
+    static const int busy[] = {408, 429, 500, 503, 504};
     for (size_t i = 0; i < sizeof hopeless / sizeof hopeless[0]; i++)
         CHECK_INT(opd_teacher_judge(OPD_OK, hopeless[i]), OPD_TEACHER_GIVE_UP);
     for (size_t i = 0; i < sizeof busy / sizeof busy[0]; i++)
         CHECK_INT(opd_teacher_judge(OPD_OK, busy[i]), OPD_TEACHER_RETRY);
+    CHECK_INT(opd_teacher_judge(OPD_OK, 502), OPD_TEACHER_WAIT);
     CHECK_INT(opd_teacher_judge(OPD_OK, 200), OPD_TEACHER_READ);
     CHECK_INT(opd_teacher_judge(OPD_ERR_TIMEOUT, 0), OPD_TEACHER_RETRY);
     CHECK_INT(opd_teacher_judge(OPD_ERR_REMOTE, 200), OPD_TEACHER_RETRY);

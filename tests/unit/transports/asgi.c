@@ -67,7 +67,7 @@ static void configure(const asgi_stack *a, const asgi_options *o, const char *na
 
 /* ---- programs ---- */
 
-static pid_t app_start(const asgi_stack *a, const asgi_options *o) {
+void asgi_app_start(asgi_stack *a, const asgi_options *o) {
     char command[800], out[64], where[64];
     bool uvicorn = strcmp(o->server, "uvicorn") == 0;
     (void)snprintf(where, sizeof where, uvicorn ? "--port %u --log-level error" : "--bind 127.0.0.1:%u",
@@ -77,7 +77,7 @@ static pid_t app_start(const asgi_stack *a, const asgi_options *o) {
                    OPD_SOURCE_DIR, o->knobs == NULL ? "" : o->knobs, o->server, where,
                    o->args == NULL ? "" : o->args);
     (void)snprintf(out, sizeof out, "%s/app.out", a->folder);
-    return start(command, out);
+    a->app = start(command, out);
 }
 
 static pid_t proxy_start(const asgi_stack *a, const asgi_options *o) {
@@ -102,6 +102,8 @@ static void end(pid_t *pid) {
     *pid = 0;
 }
 
+void asgi_app_kill(asgi_stack *a) { end(&a->app); }
+
 /* Whether it takes connections; false: it ended, as another program took its port. */
 static bool is_up(pid_t *pid, unsigned port) {
     for (int i = 0; i < 6000; i++) {
@@ -117,7 +119,7 @@ static bool is_up(pid_t *pid, unsigned port) {
 
 static bool try_start(asgi_stack *a, const asgi_options *o) {
     a->app_port = a->port = free_port();
-    a->app = app_start(a, o);
+    asgi_app_start(a, o);
     if (o->proxy != NULL) {
         a->port = free_port();
         a->proxy = proxy_start(a, o);

@@ -33,6 +33,10 @@ typedef struct asgi_stack {
 void asgi_up(asgi_stack *a, const asgi_options *options);
 void asgi_down(asgi_stack *a);
 
+/* Kills the app; starts it again on its port, without waiting for it. The proxy stays. */
+void asgi_app_kill(asgi_stack *a);
+void asgi_app_start(asgi_stack *a, const asgi_options *options);
+
 /* What is in a file of the folder (the proxy's "access.log"); the caller frees it. */
 char *asgi_file(const asgi_stack *a, const char *name);
 
