@@ -31,13 +31,13 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 /* dataset -> trainer: one supervised example. */
 #define OPD_EXAMPLE_FIELDS(X, T) X(T, U64, group) X(T, U32, epoch) X(T, U32, prompt_len) X(T, I32S, tokens)
 
-/* rollout -> teacher, reward, batcher: a finished member of a group. finish: opd_finish.
+/* rollout -> panel, reward, batcher: a finished member of a group. finish: opd_finish.
  * logp [R]; spans [n, 2]: (weight version, first response token), oldest first. */
 #define OPD_ROLLOUT_FIELDS(X, T)                                                              \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
     X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label) X(T, TEXT, source)
 
-/* rollout -> teacher: tokens offset .. of a sample whose decoding goes on. The first of a sample
+/* rollout -> panel: tokens offset .. of a sample whose decoding goes on. The first of a sample
  * has offset 0, the prompt and as much of the response as there is, maybe none; each other one
  * goes on where that before it ended. Best effort: a chunk without credit is left out and the next
  * holds its tokens too, so ROLLOUT, which comes after all of them, alone is enough. */
@@ -45,7 +45,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, offset)           \
     X(T, TEXT, source) X(T, I32S, tokens)
 
-/* teacher -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
+/* panel -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
  * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:
  * T = 1. logp, valid [T, R]; topk [R, k] of the first, -1 = none; without logp no token is valid.
  * endpoint: the replica that answered; moves: attempts at another replica than the one before;
@@ -76,7 +76,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 /* trainer -> dataset: prompts of groups below group_end may start. */
 #define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)
 
-/* teacher -> dataset: hold admission (no teacher answers), or go on. */
+/* panel -> dataset: hold admission (no teacher answers), or go on. */
 #define OPD_HOLD_FIELDS(X, T) X(T, BOOL, hold)
 
 /* request to rollout, and its reply: continue one prompt outside of training. */
@@ -90,15 +90,27 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
  * affinity: the same number for requests that begin alike, so that a replica which has computed
  * the beginning is preferred; 0 = none. wait: without a replica that answers, wait for one;
  * false: reply CLOSED at once. valid [n-1-start]; absent: every finite log-prob <= 0 is valid.
- * attempts, moves, hedges, wait_ms and endpoint as in SCORES; cached: tokens that the server had
- * computed before. */
+ * deadline_ns: when it is too late (opd_now_ns), 0 = as the teacher likes. Given up: no logp, and
+ * the reason. attempts, moves, hedges, wait_ms and endpoint as in SCORES; cached: tokens that the
+ * server had computed before. */
 #define OPD_SCORE_FIELDS(X, T) \
     X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature) X(T, U64, affinity) \
-    X(T, BOOL, wait)
+    X(T, BOOL, wait) X(T, U64, deadline_ns)
 #define OPD_SCORED_FIELDS(X, T)                                                               \
     X(T, F32S, logp) X(T, I32S, topk_ids) X(T, F32S, topk_logp) X(T, U8S, valid)                         \
     X(T, U32, attempts) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms) X(T, TEXT, endpoint)       \
-    X(T, TEXT, weight_version) X(T, U32, cached)
+    X(T, TEXT, weight_version) X(T, U32, cached) X(T, TEXT, reason)
+
+/* teacher -> panel: whether the teacher (its place in stage->teachers) answers: opd_presence. model:
+ * what it serves, as it says; why: what is wrong. */
+#define OPD_PRESENCE_FIELDS(X, T) \
+    X(T, U32, teacher) X(T, U32, state) X(T, BOOL, reuses_prefix) X(T, TEXT, model) X(T, TEXT, why)
+typedef enum opd_presence {
+    OPD_PRESENCE_STARTING, /* has not answered yet                                        */
+    OPD_PRESENCE_UP,
+    OPD_PRESENCE_DOWN,     /* no replica can be reached                                   */
+    OPD_PRESENCE_LATE      /* has not answered within its start_timeout_s; still asked for */
+} opd_presence;
 
 /* request to evaluator, and its reply: accuracy under weights of at least min_version. */
 #define OPD_EVALUATE_FIELDS(X, T) X(T, U64, min_version)
@@ -132,7 +144,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
     M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)          \
-    M(CHUNK, chunk)
+    M(CHUNK, chunk) M(PRESENCE, presence)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,

@@ -18,7 +18,9 @@
 enum { SAMPLES_MAX = 1 << 24 }; /* in work at once */
 
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config) {
-    return config->opd.enabled ? opd_config_teacher_find(config, config->opd.teacher) : NULL;
+    uint8_t route[OPD_CONFIG_TEACHERS_MAX];
+    size_t count = config->opd.enabled ? opd_config_route(config, "", route, NULL) : 0;
+    return count == 0 ? NULL : &config->teachers[route[0]];
 }
 
 opd_err opd_teacher_dir(const opd_config_teacher *teacher, char *out, size_t out_size) {

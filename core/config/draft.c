@@ -105,7 +105,7 @@ static opd_err rival_reset(opd__draft *draft, const opd__key *key, size_t item,
     return OPD_OK;
 }
 
-/* A list of texts as one text with ", " between them: what a key of type URLS keeps. */
+/* A list of texts as one text with ", " between them: what a key of type URLS or WORDS keeps. */
 static opd_err list_join(opd__draft *draft, const opd__key *key, size_t item,
                          const opd__node *list, const opd__node **out_node) {
     char display[OPD__PATH_SIZE], place[OPD__PLACE_SIZE];
@@ -134,7 +134,8 @@ opd_err opd__draft_set(opd__draft *draft, const opd__key *key, size_t item,
                        const opd__node *value, opd__layer layer) {
     char display[OPD__PATH_SIZE];
     void *field = opd__key_field(key, &draft->stage, item);
-    if (key->type == OPD__TYPE_URLS && value->kind == OPD__NODE_KIND_LIST)
+    bool list = key->type == OPD__TYPE_URLS || key->type == OPD__TYPE_WORDS;
+    if (list && value->kind == OPD__NODE_KIND_LIST)
         OPD_TRY(list_join(draft, key, item, value, &value));
     OPD_TRY(opd__value_store(key, opd__draft_display(draft, key, item, display), value, field));
     *opd__draft_origin(draft, key, item) = (opd__origin){.node = value, .layer = layer};

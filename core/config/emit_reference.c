@@ -74,7 +74,7 @@ static void type_put(opd_str *out, const opd__key *key) {
         [OPD__TYPE_BOOL] = "bool", [OPD__TYPE_INT] = "int",       [OPD__TYPE_FLOAT] = "float",
         [OPD__TYPE_ENUM] = "",     [OPD__TYPE_STRING] = "string", [OPD__TYPE_NAME] = "name",
         [OPD__TYPE_URL] = "URL",   [OPD__TYPE_PATH] = "path",
-        [OPD__TYPE_URLS] = "URLs"};
+        [OPD__TYPE_URLS] = "URLs", [OPD__TYPE_WORDS] = "words"};
     opd_str_text(out, types[key->type]);
     if (key->type == OPD__TYPE_ENUM)
         for (size_t i = 0; key->names[i] != NULL; i++)

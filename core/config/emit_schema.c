@@ -51,7 +51,7 @@ static void key_schema(schema_writer *w, const opd__key *key) {
         [OPD__TYPE_BOOL] = "boolean", [OPD__TYPE_INT] = "integer", [OPD__TYPE_FLOAT] = "number",
         [OPD__TYPE_ENUM] = "string",  [OPD__TYPE_STRING] = "string", [OPD__TYPE_NAME] = "string",
         [OPD__TYPE_URL] = "string",   [OPD__TYPE_PATH] = "string"};
-    bool list = key->type == OPD__TYPE_URLS; /* or one text */
+    bool list = key->type == OPD__TYPE_URLS || key->type == OPD__TYPE_WORDS; /* or one text */
     char doc[512];
     const char *open = key->unit[0] != 0 ? " [" : "", *close = key->unit[0] != 0 ? "]" : "";
     opd_json_write_object_begin(&w->json);
@@ -62,7 +62,10 @@ static void key_schema(schema_writer *w, const opd__key *key) {
     pair_put(w, "description", doc);
     if (key->type == OPD__TYPE_INT || key->type == OPD__TYPE_FLOAT) bounds_put(w, key);
     pattern_put(w, key);
-    if (list) raw_put(w, "items", "{\"type\": \"string\", \"pattern\": \"^https?://[^/ ,][^ ,]*$\"}");
+    if (key->type == OPD__TYPE_URLS)
+        raw_put(w, "items", "{\"type\": \"string\", \"pattern\": \"^https?://[^/ ,][^ ,]*$\"}");
+    if (key->type == OPD__TYPE_WORDS)
+        raw_put(w, "items", "{\"type\": \"string\", \"pattern\": \"^[^,]+$\"}");
     if (key->type == OPD__TYPE_ENUM) {
         opd_json_write_key(&w->json, "enum");
         opd_json_write_array_begin(&w->json);

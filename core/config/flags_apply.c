@@ -28,6 +28,9 @@ static opd_err flag_store(opd__draft *draft, const opd__override *given, size_t 
 static opd_err teacher_pick(opd__draft *draft, const opd__override *given, size_t *out_item) {
     const opd_config_stage *stage = &draft->stage;
     const char *name = "teacher";
+    if (strchr(stage->opd.teacher, ',') != NULL)
+        return opd_fail(OPD_ERR_CONFIG, "%s: several teachers distil (opd.teacher); give their own keys "
+                        "in the file or with --set teachers.NAME.KEY=VALUE", given->flag->name);
     if (stage->opd.teacher[0] != 0) name = stage->opd.teacher;
     else if (stage->teacher_count == 1) name = stage->teachers[0].name;
     else if (stage->teacher_count > 1)

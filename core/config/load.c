@@ -276,26 +276,3 @@ const opd_config_stage *opd_config_stage_find(const opd_config *config, const ch
         if (strcmp(config->stages[i].name, name) == 0) return &config->stages[i];
     return NULL;
 }
-
-bool opd_config_url_at(const opd_config_teacher *teacher, size_t index, char *out,
-                       size_t out_size) {
-    const char *at = teacher->urls != NULL && teacher->urls[0] != 0 ? teacher->urls : teacher->url;
-    for (;; index--) {
-        at += strspn(at, ", ");
-        size_t size = strcspn(at, ", ");
-        if (size == 0 || size >= out_size) return false;
-        if (index == 0) {
-            memcpy(out, at, size);
-            out[size] = 0;
-            return true;
-        }
-        at += size;
-    }
-}
-
-const opd_config_teacher *opd_config_teacher_find(const opd_config_stage *stage,
-                                                  const char *name) {
-    for (size_t i = 0; i < stage->teacher_count; i++)
-        if (strcmp(stage->teachers[i].name, name) == 0) return &stage->teachers[i];
-    return NULL;
-}

@@ -12,7 +12,7 @@ static bool key_used(const opd__key *key, const opd_config_stage *stage, size_t 
     snprintf(section, sizeof section, "%.*s", (int)strcspn(key->path, "."), key->path);
     if (!opd__kind_uses(stage->kind, section)) return false;
     if (strcmp(section, "teachers") != 0) return true;
-    return stage->opd.enabled && strcmp(stage->teachers[item].name, stage->opd.teacher) == 0;
+    return opd_config_teacher_used(stage, item);
 }
 
 static const char *result_kind(const opd_config_stage *stage, const char *result) {

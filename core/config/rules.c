@@ -153,28 +153,59 @@ static opd_err bounds_check(opd__draft *draft) {
     return OPD_OK;
 }
 
-/* The teacher that distils: it exists and has what its type needs (rules 5 and 6). */
-static opd_err teacher_check(opd__draft *draft) {
+/* What is wrong with a name that stands for a teacher. */
+static opd_err unknown_teacher(opd__draft *draft, const char *key, size_t item, const char *name) {
     const opd_config_stage *s = &draft->stage;
-    const char *name = s->opd.teacher;
-    bool in_process = s->opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON;
-    const char *remedy = in_process ? "give teachers.NAME.path or --opd-teacher-load"
-                                    : "give teachers.NAME.url, teachers.NAME.path or --rm-url";
-    if (s->teacher_count == 0)
-        return opd__draft_fail(draft, "opd.type", 0, "there is no teacher; %s", remedy);
-    if (name[0] == 0)
-        return opd__draft_fail(draft, "opd.teacher", 0, "there are %zu teachers; name the one "
-                               "that distils", s->teacher_count);
-    const opd_config_teacher *teacher = opd_config_teacher_find(s, name);
-    if (teacher == NULL) {
-        size_t best = 0;
-        for (size_t i = 1; i < s->teacher_count; i++)
-            if (opd__edit_distance(name, s->teachers[i].name) <
-                opd__edit_distance(name, s->teachers[best].name)) best = i;
-        return opd__draft_fail(draft, "opd.teacher", 0, "there is no teacher '%s'; the nearest is "
-                               "%s", name, s->teachers[best].name);
+    size_t best = 0;
+    for (size_t i = 1; i < s->teacher_count; i++)
+        if (opd__edit_distance(name, s->teachers[i].name) <
+            opd__edit_distance(name, s->teachers[best].name)) best = i;
+    return opd__draft_fail(draft, key, item, "there is no teacher '%s'; the nearest is %s", name,
+                           s->teachers[best].name);
+}
+
+/* opd.teacher: each name is a teacher's, and stands there once. */
+static opd_err names_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    char name[OPD_CONFIG_WORD_SIZE], other[OPD_CONFIG_WORD_SIZE];
+    for (size_t i = 0; opd_config_word_at(s->opd.teacher, i, name, sizeof name); i++) {
+        if (opd_config_teacher_find(s, name) == NULL)
+            return unknown_teacher(draft, "opd.teacher", 0, name);
+        for (size_t j = 0; j < i && opd_config_word_at(s->opd.teacher, j, other, sizeof other); j++)
+            if (strcmp(name, other) == 0)
+                return opd__draft_fail(draft, "opd.teacher", 0, "'%s' stands there twice; give it a "
+                                       "teachers.%s.weight instead", name, name);
     }
-    size_t item = (size_t)(teacher - s->teachers);
+    return OPD_OK;
+}
+
+/* How a teacher shares the work with others. */
+static opd_err sharing_check(opd__draft *draft, size_t item) {
+    const opd_config_stage *s = &draft->stage;
+    const opd_config_teacher *t = &s->teachers[item];
+    char word[OPD_CONFIG_WORD_SIZE], other[OPD_CONFIG_WORD_SIZE];
+    if (t->fallback[0] != 0 && opd_config_teacher_find(s, t->fallback) == NULL)
+        return unknown_teacher(draft, "teachers.*.fallback", item, t->fallback);
+    if (strcmp(t->fallback, t->name) == 0)
+        return opd__draft_fail(draft, "teachers.*.fallback", item, "names the teacher itself");
+    if (t->serves[0] != 0 && s->opd.teacher_key[0] == 0)
+        return opd__draft_fail(draft, "teachers.*.serves", item, "means values of opd.teacher_key, which "
+                               "is not given");
+    for (size_t i = 0; opd_config_word_at(t->serves, i, word, sizeof word); i++)
+        for (size_t j = 0; j < i && opd_config_word_at(t->serves, j, other, sizeof other); j++)
+            if (strcmp(word, other) == 0)
+                return opd__draft_fail(draft, "teachers.*.serves", item, "'%s' stands there twice", word);
+    if (t->chunk_tokens > 0 && t->protocol == OPD_CONFIG_PROTOCOL_VLLM)
+        return opd__draft_fail(draft, "teachers.*.chunk_tokens", item, "vLLM computes the whole prefix "
+                               "again for each chunk (its prompt_logprobs skip the prefix cache); leave "
+                               "it out");
+    return OPD_OK;
+}
+
+/* A teacher that scores has what its type needs (rules 5 and 6). */
+static opd_err source_check(opd__draft *draft, size_t item, const char *remedy) {
+    const opd_config_teacher *teacher = &draft->stage.teachers[item];
+    bool in_process = draft->stage.opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON;
     if (in_process && teacher->path[0] == 0)
         return opd__draft_fail(draft, "teachers.*.path", item, "opd.type megatron loads the "
                                "teacher from here; %s", remedy);
@@ -186,6 +217,31 @@ static opd_err teacher_check(opd__draft *draft) {
                                       "the teacher's Hugging Face directory", teacher->path);
         return err == OPD_ERR_CONFIG ? OPD_ERR_NOT_FOUND : err;
     }
+    return OPD_OK;
+}
+
+/* The teachers that distil. */
+static opd_err teacher_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    bool in_process = s->opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON;
+    const char *remedy = in_process ? "give teachers.NAME.path or --opd-teacher-load"
+                                    : "give teachers.NAME.url, teachers.NAME.path or --rm-url";
+    size_t used = 0;
+    if (s->teacher_count == 0)
+        return opd__draft_fail(draft, "opd.type", 0, "there is no teacher; %s", remedy);
+    if (s->opd.teacher[0] == 0)
+        return opd__draft_fail(draft, "opd.teacher", 0, "there are %zu teachers; name the one "
+                               "that distils, or several", s->teacher_count);
+    OPD_TRY(names_check(draft));
+    for (size_t i = 0; i < s->teacher_count; i++) OPD_TRY(sharing_check(draft, i));
+    for (size_t i = 0; i < s->teacher_count; i++) {
+        if (!opd_config_teacher_used(s, i)) continue;
+        used++;
+        OPD_TRY(source_check(draft, i, remedy));
+    }
+    if (in_process && used > 1)
+        return opd__draft_fail(draft, "opd.type", 0, "megatron is one teacher in this process, and %zu "
+                               "are used; serve them (opd.type sglang, teachers.NAME.path or url)", used);
     return OPD_OK;
 }
 

@@ -27,7 +27,8 @@ typedef enum opd__type {
     OPD__TYPE_NAME,   /* letters, digits, '-', '_' */
     OPD__TYPE_URL,    /* http:// or https://      */
     OPD__TYPE_PATH,   /* file or folder           */
-    OPD__TYPE_URLS    /* a list of them, or one text with commas; kept as the latter */
+    OPD__TYPE_URLS,   /* a list of them, or one text with commas; kept as the latter */
+    OPD__TYPE_WORDS   /* the same of names or other words */
 } opd__type;
 
 enum {

@@ -13,7 +13,7 @@ static const char *const type_words[] = {
     [OPD__TYPE_FLOAT] = "a number",       [OPD__TYPE_ENUM] = "a word",
     [OPD__TYPE_STRING] = "a string",      [OPD__TYPE_NAME] = "a name",
     [OPD__TYPE_URL] = "a URL",            [OPD__TYPE_PATH] = "a path",
-    [OPD__TYPE_URLS] = "a list of URLs",
+    [OPD__TYPE_URLS] = "a list of URLs",  [OPD__TYPE_WORDS] = "a list of words",
 };
 
 /* "place: key: expected a number, got a quoted string". */

@@ -46,6 +46,7 @@ extern "C" {
 #define OPD_CONFIG_REPLICAS_MAX 64 /* urls of one teacher              */
 #define OPD_CONFIG_URL_SIZE 1024   /* one of them, with its NUL        */
 #define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */
+#define OPD_CONFIG_WORD_SIZE 192   /* of a list of words, with its NUL */
 #define OPD_CONFIG_NAME_MAX 64     /* bytes of a run, stage, teacher or split name */
 #define OPD_CONFIG_FILE_MAX (1u << 20) /* bytes of a configuration file */
 
@@ -190,12 +191,19 @@ typedef struct opd_config_teacher {
     int64_t eject_failures;   /* in a row, then a replica is left out for a while; 0 = never */
     double eject_slow_factor; /* its latency over the median of the others; 0 = never        */
     double eject_s;           /* for so long, times the ejections in a row                   */
+    const char *serves;       /* values of opd.teacher_key, separated by ", "; "" = its name */
+    double weight;            /* among those who score a sample together                     */
+    const char *fallback;     /* a teacher that is asked instead; "" = none                  */
+    int64_t chunk_tokens;     /* scored at a time while the sample is written; 0 = off; -1 = as the
+                                 server allows                                               */
 } opd_config_teacher;
 
 typedef struct opd_config_opd {
     bool enabled;
     opd_config_opd_type type;
-    const char *teacher; /* a name below teachers; derived: the only one */
+    const char *teacher; /* names below teachers, separated by ", "; derived: the only one */
+    const char *teacher_key; /* of the data record: its value says who scores it; "" = teacher does */
+    int64_t teacher_inflight_max; /* questions under way, over all teachers; 0 = no bound of its own */
     double kl_coef;      /* lambda */
     bool only_reward;    /* drop the base advantage, keep the OPD term */
     int64_t log_prob_top_k; /* k of the overlap metric; 0 = off */
@@ -337,15 +345,27 @@ void opd_config_destroy(opd_config *config);
 /* The stage called `name`, or NULL. */
 const opd_config_stage *opd_config_stage_find(const opd_config *config, const char *name);
 
-/* The teacher called `name` in `stage`, or NULL. `stage->opd.teacher` is the name of the
- * one that distils. */
+/* The teacher called `name` in `stage`, or NULL; its place in stage->teachers, or -1. */
 const opd_config_teacher *opd_config_teacher_find(const opd_config_stage *stage,
                                                   const char *name);
+int opd_config_teacher_place(const opd_config_stage *stage, const char *name);
 
-/* Copies the index-th address of a teacher (its url, or one of its urls) to out; false where
- * there is none, or none that fits. */
+/* Copies the index-th word of a list (opd.teacher, serves: commas between, blanks around) to out;
+ * false where there is none, or none that fits. */
+bool opd_config_word_at(const char *words, size_t index, char *out, size_t out_size);
+
+/* The same for the addresses of a teacher: its url, or one of its urls. */
 bool opd_config_url_at(const opd_config_teacher *teacher, size_t index, char *out,
                        size_t out_size);
+
+/* Who scores the samples of a record whose opd.teacher_key is `source` ("": it has none): places in
+ * stage->teachers, in their order there or, where nobody serves that value, in that of opd.teacher.
+ * out_known (may be NULL): false in the latter case. Returns how many; 0 without OPD. */
+size_t opd_config_route(const opd_config_stage *stage, const char *source,
+                        uint8_t out[OPD_CONFIG_TEACHERS_MAX], bool *out_known);
+
+/* Whether some sample may be scored by the teacher at `place`, as a fallback or otherwise. */
+bool opd_config_teacher_used(const opd_config_stage *stage, size_t place);
 
 /* Name of an enum value as it is written in YAML ("rl", "info"). */
 const char *opd_config_kind_name(opd_config_kind kind);

@@ -207,7 +207,7 @@ TEST(missing_teacher_folder) {
 TEST(several_teachers) {
     const char *text = PLAIN_TEXT "teachers: {aa: {url: 'http://h:1'}, bb: {url: 'http://h:2'}}\n"
                                   "opd: {enabled: true, type: sglang}\n";
-    FAILS(text, "t.yaml:1:1: opd.teacher: there are 2 teachers; name the one that distils");
+    FAILS(text, "t.yaml:1:1: opd.teacher: there are 2 teachers; name the one that distils, or several");
     FAILS_WITH(text, ARGS("--set", "opd.teacher=bc"), "--set opd.teacher: opd.teacher: there is no "
                "teacher 'bc'; the nearest is bb");
     FAILS_WITH(text, ARGS("--rm-url", "http://h:3"), "--rm-url: there are several teachers; say "
