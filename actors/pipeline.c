@@ -25,7 +25,7 @@ static opd_err open_lanes(pipeline *p) {
     OPD_TRY(opd_lane_open(p->system, "rollout", 4, &p->rollout_lane));
     OPD_TRY(opd_lane_open(p->system, "trainer", 4, &p->trainer_lane));
     OPD_TRY(opd_lane_open(p->system, "disk", 16, &p->disk_lane));
-    if (opd__tree_asks_teacher(p))
+    if (p->served_count > 0)
         OPD_TRY(opd_lane_open(p->system, "parse", PARSE_QUEUE_MAX, &p->parse_lane));
     if (p->a->teacher == NULL) return OPD_OK;
     return opd_lane_open(p->system, "teacher", 4, &p->scorer_lane);
@@ -71,7 +71,7 @@ static opd_err build(pipeline *p) {
                                   .trace_path = p->o.trace_path};
     OPD_TRY(opd_watch_open(&p->watching, &watching));
     OPD_TRY(opd_slot_create(p->system, &p->weights));
-    if (opd__tree_launches_teacher(p)) OPD_TRY(opd_slot_create(p->system, &p->endpoint));
+    OPD_TRY(opd__tree_open_teachers(p));
     OPD_TRY(open_lanes(p));
     OPD_TRY(opd__tree_start(p));
     if (!p->o.handle_signals) return OPD_OK;
@@ -84,7 +84,7 @@ opd_err opd_pipeline_close(opd_pipeline *p, opd_err err) {
     (void)snprintf(context, sizeof context, "%s", err != OPD_OK ? opd_err_context() : "");
     opd_signals_close(p->signals);
     opd_watch_close(&p->watching);
-    opd_slot_destroy(p->endpoint);
+    opd__tree_close_teachers(p);
     opd_slot_destroy(p->weights);
     opd_system_destroy(p->system);
     opd_err closed = p->env_own ? opd_env_destroy(p->env) : OPD_OK;
@@ -99,7 +99,7 @@ opd_err opd_pipeline_open(const opd_pipeline_options *options, opd_trainer_outco
     pipeline *p = opd_mem_get(options->assets->alloc, sizeof *p);
     if (p == NULL) return opd_fail(OPD_ERR_NOMEM, "stage %s: no memory", config->name);
     *p = (pipeline){.o = *options, .a = options->assets, .c = config,
-                    .teacher = opd_stage_teacher(config), .outcome = out_outcome,
+                    .teacher = opd_stage_teacher(config) != NULL, .outcome = out_outcome,
                     .policy = config->kind == OPD_CONFIG_KIND_RL};
     opd_err err = build(p);
     if (err != OPD_OK) return opd_pipeline_close(p, err);

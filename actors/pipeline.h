@@ -1,7 +1,7 @@
 /* pipeline.h - one stage as a set of actors: spawned, linked, run to the end, taken down.
  *
  * tree.c is the only file that knows every role. Order of start (and, reversed, of stopping):
- *   monitor, checkpoint, [teacher host], trainer, batcher, reward, [scorer], [teacher],
+ *   monitor, checkpoint, [teacher hosts], trainer, batcher, reward, [scorer], [panel, teachers],
  *   rollout, [evaluator], dataset
  * so that every actor finds those it opens links to.
  * Thread: the caller's becomes the loop's until the stage has ended.

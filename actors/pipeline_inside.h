@@ -12,7 +12,7 @@
 #include "core/env/env.h"
 #include "opd/supervisor.h"
 
-enum { OPD__PARTS_MAX = 16 };
+enum { OPD__PARTS_MAX = 10 + OPD_CONFIG_TEACHERS_MAX, OPD__PART_ID_SIZE = 32 };
 
 /* A supervisor of the tree with its table of children. */
 typedef struct opd__branch {
@@ -20,31 +20,40 @@ typedef struct opd__branch {
     opd_child_spec children[OPD__PARTS_MAX];
 } opd__branch;
 
+/* One of the teachers that are asked over HTTP, and its host where opd runs its server. */
+typedef struct opd__served {
+    struct opd_pipeline *pipeline;
+    uint32_t place;          /* in stage->teachers                          */
+    opd_slot *endpoint;      /* where the launched server listens; NULL: none is */
+    char dir[OPD_PATH_SIZE]; /* what that serves                            */
+    char id[OPD__PART_ID_SIZE], host_id[OPD__PART_ID_SIZE]; /* of the actors */
+} opd__served;
+
 struct opd_pipeline {
     opd_pipeline_options o;
     const opd_assets *a;
     const opd_config_stage *c;
-    const opd_config_teacher *teacher; /* NULL without OPD */
+    bool teacher; /* some teacher scores the samples */
     opd_trainer_outcome *outcome;
     opd_env *env;
     bool env_own; /* made here, not given */
     opd_system *system;
     opd_slot *weights;
-    opd_slot *endpoint; /* where the launched teacher listens; NULL: none is launched */
     opd_signals *signals;
     opd_watch watching;
     opd_lane *rollout_lane, *trainer_lane, *scorer_lane, *disk_lane, *parse_lane;
     opd_roles roles;
-    char teacher_dir[OPD_PATH_SIZE]; /* what the launched teacher serves */
+    char model[OPD_PATH_SIZE]; /* the in-process teacher's folder */
     bool policy;
+    opd__served served[OPD_CONFIG_TEACHERS_MAX]; /* of those that are asked over HTTP */
+    uint32_t served_count;
     opd__branch run, services, dataplane;
 };
 
-/* Whether the stage launches `opd serve` for its teacher. */
-bool opd__tree_launches_teacher(const opd_pipeline *p);
-
-/* Whether the teacher is a server, given or launched. */
-bool opd__tree_asks_teacher(const opd_pipeline *p);
+/* Finds the teachers that are servers, given or launched, and makes the slots of the latter, once the
+ * system exists. Errors: NOMEM, LIMIT. */
+OPD_MUST_CHECK opd_err opd__tree_open_teachers(opd_pipeline *p);
+void opd__tree_close_teachers(opd_pipeline *p);
 
 /* Starts the tree of the stage (tree.c draws it). Errors: those of the roles' starts. */
 OPD_MUST_CHECK opd_err opd__tree_start(opd_pipeline *p);

@@ -11,6 +11,7 @@
 #define OPD_ACTORS_ROLES_H
 
 #include "opd/actor.h"
+#include "opd/config.h"
 
 typedef struct opd_roles {
     opd_pid monitor;
@@ -18,9 +19,10 @@ typedef struct opd_roles {
     opd_pid trainer;
     opd_pid batcher;
     opd_pid reward;
-    opd_pid teacher;      /* teacher_http or teacher_local: takes ROLLOUT */
-    opd_pid teacher_host; /* runs `opd serve`, where the run has one      */
-    opd_pid scorer;       /* takes SCORE                                  */
+    opd_pid teacher;      /* the panel: takes ROLLOUT, CHUNK, PRESENCE    */
+    opd_pid teachers[OPD_CONFIG_TEACHERS_MAX]; /* by place in stage->teachers: take SCORE */
+    opd_pid teacher_hosts[OPD_CONFIG_TEACHERS_MAX]; /* run `opd serve` for those that need it */
+    opd_pid scorer;       /* the teacher in this process: takes SCORE     */
     opd_pid rollout;      /* takes PROMPT and GENERATE                    */
     opd_pid evaluator;
     opd_pid dataset;      /* takes ADMIT and HOLD                         */

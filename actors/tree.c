@@ -4,10 +4,10 @@
  *   run         nothing is restarted here: what comes up to it ends the run in order, and the
  *    |          trainer saves
  *    +- services    one for one: nobody's work depends on their memory
- *    |    monitor, checkpoint, [teacher-host]
+ *    |    monitor, checkpoint, [teacher-host ...]
  *    +- trainer     its state is the run's
  *    +- dataplane   all or none: samples under way are in many hands
- *         batcher, reward, [scorer], [teacher], rollout, [evaluator], dataset
+ *         batcher, reward, [scorer], [panel, teacher ...], rollout, [evaluator], dataset
  *
  * A data plane that is started again begins at the first group that no batch took, with the
  * bound that the trainer gave last; the trainer drops what it holds of the old one. Sampling depends
@@ -29,9 +29,9 @@
 #include "actors/reward/reward_actor.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/scorer/scorer_actor.h"
+#include "actors/teacher/panel_actor.h"
 #include "actors/teacher/teacher_host.h"
 #include "actors/teacher/teacher_http.h"
-#include "actors/teacher/teacher_local.h"
 #include "core/base/check.h"
 #include "opd/log.h"
 
@@ -54,7 +54,7 @@ static opd_err start_monitor(opd_system *system, void *arg, opd_pid *out_pid) {
     opd_monitor_config config = {
         .stage = p->c->name, .first_step = done, .steps = p->a->steps,
         .invalid_tokens = p->a->resumed.invalid_tokens,
-        .policy = p->policy, .teacher = p->teacher != NULL,
+        .policy = p->policy, .teacher = p->teacher,
         .metrics_interval = (uint64_t)p->c->run.metrics_interval,
         .metrics_fd = p->o.metrics_fd, .samples_fd = p->o.samples_fd,
         .screen_fd = p->o.screen_fd, .screen = p->o.screen, .tokenizer = p->a->tokenizer,
@@ -76,14 +76,17 @@ static opd_err start_checkpoint(opd_system *system, void *arg, opd_pid *out_pid)
 /* The server outlives a restart of the data plane, whose teacher finds it by the slot. */
 static opd_err start_teacher_host(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
-    pipeline *p = arg;
-    OPD_TRY(opd_teacher_dir(p->teacher, p->teacher_dir, sizeof p->teacher_dir));
+    opd__served *served = arg;
+    pipeline *p = served->pipeline;
+    const opd_config_teacher *teacher = &p->c->teachers[served->place];
+    OPD_TRY(opd_teacher_dir(teacher, served->dir, sizeof served->dir));
     opd_teacher_host_config config = {
-        .roles = &p->roles, .endpoint = p->endpoint, .alloc = p->a->alloc, .env = p->env,
-        .program = p->o.program, .name = p->teacher->name, .model = p->teacher_dir,
+        .roles = &p->roles, .endpoint = served->endpoint, .alloc = p->a->alloc, .env = p->env,
+        .program = p->o.program, .name = teacher->name, .model = served->dir,
         .threads = (uint32_t)p->c->device.teacher_threads,
         .cache_mb = (uint32_t)p->c->device.teacher_cache_mb};
-    return spawn(p, &opd_teacher_host_class, &config, &p->roles.teacher_host, out_pid);
+    return spawn(p, &opd_teacher_host_class, &config, &p->roles.teacher_hosts[served->place],
+                 out_pid);
 }
 
 /* ---- trainer --------------------------------------------------------------------------- */
@@ -102,8 +105,8 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .batch_prompts = s->batch_prompts, .samples_per_prompt = s->samples,
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
-        .teacher_k = p->teacher != NULL ? (size_t)c->opd.log_prob_top_k : 0,
-        .teacher = p->teacher != NULL, .eval_start = eval && c->eval.at_start,
+        .teacher_k = p->teacher ? (size_t)c->opd.log_prob_top_k : 0,
+        .teacher = p->teacher, .eval_start = eval && c->eval.at_start,
         .eval_end = eval && c->eval.at_end,
         .eval_interval = eval ? (uint64_t)c->eval.interval : 0,
         .save_interval = (uint64_t)c->train.save_interval,
@@ -125,7 +128,7 @@ static opd_err start_batcher(opd_system *system, void *arg, opd_pid *out_pid) {
     opd_batcher_config config = {
         .roles = &p->roles, .first_group = p->outcome->groups_taken,
         .groups_max = s->window_groups, .samples_per_prompt = s->samples,
-        .teacher = p->teacher != NULL, .window_msgs = s->window_msgs,
+        .teacher = p->teacher, .window_msgs = s->window_msgs,
         .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_batcher_class, &config, &p->roles.batcher, out_pid);
 }
@@ -151,31 +154,33 @@ static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
     return spawn(p, &opd_scorer_class, &config, &p->roles.scorer, out_pid);
 }
 
-static opd_err start_local_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
+static opd_err start_panel(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
     pipeline *p = arg;
-    opd_teacher_local_config config = {
-        .roles = &p->roles, .name = p->teacher->name,
-        .top_k = (uint32_t)p->c->opd.log_prob_top_k, .temperature = p->c->rollout.temperature,
-        .window_msgs = p->a->sizes.window_msgs, .window_bytes = p->a->sizes.window_bytes,
-        .alloc = p->a->alloc};
-    return spawn(p, &opd_teacher_local_class, &config, &p->roles.teacher, out_pid);
+    const opd_sizes *s = &p->a->sizes;
+    bool in_process = p->a->teacher != NULL;
+    if (in_process)
+        OPD_TRY(opd_teacher_dir(opd_stage_teacher(p->c), p->model, sizeof p->model));
+    opd_panel_config config = {
+        .roles = &p->roles, .stage = p->c, .model = in_process ? p->model : NULL,
+        .max_len = s->max_len, .samples_max = s->slots, .window_msgs = s->window_msgs,
+        .window_bytes = s->window_bytes, .alloc = p->a->alloc};
+    return spawn(p, &opd_panel_class, &config, &p->roles.teacher, out_pid);
 }
 
-static opd_err start_http_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
+static opd_err start_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
-    pipeline *p = arg;
+    opd__served *served = arg;
+    pipeline *p = served->pipeline;
     const opd_model_config *student = &p->a->model->config;
     opd_teacher_http_config config = {
-        .roles = &p->roles, .endpoint = p->endpoint, .env = p->env, .alloc = p->a->alloc,
-        .parse = p->parse_lane,
-        .teacher = p->teacher, .teacher_lost_s = p->c->opd.teacher_lost_s,
-        .top_k = (uint32_t)p->c->opd.log_prob_top_k, .max_len = p->a->sizes.max_len,
-        .temperature = p->c->rollout.temperature, .vocab_size = student->vocab_size,
-        .bos_id = student->bos_id, .eos_id = student->eos_id,
-        .tokenizer_hash = p->a->tokenizer_hash, .window_msgs = p->a->sizes.window_msgs,
-        .window_bytes = p->a->sizes.window_bytes};
-    return spawn(p, &opd_teacher_http_class, &config, &p->roles.teacher, out_pid);
+        .roles = &p->roles, .endpoint = served->endpoint, .env = p->env, .alloc = p->a->alloc,
+        .parse = p->parse_lane, .teacher = &p->c->teachers[served->place], .place = served->place,
+        .teacher_lost_s = p->c->opd.teacher_lost_s, .top_k = (uint32_t)p->c->opd.log_prob_top_k,
+        .max_len = p->a->sizes.max_len, .temperature = p->c->rollout.temperature,
+        .vocab_size = student->vocab_size, .bos_id = student->bos_id, .eos_id = student->eos_id,
+        .tokenizer_hash = p->a->tokenizer_hash};
+    return spawn(p, &opd_teacher_http_class, &config, &p->roles.teachers[served->place], out_pid);
 }
 
 static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
@@ -192,7 +197,8 @@ static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
         .sampling = {.temperature = (float)r->temperature, .top_p = (float)r->top_p,
                      .top_k = r->top_k > 0 ? (int32_t)r->top_k : 0,
                      .greedy = r->temperature <= 0},
-        .seed = (uint64_t)r->seed, .teacher = p->teacher != NULL,
+        .seed = (uint64_t)r->seed, .teacher = p->teacher,
+        .chunk_tokens = p->teacher ? opd_stage_chunk_tokens(p->c) : 0,
         .window_msgs = s->window_msgs, .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_rollout_class, &config, &p->roles.rollout, out_pid);
 }
@@ -243,7 +249,39 @@ static void dataplane_failed(opd_ctx *ctx, void *arg, const opd_restart_report *
     opd_roles *r = &p->roles;
     r->batcher = r->reward = r->scorer = r->teacher = OPD_PID_NOBODY;
     r->rollout = r->evaluator = r->dataset = OPD_PID_NOBODY;
+    for (size_t i = 0; i < OPD_COUNTOF(r->teachers); i++) r->teachers[i] = OPD_PID_NOBODY;
     show(ctx, p, report, "the data plane starts");
+}
+
+/* ---- teachers over HTTP ---------------------------------------------------------------- */
+
+/* "teacher", or of several "teacher-NAME"; by its place where the name is too long for an actor's. */
+static void name_part(char out[OPD__PART_ID_SIZE], const char *role, const opd__served *served,
+                      bool several) {
+    const char *name = several ? served->pipeline->c->teachers[served->place].name : "";
+    int n = snprintf(out, OPD__PART_ID_SIZE, "%s%s%s", role, several ? "-" : "", name);
+    if (n >= OPD__PART_ID_SIZE)
+        (void)snprintf(out, OPD__PART_ID_SIZE, "%s-%u", role, served->place);
+}
+
+opd_err opd__tree_open_teachers(pipeline *p) {
+    if (!p->policy || p->a->teacher != NULL) return OPD_OK;
+    for (uint32_t i = 0; i < p->c->teacher_count; i++)
+        if (opd_config_teacher_used(p->c, i))
+            p->served[p->served_count++] = (opd__served){.pipeline = p, .place = i};
+    for (uint32_t i = 0; i < p->served_count; i++) {
+        opd__served *served = &p->served[i];
+        const opd_config_teacher *teacher = &p->c->teachers[served->place];
+        name_part(served->id, "teacher", served, p->served_count > 1);
+        name_part(served->host_id, "teacher-host", served, p->served_count > 1);
+        if (teacher->url[0] != '\0' || teacher->urls[0] != '\0') continue;
+        OPD_TRY(opd_slot_create(p->system, &served->endpoint));
+    }
+    return OPD_OK;
+}
+
+void opd__tree_close_teachers(pipeline *p) {
+    for (uint32_t i = 0; i < p->served_count; i++) opd_slot_destroy(p->served[i].endpoint);
 }
 
 /* ---- the tree -------------------------------------------------------------------------- */
@@ -257,14 +295,7 @@ static bool policy(const pipeline *p) { return p->policy; }
 
 static bool local_teacher(const pipeline *p) { return p->policy && p->a->teacher != NULL; }
 
-bool opd__tree_asks_teacher(const pipeline *p) {
-    return p->policy && p->teacher != NULL && p->a->teacher == NULL;
-}
-
-bool opd__tree_launches_teacher(const pipeline *p) {
-    return opd__tree_asks_teacher(p) && p->teacher->url[0] == '\0' &&
-           p->teacher->urls[0] == '\0';
-}
+static bool teachers(const pipeline *p) { return p->policy && p->teacher; }
 
 static bool evaluates(const pipeline *p) { return p->a->eval != NULL; }
 
@@ -284,13 +315,11 @@ static const struct part {
 } PARTS[] = {
     {SERVICES, "monitor", always, start_monitor},
     {SERVICES, "checkpoint", always, start_checkpoint},
-    {SERVICES, "teacher-host", opd__tree_launches_teacher, start_teacher_host},
     {RUN, "trainer", always, start_trainer},
     {DATAPLANE, "batcher", policy, start_batcher},
     {DATAPLANE, "reward", policy, start_reward},
     {DATAPLANE, "scorer", local_teacher, start_scorer},
-    {DATAPLANE, "teacher", local_teacher, start_local_teacher},
-    {DATAPLANE, "teacher", opd__tree_asks_teacher, start_http_teacher},
+    {DATAPLANE, "panel", teachers, start_panel}, /* and after it the teachers it asks */
     {DATAPLANE, "rollout", always, start_rollout},
     {DATAPLANE, "evaluator", evaluates, start_evaluator},
     {DATAPLANE, "dataset", always, start_dataset},
@@ -303,12 +332,26 @@ static void add(opd__branch *branch, const char *id, void *arg,
         (opd_child_spec){.id = id, .start = start, .arg = arg, .backoff = {.jitter = 0.2}};
 }
 
+static void add_hosts(pipeline *p, opd__branch *branch) {
+    for (uint32_t i = 0; i < p->served_count; i++)
+        if (p->served[i].endpoint != NULL)
+            add(branch, p->served[i].host_id, &p->served[i], start_teacher_host);
+}
+
+static void add_teachers(pipeline *p, opd__branch *branch) {
+    for (uint32_t i = 0; i < p->served_count; i++)
+        add(branch, p->served[i].id, &p->served[i], start_teacher);
+}
+
 static void add_parts(pipeline *p, opd__branch *branch, branch_name name) {
     branch->options.children = branch->children;
     branch->options.arg = p;
-    for (size_t i = 0; i < OPD_COUNTOF(PARTS); i++)
-        if (PARTS[i].branch == name && PARTS[i].needed(p))
-            add(branch, PARTS[i].id, p, PARTS[i].start);
+    for (size_t i = 0; i < OPD_COUNTOF(PARTS); i++) {
+        if (PARTS[i].branch != name || !PARTS[i].needed(p)) continue;
+        add(branch, PARTS[i].id, p, PARTS[i].start);
+        if (PARTS[i].start == start_panel) add_teachers(p, branch);
+    }
+    if (name == SERVICES) add_hosts(p, branch);
 }
 
 opd_err opd__tree_start(pipeline *p) {

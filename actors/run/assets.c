@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "actors/checkpoint/checkpoint.h"
+#include "actors/teacher/panel_actor.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "models/model_config.h"
@@ -110,16 +111,20 @@ static opd_err check_teacher(const opd_assets *a, const opd_config_teacher *teac
     return OPD_OK;
 }
 
-/* Checks a teacher that has a path here, before a child serves it; loads one that is to be in
+/* Checks the teachers that have a path here, before a child serves them; loads one that is to be in
  * this process. A server elsewhere is asked when it answers. */
-static opd_err load_teacher(opd_assets *a) {
-    const opd_config_teacher *teacher = opd_stage_teacher(a->config);
-    if (teacher == NULL || teacher->path[0] == '\0') return OPD_OK;
-    char dir[OPD_PATH_SIZE];
-    OPD_TRY(opd_teacher_dir(teacher, dir, sizeof dir));
-    OPD_TRY(opd_err_prefix(check_teacher(a, teacher, dir), "teachers.%s.path", teacher->name));
-    if (a->config->opd.type != OPD_CONFIG_OPD_TYPE_MEGATRON) return OPD_OK;
-    return opd_model_open(dir, a->alloc, &a->teacher);
+static opd_err load_teachers(opd_assets *a) {
+    const opd_config_stage *c = a->config;
+    for (size_t i = 0; i < c->teacher_count; i++) {
+        const opd_config_teacher *teacher = &c->teachers[i];
+        if (!opd_config_teacher_used(c, i) || teacher->path[0] == '\0') continue;
+        char dir[OPD_PATH_SIZE];
+        OPD_TRY(opd_teacher_dir(teacher, dir, sizeof dir));
+        OPD_TRY(opd_err_prefix(check_teacher(a, teacher, dir), "teachers.%s.path", teacher->name));
+        if (c->opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON) /* the only one (core/config/rules.c) */
+            OPD_TRY(opd_model_open(dir, a->alloc, &a->teacher));
+    }
+    return OPD_OK;
 }
 
 /* ---- data ---- */
@@ -208,12 +213,18 @@ static opd_sizes sizes_of(const opd_assets *a) {
     s.samples = policy ? (uint32_t)c->rollout.samples_per_prompt : 1;
     s.window_groups = s.batch_prompts * (policy ? (uint32_t)c->rollout.max_staleness + 1 : 2);
     s.window_msgs = s.window_groups * s.samples;
-    /* per sample: ids, two log-probs, validity, top-k ids, spans, and its bodies */
-    uint64_t per_token = 16 + 4 * (uint64_t)c->opd.log_prob_top_k;
-    s.window_bytes = s.window_msgs * (s.max_len * per_token + OPD_MSG_BODY_MAX);
-    /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and
-     * replies of evaluations and scorings; reports, notes and the like */
-    s.messages_max = s.window_groups + 7 * s.window_msgs + 4 * s.slots + 4096;
+    /* per sample: ids, log-probs of student and teachers, their validity, top-k ids, spans, where
+     * its scores are from, and its bodies */
+    uint64_t teachers = c->teacher_count > 0 ? c->teacher_count : 1, chunk = opd_stage_chunk_tokens(c);
+    s.parts = (uint32_t)(teachers * (2 + (chunk == 0 ? 0 : s.max_len / chunk)));
+    uint64_t per_token = 11 + 5 * teachers + 4 * (uint64_t)c->opd.log_prob_top_k;
+    uint64_t per_sample = OPD_MSG_BODY_MAX + s.parts * (uint64_t)OPD_PANEL_PROVENANCE_SIZE;
+    s.window_bytes = s.window_msgs * (s.max_len * per_token + per_sample);
+    /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and replies of
+     * its scorings, early ones and warm-ups; chunks; requests and replies of evaluations; reports,
+     * notes and the like */
+    s.messages_max = s.window_groups + (7 + 2 * (uint32_t)teachers) * s.window_msgs +
+                     (4 + 4 * (uint32_t)teachers) * s.slots + 4096;
     s.batch_tokens = (size_t)s.batch_prompts * s.samples * s.max_len;
     s.micro_tokens = (size_t)c->train.micro_batch_tokens;
     if (s.micro_tokens < s.max_len) s.micro_tokens = s.max_len;
@@ -320,7 +331,7 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
     (void)snprintf(a->tokenizer_hash, sizeof a->tokenizer_hash, "%016" PRIx64,
                    opd_tokenizer_hash(a->tokenizer));
     OPD_TRY(check_top_k(a));
-    OPD_TRY(load_teacher(a));
+    OPD_TRY(load_teachers(a));
     OPD_TRY(load_data(a));
     OPD_TRY(check_sizes(a));
     a->sizes = sizes_of(a);

@@ -23,6 +23,7 @@ typedef struct opd_sizes {
     uint64_t window_bytes;   /* and their payload                                        */
     uint32_t slots;          /* sequences decoded at once                                */
     uint32_t messages_max;   /* envelopes of the system                                  */
+    uint32_t parts;          /* questions about one sample, to all its teachers          */
     size_t micro_tokens;     /* of a micro-batch                                         */
     uint64_t teacher_cache_bytes; /* keys and values that an in-process teacher keeps     */
     size_t batch_tokens;     /* of a whole batch                                         */
@@ -56,7 +57,7 @@ void opd_assets_close(opd_assets *assets);
 OPD_MUST_CHECK opd_err opd_teacher_dir(const opd_config_teacher *teacher, char *out,
                                        size_t out_size);
 
-/* The teacher that distils in this stage, or NULL without OPD. */
+/* The first of the teachers that distil in this stage, or NULL without OPD. */
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config);
 
 #endif

@@ -8,6 +8,7 @@
 #include "actors/monitor/monitor_actor.h"
 #include "actors/scorer/scorer_actor.h"
 #include "actors/server/server_actor.h"
+#include "actors/teacher/panel_sample.h"
 #include "actors/teacher/teacher_http.h"
 #include "opd/actor.h"
 #include "opd/log.h"
@@ -23,9 +24,16 @@ enum {
     MONITOR_MAILBOX = 16 << 20,
     SCORER_MAILBOX = 64 << 20,
     MAILBOX = 256 * 1024,       /* of the others */
-    ROLES = 16,
+    ROLES = 16 + OPD_CONFIG_TEACHERS_MAX,
     BYTES_PER_ID = 256          /* of a tokenizer: texts, merges and their tables */
 };
+
+static uint64_t teachers_used(const opd_assets *a) {
+    uint64_t used = 0;
+    for (size_t i = 0; i < a->config->teacher_count; i++)
+        used += opd_config_teacher_used(a->config, i);
+    return used;
+}
 
 static uint64_t u64(int64_t n) { return n > 0 ? (uint64_t)n : 0; }
 
@@ -127,6 +135,7 @@ static uint64_t runtime_bytes(const opd_assets *a) {
     opd_system_options options = {.messages_max = a->sizes.messages_max, .recorder = true};
     uint64_t mailboxes = ROLLOUT_MAILBOX + MONITOR_MAILBOX + (uint64_t)MAILBOX * ROLES;
     if (a->teacher != NULL) mailboxes += SCORER_MAILBOX;
+    else mailboxes += teachers_used(a) * OPD_TEACHER_MAILBOX_BYTES;
     return opd_system_memory_max(&options) + mailboxes + (uint64_t)SMALL * ROLES;
 }
 
@@ -153,11 +162,21 @@ static uint64_t batch_bytes(const opd_assets *a) {
     return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
 }
 
+/* teacher/panel_sample.h: samples in the panel's hands (those that are decoded and those that wait
+ * for their scores) with their questions; the tokens of the former; the answers of both. */
+static uint64_t panel_bytes(const opd_assets *a) {
+    const opd_sizes *z = &a->sizes;
+    uint64_t teachers = teachers_used(a), k = u64(a->config->opd.log_prob_top_k);
+    uint64_t samples = (uint64_t)z->window_msgs + z->slots;
+    uint64_t answers = teachers * z->max_len * (FLOAT + 1 + FLOAT * k);
+    if (teachers == 0 || a->config->kind != OPD_CONFIG_KIND_RL) return 0;
+    return samples * (sizeof(opd_panel_sample) + z->parts * sizeof(opd_panel_part) + answers + 64) +
+           (uint64_t)z->slots * z->max_len * FLOAT + SMALL;
+}
+
 /* Calls under way to a teacher's servers, each with its question and its answer: scores, and for
  * each replica a probe and an abort. */
-static uint64_t http_bytes(const opd_assets *a) {
-    const opd_config_teacher *t = opd_stage_teacher(a->config);
-    if (t == NULL || a->teacher != NULL) return 0;
+static uint64_t calls_bytes(const opd_assets *a, const opd_config_teacher *t) {
     uint64_t k = u64(a->config->opd.log_prob_top_k);
     uint64_t replicas = 0;
     char url[OPD_CONFIG_URL_SIZE];
@@ -165,6 +184,13 @@ static uint64_t http_bytes(const opd_assets *a) {
     if (replicas == 0) replicas = 1;
     return (u64(t->max_inflight) + 2 * replicas) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
                                          opd_teacher_answer_max_bytes(a->sizes.max_len, k));
+}
+
+static uint64_t http_bytes(const opd_assets *a) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; a->teacher == NULL && i < a->config->teacher_count; i++)
+        if (opd_config_teacher_used(a->config, i)) bytes += calls_bytes(a, &a->config->teachers[i]);
+    return bytes;
 }
 
 /* ---- data ------------------------------------------------------------------------------ */
@@ -178,7 +204,7 @@ static uint64_t dataset_bytes(const opd_dataset *dataset) {
 opd_memory opd_memory_of(const opd_assets *a) {
     shape s = shape_of(a->model);
     return (opd_memory){
-        .runtime = runtime_bytes(a), .windows = windows_bytes(a), .batch = batch_bytes(a),
+        .runtime = runtime_bytes(a), .windows = windows_bytes(a) + panel_bytes(a), .batch = batch_bytes(a),
         .models = models_bytes(a, &s), .compute = compute_bytes(a, &s),
         .monitor = OPD_MONITOR_MEMORY_MAX, .http = http_bytes(a),
         .data = dataset_bytes(a->train) + dataset_bytes(a->eval) + BYTES_PER_ID * s.vocab};

@@ -65,33 +65,32 @@ static void drop(opd_endpoint_call *call) {
 }
 
 opd_err opd_reading_attach(opd_endpoint_call *call, const opd_teacher_protocol *protocol,
-                           const opd_scoring *scoring, uint32_t top_k, int32_t vocab_size,
-                           const opd_alloc *alloc) {
+                           const opd_sglang_score *question, const opd_alloc *alloc) {
     reading *r = opd_mem_get(alloc, sizeof *r);
     if (r == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory to read an answer");
     r->alloc = alloc;
     r->protocol = protocol;
-    opd_err err = opd_slice_copy(alloc, scoring->ids, scoring->count * sizeof *scoring->ids,
+    opd_err err = opd_slice_copy(alloc, question->ids, question->count * sizeof *question->ids,
                                  &r->tokens);
     if (err != OPD_OK) {
         opd_mem_free(alloc, r);
         return err;
     }
-    r->question = (opd_sglang_score){.ids = opd_slice_data(r->tokens),
-                                     .count = scoring->count,
-                                     .prompt_count = scoring->fields.prompt_len,
-                                     .top_k = (int32_t)top_k,
-                                     .vocab_size = vocab_size};
+    r->question = *question;
+    r->question.ids = opd_slice_data(r->tokens);
+    r->question.rid = NULL;
     call->reading = r;
     call->read = read_answer;
     call->read_drop = drop;
     return OPD_OK;
 }
 
-opd_err opd_reading_take(opd_endpoint_call *call, opd_scoring *scoring) {
+opd_err opd_reading_take(opd_endpoint_call *call, opd_scored_fields *scored) {
     reading *r = call->reading;
     if (call->read_err != OPD_OK) return opd_fail(call->read_err, "%s", call->read_text);
-    opd_scoring_fill(scoring, r->logp, r->valid, r->topk);
+    scored->logp = r->logp;
+    scored->valid = r->valid;
+    scored->topk_ids = r->topk;
     r->logp = r->valid = r->topk = (opd_slice){.buf = NULL};
     return OPD_OK;
 }

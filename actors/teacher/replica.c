@@ -2,6 +2,8 @@
  * nothing. */
 #include "actors/teacher/replica.h"
 
+#include "core/base/rng.h"
+
 enum { FLEET_SORTED_MAX = 64 };
 
 static const double LATENCY_WEIGHT = 0.1; /* of a new answer in the moving mean */
@@ -92,6 +94,27 @@ int opd_fleet_choose(const opd_fleet *fleet, int avoid, bool other_only, uint64_
     int chosen = of_two(fleet, eligible, avoid, now_ns, bits);
     if (chosen != OPD_REPLICA_NONE || other_only || avoid == OPD_REPLICA_NONE) return chosen;
     return eligible(&fleet->replicas[avoid], now_ns) ? avoid : OPD_REPLICA_NONE;
+}
+
+int opd_fleet_home(const opd_fleet *fleet, uint64_t affinity) {
+    int home = OPD_REPLICA_NONE;
+    uint64_t best = 0;
+    for (size_t i = 0; affinity != 0 && i < fleet->count; i++) {
+        uint64_t mark = opd_rng_at(affinity, i, 0, 0);
+        if (!in_use(&fleet->replicas[i]) || (home != OPD_REPLICA_NONE && mark <= best)) continue;
+        home = (int)i;
+        best = mark;
+    }
+    return home;
+}
+
+int opd_fleet_prefer(const opd_fleet *fleet, int chosen, uint64_t affinity, uint64_t saved_tokens,
+                     uint64_t now_ns) {
+    int home = opd_fleet_home(fleet, affinity);
+    if (chosen == OPD_REPLICA_NONE || home == OPD_REPLICA_NONE || home == chosen) return chosen;
+    const opd_replica *h = &fleet->replicas[home], *other = &fleet->replicas[chosen];
+    if (other->state == OPD_REPLICA_OUT || !may_have(h, now_ns)) return chosen;
+    return h->tokens > other->tokens + saved_tokens ? chosen : home;
 }
 
 /* ---- breakers ---- */

@@ -10,7 +10,8 @@
  * last out (Envoy's outlier detection, with gRPC's half-open trial). `up` is another matter: whether the server can be reached at all,
  * which its probes tell.
  *
- * Choice: power of two choices by tokens in flight. Where no replica is up and IN, every one
+ * Choice: power of two choices by tokens in flight; then the replica that has computed the request's
+ * beginning for another one (its home), unless that is busier by more than it would save. Where no replica is up and IN, every one
  * that is up may be chosen: breakers protect a fleet, they must not switch it off.
  *
  * Invariants: (1) a breaker opens only while another replica is up and IN; (2) a replica in TRIAL
@@ -72,6 +73,16 @@ void opd_replica_init(opd_replica *replica, uint32_t in_flight_max, bool adapts)
  * other_only: another one that is known to be well, so this request will not be a trial. */
 int opd_fleet_choose(const opd_fleet *fleet, int avoid, bool other_only, uint64_t now_ns,
                      uint64_t bits);
+
+/* The replica in use at which requests of this affinity meet (rendezvous hashing: when one goes or
+ * comes only its own move), or NONE; affinity 0: none. */
+int opd_fleet_home(const opd_fleet *fleet, uint64_t affinity);
+
+/* Where a request with an affinity goes, of which its home need not compute saved_tokens again: to
+ * its home, unless that has so many tokens more in flight than `chosen` (of opd_fleet_choose), or
+ * may not have it. */
+int opd_fleet_prefer(const opd_fleet *fleet, int chosen, uint64_t affinity, uint64_t saved_tokens,
+                     uint64_t now_ns);
 
 /* A request of so many tokens goes to replica i. Returns whether it is a trial: to be given back
  * to one of the three ends below, of which each request has exactly one. */

@@ -42,8 +42,17 @@ void opd__fleet_init(opd__teacher *self) {
 
 int opd__fleet_choose(opd__teacher *self, const opd__sample *s, bool other_only) {
     int avoid = s->failed || other_only ? s->last_server : OPD_REPLICA_NONE;
-    uint64_t bits = self->fleet.count > 1 ? opd_random(self->ctx) : 0;
-    return opd_fleet_choose(&self->fleet, avoid, other_only, opd_now_ns(self->ctx), bits);
+    uint64_t bits = self->fleet.count > 1 ? opd_random(self->ctx) : 0, now = opd_now_ns(self->ctx);
+    int chosen = opd_fleet_choose(&self->fleet, avoid, other_only, now, bits);
+    if (avoid != OPD_REPLICA_NONE || !opd__teacher_reuses_prefix(self)) return chosen;
+    return opd_fleet_prefer(&self->fleet, chosen, s->ask.affinity, s->ask.start + 1, now);
+}
+
+/* Tokens that a replica must compute for a sample. */
+static uint64_t work_of(const opd__teacher *self, const opd__sample *s, int server) {
+    bool has_prefix = opd__teacher_reuses_prefix(self) &&
+                      opd_fleet_home(&self->fleet, s->ask.affinity) == server;
+    return has_prefix ? s->rows : s->count;
 }
 
 /* ---- sending ---- */
@@ -59,8 +68,7 @@ static opd_err prepare(opd__teacher *self, opd__sample *s, opd_endpoint_call *ca
     call->http.header_count = OPD_COUNTOF(JSON_HEADERS);
     call->http.deadline_ns = s->deadline_ns;
     call->http.attempt_timeout_ms = opd__teacher_ns(self->c.teacher->timeout_s) / 1000000;
-    OPD_TRY(opd_reading_attach(call, self->protocol, &s->base, self->c.top_k, question.vocab_size,
-                               self->c.alloc));
+    OPD_TRY(opd_reading_attach(call, self->protocol, &question, self->c.alloc));
     return self->protocol->write(&question, &call->body);
 }
 
@@ -74,7 +82,7 @@ static opd_err attempt_create(opd__teacher *self, opd__sample *s, int server,
     opd_list_init(&a->node);
     a->sample = s;
     a->server = server;
-    a->tokens = s->base.count;
+    a->tokens = work_of(self, s, server);
     opd_err err = opd_endpoint_call_create(endpoint, &a->call);
     if (err != OPD_OK) {
         opd_mem_free(self->c.alloc, a);
@@ -102,8 +110,8 @@ opd_err opd__fleet_send(opd__teacher *self, opd__sample *s, int server,
     a->trial = opd_fleet_begin(&self->fleet, server, a->tokens);
     opd_list_push_back(&self->attempts, &a->node);
     a->hedge = opd__fleet_asked(s);
-    s->base.scores.hedges += a->hedge;
-    s->base.scores.moves += !a->hedge && s->last_server != OPD_REPLICA_NONE && s->last_server != server;
+    s->scored.hedges += a->hedge;
+    s->scored.moves += !a->hedge && s->last_server != OPD_REPLICA_NONE && s->last_server != server;
     s->tries[a->hedge] = a;
     s->history.attempts++;
     s->last_server = server;

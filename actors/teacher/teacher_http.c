@@ -1,8 +1,8 @@
-/* teacher_http.c - the samples of the HTTP teacher: waiting, asked, judged, delivered
+/* teacher_http.c - the questions to the HTTP teacher: waiting, asked, judged, answered
  * (teacher_http.h, teacher_inside.h).
  *
- * Thread: the loop. The actor owns the samples and frees what is left in on_stop; calls under
- * way belong to the endpoint.
+ * Thread: the loop. The actor owns the samples and frees what is left in on_stop, which answers
+ * CLOSED; calls under way belong to the endpoint.
  */
 #include "actors/teacher/teacher_http.h"
 
@@ -10,55 +10,91 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "actors/rollout/engine.h"
 #include "actors/teacher/teacher_inside.h"
 #include "core/base/check.h"
 #include "core/base/list.h"
 #include "core/base/secret.h"
+#include "opd/log.h"
 #include "transports/sglang.h"
 
 static const uint64_t LOOK_AGAIN_NS = 100 * 1000000;
 static const double VERY_LATE = 4; /* times the delay of a hedge */
 
-static opd__sample *sample_of(opd_list *node) {
-    return (opd__sample *)(void *)OPD_CONTAINER_OF(node, opd_scoring, node);
-}
+static opd__sample *sample_of(opd_list *node) { return OPD_CONTAINER_OF(node, opd__sample, node); }
 
 /* ---- the end of a sample ---- */
 
-static opd_err finish(opd__teacher *self, opd__sample *s) {
+static void scores_drop(opd__sample *s) {
+    opd_buf_release(s->scored.logp.buf);
+    opd_buf_release(s->scored.valid.buf);
+    opd_buf_release(s->scored.topk_ids.buf);
+    s->scored.logp = s->scored.valid = s->scored.topk_ids = (opd_slice){.buf = NULL};
+}
+
+/* Frees a sample with its SCORE. */
+static void destroy(opd__teacher *self, opd__sample *s) {
+    scores_drop(s);
+    opd_msg_release(s->request);
+    opd_mem_free(self->c.alloc, s);
+}
+
+/* Out of all lists and books. */
+static void leave(opd__teacher *self, opd__sample *s) {
     opd_timer_stop(&s->timer);
-    opd_list_remove(&s->base.node);
+    opd_list_remove(&s->node);
     opd__fleet_abort(self, s);
-    s->base.scores.attempts = s->history.attempts;
-    self->sample_count--;
-    opd_teacher_health_work(&self->health, self->sample_count > 0, opd_now_ns(self->ctx));
-    return opd_delivery_send(&self->delivery, self->ctx, &s->base);
+    self->waiting_count -= s->ask.wait;
+    opd_teacher_health_work(&self->health, self->waiting_count > 0, opd_now_ns(self->ctx));
+}
+
+static void finish(opd__teacher *self, opd__sample *s) {
+    leave(self, s);
+    s->scored.attempts = s->history.attempts;
+    opd_message_reply(self->ctx, s->request, OPD_MESSAGE_SCORED, &s->scored);
+    destroy(self, s);
 }
 
 static bool too_late(const opd__teacher *self, const opd__sample *s) {
     return opd_now_ns(self->ctx) >= s->deadline_ns;
 }
 
-static opd_err give_up(opd__teacher *self, opd__sample *s, const char *why) {
+static void give_up(opd__teacher *self, opd__sample *s, const char *why) {
+    scores_drop(s);
     if (too_late(self, s))
-        opd_scoring_refuse(&s->base, "no score within the deadline of %g s: %s",
-                           self->c.teacher->deadline_s, why);
+        (void)snprintf(s->scored.reason, sizeof s->scored.reason,
+                       "no score within the deadline of %g s: %.140s", self->c.teacher->deadline_s,
+                       why);
     else
-        opd_scoring_refuse(&s->base, "%s", why);
-    return finish(self, s);
+        (void)snprintf(s->scored.reason, sizeof s->scored.reason, "%s", why);
+    finish(self, s);
+}
+
+/* Nobody can be reached, and the asker has somebody else. */
+static void turn_away(opd__teacher *self, opd__sample *s) {
+    leave(self, s);
+    opd_reply_error(self->ctx, s->request,
+                    opd_fail(OPD_ERR_CLOSED, "teacher %s cannot be reached: %s",
+                             self->c.teacher->name, self->problem_text));
+    destroy(self, s);
+}
+
+static void turn_away_all(opd__teacher *self, opd_list *list) {
+    for (opd_list *n = list->next, *next; n != list; n = next) {
+        next = n->next;
+        if (!sample_of(n)->ask.wait) turn_away(self, sample_of(n));
+    }
 }
 
 /* ---- asking ---- */
 
 opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s) {
-    return (opd_sglang_score){.ids = s->base.ids,
-                              .count = s->base.count,
-                              .prompt_count = s->base.fields.prompt_len,
-                              .top_k = (int32_t)self->c.top_k,
+    return (opd_sglang_score){.ids = opd_slice_data(s->ask.tokens),
+                              .count = s->count,
+                              .prompt_count = s->ask.start + 1,
+                              .top_k = (int32_t)s->ask.top_k,
                               .form = OPD_SGLANG_FORM_BASE64,
                               .vocab_size = self->c.vocab_size > 0 ? self->c.vocab_size : 0,
-                              .temperature = self->c.temperature,
+                              .temperature = s->ask.temperature,
                               .rid = s->rid};
 }
 
@@ -66,13 +102,13 @@ static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call);
 
 /* Moves a sample to a list and arms its timer for at_ns or its deadline. */
 static opd_err park(opd__sample *s, opd_list *list, bool first, uint64_t at_ns) {
-    opd_list_remove(&s->base.node);
+    opd_list_remove(&s->node);
     if (first)
-        opd_list_push_front(list, &s->base.node);
+        opd_list_push_front(list, &s->node);
     else
-        opd_list_push_back(list, &s->base.node);
+        opd_list_push_back(list, &s->node);
     if (at_ns > s->deadline_ns) at_ns = s->deadline_ns;
-    return at_ns == UINT64_MAX ? OPD_OK : opd_timer_start(&s->timer, at_ns);
+    return opd_timer_start(&s->timer, at_ns);
 }
 
 /* Puts a sample where it waits to be sent; first: before all others. */
@@ -116,14 +152,18 @@ static opd_err ask(opd__teacher *self, opd__sample *s, int server) {
     OPD_TRY(opd__fleet_send(self, s, server, on_answer));
     if (!s->charged) opd_budget_request(&self->budget, now);
     s->charged = s->failed = false;
-    s->base.scores.wait_ms += (double)(now - s->parked_ns) / 1e6;
+    s->scored.wait_ms += (double)(now - s->parked_ns) / 1e6;
     s->round_ns = now;
-    opd_list_remove(&s->base.node);
-    opd_list_push_back(&self->asked, &s->base.node);
+    opd_list_remove(&s->node);
+    opd_list_push_back(&self->asked, &s->node);
     return await(self, s);
 }
 
 opd_err opd__teacher_pump(opd__teacher *self) {
+    if (self->health.down) {
+        turn_away_all(self, &self->waiting);
+        turn_away_all(self, &self->pausing);
+    }
     while (may_send(self) && !opd_list_empty(&self->waiting)) {
         opd__sample *s = sample_of(opd_list_first(&self->waiting));
         int server = opd__fleet_choose(self, s, false);
@@ -135,7 +175,7 @@ opd_err opd__teacher_pump(opd__teacher *self) {
         }
         opd_err err = ask(self, s, server);
         if (err == OPD_ERR_AGAIN || err == OPD_ERR_CLOSED) return OPD_OK; /* the tick tries */
-        if (err != OPD_OK) OPD_TRY(give_up(self, s, opd_err_context()));
+        if (err != OPD_OK) give_up(self, s, opd_err_context());
     }
     return OPD_OK;
 }
@@ -185,17 +225,20 @@ static void describe(const opd_endpoint_call *call, char *out, size_t out_size) 
 /* The body of a 200 answer: whether it is the sample's scores. */
 static bool use_answer(opd__teacher *self, opd__sample *s, opd_endpoint_call *call) {
     const opd__attempt *a = call->arg;
-    opd_scores_fields *scores = &s->base.scores;
-    if (opd_reading_take(call, &s->base) != OPD_OK) {
+    opd_scored_fields *scored = &s->scored;
+    if (opd_reading_take(call, scored) != OPD_OK) {
         s->history.invalid++;
-        opd_scoring_refuse(&s->base, "invalid answer: %s", opd_err_context());
+        (void)snprintf(scored->reason, sizeof scored->reason, "invalid answer: %s",
+                       opd_err_context());
         return false;
     }
     note_version(self, &self->servers[a->server], opd_reading_version(call));
+    (void)snprintf(scored->weight_version, sizeof scored->weight_version, "%s",
+                   opd_reading_version(call));
     opd_hedge_answer(&self->hedge, (double)(opd_now_ns(self->ctx) - s->round_ns) / 1e6);
-    (void)snprintf(scores->endpoint, sizeof scores->endpoint, "%s",
+    (void)snprintf(scored->endpoint, sizeof scored->endpoint, "%s",
                    opd__teacher_where(self, a->server));
-    scores->reason[0] = '\0'; /* of an attempt before */
+    scored->reason[0] = '\0'; /* of an attempt before */
     opd__teacher_answered(self);
     return true;
 }
@@ -232,7 +275,7 @@ static opd_err act(opd__teacher *self, opd__sample *s, const opd_endpoint_call *
     switch (opd_teacher_limit(verdict, &s->history, (uint32_t)self->c.teacher->retries)) {
     case OPD_TEACHER_WAIT: return queue_up(self, s, true);
     case OPD_TEACHER_RETRY: return try_again(self, s, call);
-    default: return give_up(self, s, why);
+    default: give_up(self, s, why); return OPD_OK;
     }
 }
 
@@ -248,13 +291,14 @@ static opd_err on_failure(opd__teacher *self, opd__sample *s, const opd_endpoint
                           opd_teacher_verdict verdict) {
     char why[OPD_HTTP_ERROR_MAX];
     if (call->http.err == OPD_OK && call->http.status == 200)
-        (void)snprintf(why, sizeof why, "%s", s->base.scores.reason);
+        (void)snprintf(why, sizeof why, "%s", s->scored.reason);
     else
         describe(call, why, sizeof why);
     remember(self, s, call, verdict, why);
     if (opd__fleet_asked(s)) return OPD_OK; /* its other request decides */
-    if (too_late(self, s)) return give_up(self, s, why);
-    return act(self, s, call, verdict, why);
+    if (!too_late(self, s)) return act(self, s, call, verdict, why);
+    give_up(self, s, why);
+    return OPD_OK;
 }
 
 static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
@@ -273,7 +317,8 @@ static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__fleet_judge(self, a, verdict, usable);
     opd__fleet_forget(self, a);
     if (self->stopping) return opd__fleet_asked(s) ? OPD_OK : queue_up(self, s, false);
-    OPD_TRY(usable ? finish(self, s) : on_failure(self, s, call, verdict));
+    if (usable) finish(self, s);
+    else OPD_TRY(on_failure(self, s, call, verdict));
     if (verdict == OPD_TEACHER_WAIT && call->endpoint == self->servers[server].endpoint) {
         char why[OPD_HTTP_ERROR_MAX];
         describe(call, why, sizeof why);
@@ -288,45 +333,46 @@ static opd_err on_timer(opd_ctx *ctx, void *state, opd_timer *timer) {
     opd__sample *s = OPD_CONTAINER_OF(timer, opd__sample, timer);
     (void)ctx;
     if (opd__fleet_asked(s)) return hedge(self, s);
-    if (too_late(self, s))
-        return give_up(self, s, self->health.down ? self->problem_text : "no attempt succeeded");
+    if (too_late(self, s)) {
+        give_up(self, s, self->health.down ? self->problem_text : "no attempt succeeded");
+        return OPD_OK;
+    }
     OPD_TRY(queue_up(self, s, false));
     return opd__teacher_pump(self);
 }
 
 /* ---- samples come in ---- */
 
-static uint64_t deadline_of(const opd__teacher *self) {
-    if (!self->ready) return UINT64_MAX;
-    return opd_now_ns(self->ctx) + opd__teacher_ns(self->c.teacher->deadline_s);
+/* Reads a SCORE. Errors: of a body that cannot be asked. */
+static opd_err sample_read(opd__sample *s, const opd_msg *msg) {
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SCORE, &s->ask));
+    s->count = (uint32_t)(s->ask.tokens.size_bytes / sizeof(int32_t));
+    if (s->count < 2 || s->ask.start >= s->count - 1)
+        return opd_fail(OPD_ERR_INVALID, "start %u leaves none of %u tokens to score", s->ask.start,
+                        s->count);
+    s->rows = s->count - 1 - s->ask.start;
+    return OPD_OK;
 }
 
-opd_err opd__teacher_ready(opd__teacher *self) {
-    self->ready = true;
-    for (opd_list *n = self->waiting.next, *next; n != &self->waiting; n = next) {
-        next = n->next;
-        opd__sample *s = sample_of(n);
-        s->deadline_ns = deadline_of(self);
-        OPD_TRY(opd_timer_start(&s->timer, s->deadline_ns));
-    }
-    return opd__teacher_pump(self);
-}
-
-static opd_err take_rollout(opd__teacher *self, opd_msg *msg) {
+static opd_err take_score(opd__teacher *self, opd_msg *msg) {
     opd__sample *s = opd_mem_get(self->c.alloc, sizeof *s);
     if (s == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a sample");
-    opd_err err = opd_scoring_take(&s->base, self->ctx, msg);
+    opd_err err = sample_read(s, msg);
     if (err != OPD_OK) {
         opd_mem_free(self->c.alloc, s);
-        return err;
+        opd_reply_error(self->ctx, msg, err);
+        return OPD_OK;
     }
+    opd_msg_take(self->ctx, msg);
+    s->request = msg;
+    opd_list_init(&s->node);
     opd_timer_init(&s->timer, self->ctx, on_timer);
-    s->deadline_ns = deadline_of(self);
+    s->deadline_ns = s->ask.deadline_ns != 0
+                         ? s->ask.deadline_ns
+                         : opd_now_ns(self->ctx) + opd__teacher_ns(self->c.teacher->deadline_s);
     s->last_server = OPD_REPLICA_NONE;
-    self->sample_count++;
-    opd_teacher_health_work(&self->health, true, opd_now_ns(self->ctx));
-    if (s->base.fields.finish == OPD_FINISH_ABORT || s->base.response_len == 0)
-        return give_up(self, s, "there is no response to score");
+    self->waiting_count += s->ask.wait;
+    opd_teacher_health_work(&self->health, self->waiting_count > 0, opd_now_ns(self->ctx));
     OPD_TRY(queue_up(self, s, false));
     return opd__teacher_pump(self);
 }
@@ -364,8 +410,6 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     self->protocol = opd_teacher_protocol_of(self->c.teacher);
     opd_endpoint_reader_init(&self->reader, self->c.parse, OPD_READING_INLINE_MAX_BYTES);
     opd_timer_init(&self->tick, ctx, on_tick);
-    OPD_TRY(opd_delivery_open(&self->delivery, ctx, self->c.roles->batcher, self->c.window_msgs,
-                              self->c.window_bytes, self->c.teacher->name, self->c.alloc));
     OPD_TRY(opd_timer_start_after(&self->tick, OPD__TEACHER_TICK_NS));
     if (self->c.endpoint != NULL)
         opd_slot_watch_start(ctx, self->c.endpoint, &self->watch, on_moved);
@@ -373,13 +417,14 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
 }
 
 static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
-    (void)ctx;
-    return take_rollout(state, msg);
+    if (opd_msg_is_request(msg)) return take_score(state, msg);
+    OPD_LOG_WARN("%s got a message that asks nothing (kind %u)", opd_self_name(ctx),
+                 opd_msg_kind(msg));
+    return OPD_OK;
 }
 
 static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
     opd__teacher *self = state;
-    if (signal->kind == OPD_SIGNAL_CREDIT) return opd_delivery_credit(&self->delivery, ctx);
     if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
     self->stopping = true;
     opd_timer_stop(&self->tick);
@@ -397,17 +442,18 @@ static void on_stop(opd_ctx *ctx, void *state) {
     (void)ctx;
     for (size_t i = 0; i < OPD_COUNTOF(lists); i++)
         for (opd_list *node; (node = opd_list_pop_front(lists[i])) != NULL;)
-            opd_scoring_destroy(&sample_of(node)->base, self->c.alloc);
+            destroy(self, sample_of(node));
     for (opd_list *node; (node = opd_list_pop_front(&self->attempts)) != NULL;)
         opd_mem_free(self->c.alloc, OPD_CONTAINER_OF(node, opd__attempt, node));
     opd_endpoint_reader_fini(&self->reader);
     opd_secret_free(self->c.alloc, self->api_key);
-    opd_delivery_fini(&self->delivery);
 }
 
 const opd_actor_class opd_teacher_http_class = {
     .name = "teacher",
     .state_size = sizeof(opd__teacher),
+    .mailbox_msgs_max = OPD_TEACHER_MAILBOX_MSGS,
+    .mailbox_bytes_max = OPD_TEACHER_MAILBOX_BYTES,
     .on_start = on_start,
     .on_message = on_message,
     .on_signal = on_signal,

@@ -1,17 +1,19 @@
-/* teacher_http.h - the teacher behind a server: rollouts out over HTTP, scores back.
+/* teacher_http.h - a teacher behind a server, or behind several that serve the same: SCORE requests
+ * out over HTTP, SCORED back.
  *
- * In: ROLLOUT (link; held until its scores are sent, which is the backpressure); the URL of a
- * launched server from its host's slot. Out: SCORES to the batcher (link), exactly one for each
- * ROLLOUT: with scores, or with none and the reason. HOLD to the dataset while the endpoint is
- * gone; notes to the monitor.
+ * In: SCORE (requests, each answered exactly once unless the actor ends, which answers CLOSED): with
+ * scores, or with none and the reason. While no replica can be reached those that are not to wait
+ * are answered CLOSED at once. The URL of a launched server comes from its host's slot. Out:
+ * PRESENCE to the panel (roles->teacher) whenever it changes; notes to the monitor.
  *
  * At start the server is asked what it serves (GET /model_info); nothing is scored before
  * it answered, and a model of another vocabulary or tokenizer is refused. It is asked again
  * whenever it comes back after a loss.
  *
  * What goes wrong for good stops the system: REFUSED or TIMEOUT (not reachable within
- * start_timeout_s), MISMATCH, UNSUPPORTED (temperature), TEACHER_LOST (no answer for
- * teacher_lost_s while samples wait). What goes wrong with a sample is a reason in its SCORES.
+ * start_timeout_s, and it has no fallback), MISMATCH, UNSUPPORTED (temperature), TEACHER_LOST (no
+ * answer for teacher_lost_s while samples wait for it). What goes wrong with a sample is a reason in
+ * its SCORED.
  *
  * Thread: the loop; large answers are read by jobs on the lane `parse` (reading.h). The decisions
  * are in policy.h.
@@ -22,23 +24,24 @@
 #include "actors/roles.h"
 #include "opd/config.h"
 
-/* Pointers are borrowed and outlive the actor; roles->batcher is set when it is spawned. */
+enum { OPD_TEACHER_MAILBOX_MSGS = 1024, OPD_TEACHER_MAILBOX_BYTES = 64 << 20 };
+
+/* Pointers are borrowed and outlive the actor. */
 typedef struct opd_teacher_http_config {
     const opd_roles *roles;
     struct opd_env *env;
     const opd_alloc *alloc;
     const opd_config_teacher *teacher;
+    uint32_t place;     /* in stage->teachers, for PRESENCE              */
     opd_slot *endpoint; /* where the url is "": the present one, as teacher_host.h says */
     double teacher_lost_s;
-    uint32_t top_k;     /* ids per row in SCORES.topk; 0: none           */
+    uint32_t top_k;     /* alternatives that will be asked for at most   */
     uint32_t max_len;   /* tokens of a rollout at most; 0: not known     */
     double temperature; /* of the rollouts; greedy (0) counts as 1       */
     /* the student, with which the teacher must agree; -1 and "": not known */
     int32_t vocab_size, bos_id, eos_id;
     const char *tokenizer_hash; /* 16 hex digits */
     opd_lane *parse;      /* reads large answers; NULL: the loop does */
-    uint32_t window_msgs; /* of the link to the batcher */
-    uint64_t window_bytes;
 } opd_teacher_http_config;
 
 extern const opd_actor_class opd_teacher_http_class;

@@ -1,20 +1,20 @@
-/* teacher_inside.h - the state of teacher_http, shared by its files: teacher_http.c (the samples),
+/* teacher_inside.h - the state of teacher_http, shared by its files: teacher_http.c (the questions),
  * teacher_fleet.c (requests and replicas), teacher_probe.c (a server's start, loss and return).
  * Nobody else includes it.
  *
- * Invariants: (1) a sample is in exactly one list: waiting (to be sent, or for a replica),
- * pausing (its timer ends a pause), asked (one or two requests are under way); (2) `ready` turns
- * true once and stays; (3) nothing is sent to score to a replica that is down, and the health is
- * down exactly when all are; (4) a sample's timer runs except while its deadline has not begun;
- * while it is asked, it tells when to hedge; (5) a request that its sample does not wait
- * for any more counts nowhere: it is only still to be freed.
+ * A sample is here what one SCORE asks about. Invariants: (1) a sample is in exactly one list:
+ * waiting (to be sent, or for a replica), pausing (its timer ends a pause), asked (one or two
+ * requests are under way); (2) `ready` turns true once and stays; (3) nothing is sent to score to a
+ * replica that is down, and the health is down exactly when all are, or none was up by the end
+ * of the start; (4) a sample's timer runs; while it is asked, it tells when to hedge; (5) a request
+ * that its sample does not wait for any more counts nowhere: it is only still to be freed;
+ * (6) while the health is down only samples that wait for its return are kept.
  * Thread: the loop.
  */
 #ifndef OPD_ACTORS_TEACHER_TEACHER_INSIDE_H
 #define OPD_ACTORS_TEACHER_TEACHER_INSIDE_H
 
 #include "actors/teacher/budget.h"
-#include "actors/teacher/delivery.h"
 #include "actors/teacher/endpoint.h"
 #include "actors/teacher/hedge.h"
 #include "actors/teacher/policy.h"
@@ -23,7 +23,7 @@
 #include "actors/teacher/teacher_http.h"
 #include "transports/sglang.h"
 
-#define OPD__TEACHER_TICK_NS ((uint64_t)1000000000) /* probes, HOLD and the lost clock */
+#define OPD__TEACHER_TICK_NS ((uint64_t)1000000000) /* probes, PRESENCE and the lost clock */
 
 enum { OPD__RID_SIZE = 48, OPD__TRIES_MAX = 2 /* the request and its hedge */ };
 
@@ -52,9 +52,13 @@ typedef struct opd__attempt {
 } opd__attempt;
 
 struct opd__sample {
-    opd_scoring base; /* first: the delivery frees it */
+    opd_list node;
+    opd_msg *request;         /* the SCORE, held until it is answered */
+    opd_score_fields ask;     /* of it; slices live as long           */
+    uint32_t count, rows;     /* tokens, and how many are scored      */
+    opd_scored_fields scored; /* the answer; owns its slices          */
     opd_timer timer;
-    uint64_t deadline_ns; /* UINT64_MAX until the teacher is ready */
+    uint64_t deadline_ns;
     opd_teacher_history history;
     opd__attempt *tries[OPD__TRIES_MAX]; /* under way; NULL: none */
     int last_server;         /* that it was sent to, or NONE        */
@@ -67,10 +71,10 @@ struct opd__sample {
 typedef struct opd__teacher {
     opd_teacher_http_config c;
     opd_ctx *ctx;
-    opd_delivery delivery;
     opd_list waiting, pausing, asked;
     opd_list attempts;
-    uint32_t asked_count, sample_count; /* requests that count; samples */
+    uint32_t asked_count;     /* requests that count                      */
+    uint32_t waiting_count;   /* samples that wait for a teacher that is gone */
     uint64_t rid_nonce, rid_next;
     uint64_t version_changes; /* of weights, over all replicas */
 
@@ -88,7 +92,9 @@ typedef struct opd__teacher {
     opd_timer tick;
     opd_slot_watch watch;    /* of c.endpoint */
     bool ready, stopping, failed;
-    bool hold, hold_told;    /* what the dataset should know, and what it was told */
+    bool late;               /* not ready in time, but there is a fallback         */
+    opd_presence presence, presence_told; /* what the panel should know, and was told */
+    char model[OPD_MESSAGE_TEXT_SIZE];    /* what is served, as the server says       */
     uint64_t start_by_ns;
     opd_err problem;         /* why the last probe failed  */
     char problem_text[512];
@@ -113,11 +119,14 @@ OPD_MUST_CHECK opd_err opd__teacher_gone(opd__teacher *self, int server, const c
 /* A sample was answered. */
 void opd__teacher_answered(opd__teacher *self);
 
-/* A pause of the clock: probes, tells HOLD again, ends the run when the teacher is lost. */
+/* A pause of the clock: probes, tells PRESENCE again, ends the run when the teacher is lost. */
 OPD_MUST_CHECK opd_err opd__teacher_tick(opd__teacher *self);
 
 /* Stops the system for err, once, with this thread's context. */
 void opd__teacher_fail(opd__teacher *self, opd_err err);
+
+/* Whether its servers are known to keep what they computed of a prefix. */
+bool opd__teacher_reuses_prefix(const opd__teacher *self);
 
 /* "host:port" of a replica. */
 const char *opd__teacher_where(const opd__teacher *self, int server);
@@ -152,10 +161,8 @@ void opd__fleet_abort(opd__teacher *self, opd__sample *s);
 
 /* ---- teacher_http.c ---- */
 
-/* The teacher is ready for samples: their deadlines begin. */
-OPD_MUST_CHECK opd_err opd__teacher_ready(opd__teacher *self);
-
-/* Sends what waits, as far as it may. */
+/* Sends what waits, as far as it may; while no replica can be reached, lets go of the samples that
+ * are not to wait for one. */
 OPD_MUST_CHECK opd_err opd__teacher_pump(opd__teacher *self);
 
 /* What is asked about a sample. */

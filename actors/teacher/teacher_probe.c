@@ -58,25 +58,32 @@ static bool is_up(const opd__teacher *self, const opd__server *server) {
     return self->replicas[index_of(self, server)].up;
 }
 
-/* ---- admission ---- */
+/* ---- presence ---- */
 
-/* Tells the dataset what it should know; the tick tells it again if its mailbox was full. */
-static void tell_hold(opd__teacher *self) {
-    opd_hold_fields fields = {.hold = self->hold};
-    if (self->hold == self->hold_told || self->c.roles->dataset == OPD_PID_NOBODY) return;
-    opd_err err = opd_message_send(self->ctx, self->c.roles->dataset, OPD_MESSAGE_HOLD, &fields);
-    if (err != OPD_ERR_AGAIN && err != OPD_ERR_LIMIT) self->hold_told = self->hold;
+bool opd__teacher_reuses_prefix(const opd__teacher *self) {
+    return self->c.teacher->chunk_tokens > 0; /* the person says so; no server tells yet */
 }
 
-static void set_hold(opd__teacher *self, bool hold) {
-    self->hold = hold;
-    tell_hold(self);
+/* Tells the panel what it should know; the tick tells it again if its mailbox was full. */
+static void tell_presence(opd__teacher *self) {
+    opd_presence_fields f = {.teacher = self->c.place, .state = (uint32_t)self->presence,
+                             .reuses_prefix = opd__teacher_reuses_prefix(self)};
+    if (self->presence == self->presence_told || self->c.roles->teacher == OPD_PID_NOBODY) return;
+    (void)snprintf(f.model, sizeof f.model, "%s", self->model);
+    (void)snprintf(f.why, sizeof f.why, "%s", self->problem_text);
+    opd_err err = opd_message_send(self->ctx, self->c.roles->teacher, OPD_MESSAGE_PRESENCE, &f);
+    if (err == OPD_OK || err == OPD_ERR_CLOSED) self->presence_told = self->presence;
+}
+
+static void set_presence(opd__teacher *self, opd_presence presence) {
+    self->presence = presence;
+    tell_presence(self);
 }
 
 static void came_back(opd__teacher *self) {
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO,
              "teacher %s answers again at %s", self->c.teacher->name, where(self));
-    set_hold(self, false);
+    set_presence(self, OPD_PRESENCE_UP);
 }
 
 void opd__teacher_answered(opd__teacher *self) {
@@ -152,10 +159,11 @@ static opd_err settled(opd__teacher *self, opd__server *server) {
         return opd__teacher_pump(self);
     }
     (void)opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx));
-    set_hold(self, false);
+    self->ready = true;
+    set_presence(self, OPD_PRESENCE_UP);
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO, "teacher %s answers at %s",
              self->c.teacher->name, name);
-    return opd__teacher_ready(self);
+    return opd__teacher_pump(self);
 }
 
 /* ---- probes ---- */
@@ -176,16 +184,31 @@ static void set_denied(opd__teacher *self, int status) {
     self->denied = true;
 }
 
+static bool has_fallback(const opd_config_teacher *t) { return t->fallback[0] != '\0'; }
+
+/* Not there in time, but another one is asked meanwhile. */
+static opd_err go_on_without(opd__teacher *self) {
+    self->late = true;
+    (void)opd_teacher_health_gone(&self->health);
+    opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
+             "teacher %s is not ready (%.80s); %.40s is asked instead", self->c.teacher->name,
+             self->problem_text[0] != '\0' ? self->problem_text : "nothing has answered",
+             self->c.teacher->fallback);
+    set_presence(self, OPD_PRESENCE_LATE);
+    return opd__teacher_pump(self);
+}
+
 /* A probe failed: what that means is decided by the next tick, or at once at start. */
-static void start_check(opd__teacher *self) {
-    if (self->ready || opd_now_ns(self->ctx) < self->start_by_ns) return;
+static opd_err start_check(opd__teacher *self) {
+    if (self->ready || self->late || opd_now_ns(self->ctx) < self->start_by_ns) return OPD_OK;
     const opd_config_teacher *t = self->c.teacher;
     opd_err err = self->problem == OPD_OK ? OPD_ERR_TIMEOUT : self->problem;
     if (self->denied) {
         opd__teacher_fail(self, opd_fail(OPD_ERR_REMOTE, "teacher %s at %s: %s", t->name, where(self),
                                          self->problem_text));
-        return;
+        return OPD_OK;
     }
+    if (has_fallback(t)) return go_on_without(self);
     if (err != OPD_ERR_REFUSED && err != OPD_ERR_UNSUPPORTED && err != OPD_ERR_UNTRUSTED)
         err = OPD_ERR_TIMEOUT;
     opd__teacher_fail(self, opd_fail(err,
@@ -194,13 +217,14 @@ static void start_check(opd__teacher *self) {
         "server (best with HTTP/2: --enable-http2)",
         t->name, where(self), t->start_timeout_s, t->name,
         self->problem_text[0] != '\0' ? self->problem_text : "nothing has answered"));
+    return OPD_OK;
 }
 
 static opd_err probe_send(opd__teacher *self, opd__server *server, opd_endpoint_call *call) {
     call->arg = server;
     call->http.attempt_timeout_ms = PROBE_TIMEOUT_MS;
     call->http.deadline_ns = opd_now_ns(self->ctx) + 2 * (uint64_t)PROBE_TIMEOUT_MS * 1000000;
-    if (!self->ready && call->http.deadline_ns > self->start_by_ns)
+    if (!self->ready && !self->late && call->http.deadline_ns > self->start_by_ns)
         call->http.deadline_ns = self->start_by_ns; /* start_timeout_s holds for a mute server too */
     opd_err err = opd_endpoint_send(call);
     if (err != OPD_OK) {
@@ -275,8 +299,7 @@ static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call
         if (err != OPD_OK) set_problem(self, err, opd_err_context());
     }
     if (err == OPD_OK) return settled(self, call->arg);
-    start_check(self);
-    return OPD_OK;
+    return start_check(self);
 }
 
 static opd_err probe_score(opd__teacher *self, opd__server *server) {
@@ -316,6 +339,9 @@ static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
         self->protocol->read_info(call->http.answer.data, call->http.answer.size, &info) != OPD_OK)
         info = (opd_sglang_model_info){.vocab_size = -1, .bos_id = -1, .eos_id = -1};
     opd__server *server = call->arg;
+    if (info.model_path[0] != '\0')
+        (void)snprintf(self->model, sizeof self->model, "%.*s", (int)sizeof self->model - 1,
+                       info.model_path);
     opd_err err = check_info(self, index_of(self, server), &info);
     if (err != OPD_OK) {
         refuse(self, server, err);
@@ -349,8 +375,7 @@ static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call)
     ((opd__server *)call->arg)->hopeless =
         verdict == OPD_TEACHER_GIVE_UP || call->http.err == OPD_ERR_UNTRUSTED;
     if (all_hopeless(self)) self->start_by_ns = 0; /* waiting longer cannot help */
-    start_check(self);
-    return OPD_OK;
+    return start_check(self);
 }
 
 static opd_err probe(opd__teacher *self, opd__server *server) {
@@ -443,9 +468,12 @@ opd_err opd__teacher_move(opd__teacher *self, const char *url) {
 static void all_gone(opd__teacher *self, const char *why) {
     if (!opd_teacher_health_gone(&self->health)) return;
     set_problem(self, OPD_ERR_REFUSED, why);
+    bool fallback = has_fallback(self->c.teacher);
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
-             "teacher %s is lost (%.100s); admission pauses", self->c.teacher->name, why);
-    set_hold(self, true);
+             "teacher %s is lost (%.100s)%s%.40s%s", self->c.teacher->name, why,
+             fallback ? "; " : "; admission pauses", self->c.teacher->fallback,
+             fallback ? " is asked instead" : "");
+    set_presence(self, OPD_PRESENCE_DOWN);
 }
 
 opd_err opd__teacher_gone(opd__teacher *self, int server, const char *why) {
@@ -479,9 +507,9 @@ static bool is_probing(const opd__teacher *self) {
 
 opd_err opd__teacher_tick(opd__teacher *self) {
     const opd_config_teacher *t = self->c.teacher;
-    tell_hold(self);
-    if (!self->ready) {
-        if (!is_probing(self)) start_check(self);
+    tell_presence(self);
+    if (!self->ready && !self->late) {
+        if (!is_probing(self)) OPD_TRY(start_check(self));
         return probe_lost(self);
     }
     if (opd_teacher_health_lost(&self->health, opd__teacher_ns(self->c.teacher_lost_s),
@@ -489,7 +517,7 @@ opd_err opd__teacher_tick(opd__teacher *self) {
         opd__teacher_fail(self, opd_fail(OPD_ERR_TEACHER_LOST,
             "teacher %s at %s has answered nothing for %g s (opd.teacher_lost_s) while %u samples "
             "wait; last: %s. Start the server again and continue with --resume",
-            t->name, where(self), self->c.teacher_lost_s, self->sample_count,
+            t->name, where(self), self->c.teacher_lost_s, self->waiting_count,
             self->problem_text[0] != '\0' ? self->problem_text : "no attempt succeeded"));
     return probe_lost(self);
 }

@@ -46,14 +46,14 @@ def case_trace(work):
     events = [e for e in trace["traceEvents"] if e["ph"] != "M"]
     rows = {e["tid"]: e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
     expect(all(a["ts"] <= b["ts"] for a, b in zip(events, events[1:])), "times fall")
-    expect({"trainer", "rollout", "teacher", "lane rollout", "lane trainer"} <= set(rows.values()), rows)
+    expect({"trainer", "rollout", "panel", "teacher", "lane rollout", "lane trainer"} <= set(rows.values()), rows)
     ways, spans = collections.defaultdict(set), collections.defaultdict(list)
     for e in events:
         if e["ph"] in "be":
             ways[e["args"]["sample"]].add(e["cat"])
             spans[e["cat"], e["name"], e["args"]["message"]].append((e["ph"], e["ts"]))
-    hops = {"rollout > teacher rollout", "rollout > reward rollout", "rollout > batcher rollout",
-            "teacher > batcher scores", "reward > batcher reward", "batcher > trainer sample"}
+    hops = {"rollout > panel rollout", "panel > teacher score", "rollout > reward rollout", "rollout > batcher rollout",
+            "panel > batcher scores", "reward > batcher reward", "batcher > trainer sample"}
     members = [f"{group}.{member}" for group in range(16) for member in range(2)]
     for member in members:
         expect(hops <= ways[member], f"sample {member}: {sorted(ways[member])}")
@@ -74,7 +74,7 @@ def case_stall(work):
     child, = process.children()
     os.kill(child, signal.SIGSTOP)
     said = e2e.wait_for(lambda: re.search(r"no progress for [\d.]+ s: .*", process.err()), "a report of the stall")
-    expect(re.search(r"teacher keeps \d+ rollout, the oldest for [\d.]+ m?s", said.group()), said.group())
+    expect(re.search(r"teacher keeps \d+ score, the oldest for [\d.]+ m?s", said.group()), said.group())
     os.kill(child, signal.SIGCONT)
     done = process.wait()
     done.expect(0, "things move again, after ")

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "actors/messages.h"
+#include "actors/teacher/panel_actor.h"
 #include "actors/teacher/teacher_http.h"
 #include "core/base/check.h"
 #include "core/base/rng.h"
@@ -171,9 +172,12 @@ static opd_err spawn_teacher(fleet_load *load, opd_system *system) {
         .roles = &load->roles, .env = load->env, .alloc = load->alloc,
         .teacher = opd_config_teacher_find(stage, "tutor"),
         .teacher_lost_s = stage->opd.teacher_lost_s, .max_len = PROMPT + RESPONSE, .temperature = 1,
-        .vocab_size = STUB_SERVER_VOCAB, .bos_id = 1, .eos_id = 2, .tokenizer_hash = "stub",
-        .window_msgs = WINDOW, .window_bytes = (uint64_t)WINDOW << 12};
-    return opd_spawn(system, &opd_teacher_http_class, NULL, &teacher, &load->roles.teacher);
+        .vocab_size = STUB_SERVER_VOCAB, .bos_id = 1, .eos_id = 2, .tokenizer_hash = "stub"};
+    opd_panel_config panel = {.roles = &load->roles, .stage = stage, .max_len = PROMPT + RESPONSE,
+                              .samples_max = WINDOW, .window_msgs = WINDOW,
+                              .window_bytes = (uint64_t)WINDOW << 12, .alloc = load->alloc};
+    OPD_TRY(opd_spawn(system, &opd_panel_class, NULL, &panel, &load->roles.teacher));
+    return opd_spawn(system, &opd_teacher_http_class, NULL, &teacher, &load->roles.teachers[0]);
 }
 
 opd_err fleet_load_start(fleet_load *load, opd_system *system) {

@@ -96,6 +96,5 @@ opd_teacher_http_config serve_teacher(serve_rig *s, double temperature) {
     return (opd_teacher_http_config){
         .roles = &s->rig.roles, .env = s->rig.t.env, .alloc = &s->rig.t.memory.alloc,
         .teacher = &s->teacher, .teacher_lost_s = 20, .temperature = temperature, .top_k = SERVE_TOP_K,
-        .vocab_size = SERVE_VOCAB, .bos_id = 1, .eos_id = 2, .tokenizer_hash = "", .window_msgs = 4,
-        .window_bytes = 1 << 20};
+        .vocab_size = SERVE_VOCAB, .bos_id = 1, .eos_id = 2, .tokenizer_hash = ""};
 }

@@ -1,6 +1,7 @@
 /* teacher_rig.c - see teacher_rig.h. */
 #include "tests/unit/actors/teacher_rig.h"
 
+#include "actors/teacher/panel_actor.h"
 #include "core/base/check.h"
 #include "transports/sglang.h"
 
@@ -113,6 +114,41 @@ void rig_up(rig *r, int count, uint32_t prompt_len, uint32_t response_len, int32
     CHECK_OK(opd_spawn(r->t.system, &batcher_class, NULL, &r, &r->roles.batcher));
     CHECK_OK(opd_spawn(r->t.system, &dataset_class, NULL, &r, &r->roles.dataset));
     CHECK_OK(opd_spawn(r->t.system, &monitor_class, NULL, &r, &r->roles.monitor));
+}
+
+uint32_t rig_stage_add(rig *r, const opd_config_teacher *teacher) {
+    uint32_t place = (uint32_t)r->stage.teacher_count++;
+    opd_config_teacher *t = &r->stage.teachers[place];
+    *t = *teacher;
+    if (t->fallback == NULL) t->fallback = "";
+    if (t->serves == NULL) t->serves = "";
+    if (t->urls == NULL) t->urls = "";
+    if (t->weight == 0) t->weight = 1;
+    return place;
+}
+
+void rig_panel(rig *r, const char *model, uint32_t top_k, double temperature) {
+    opd_config_opd *o = &r->stage.opd;
+    o->enabled = true;
+    o->type = model != NULL ? OPD_CONFIG_OPD_TYPE_MEGATRON : OPD_CONFIG_OPD_TYPE_SGLANG;
+    if (o->teacher == NULL) o->teacher = r->stage.teachers[0].name;
+    if (o->teacher_key == NULL) o->teacher_key = "";
+    o->log_prob_top_k = (int64_t)top_k;
+    r->stage.rollout.temperature = temperature;
+    opd_panel_config config = {.roles = &r->roles, .stage = &r->stage, .model = model,
+                               .max_len = 2 * RIG_TOKENS_MAX, .samples_max = (uint32_t)r->want + 64,
+                               .window_msgs = 16, .window_bytes = 1 << 20,
+                               .alloc = &r->t.memory.alloc};
+    CHECK_OK(opd_spawn(r->t.system, &opd_panel_class, NULL, &config, &r->roles.teacher));
+}
+
+void rig_teacher(rig *r, opd_teacher_http_config *config) {
+    uint32_t place = rig_stage_add(r, config->teacher);
+    config->teacher = &r->stage.teachers[place];
+    config->place = place;
+    rig_panel(r, NULL, config->top_k, config->temperature);
+    CHECK_OK(opd_spawn(r->t.system, &opd_teacher_http_class, NULL, config,
+                       &r->roles.teachers[place]));
 }
 
 void rig_feed(rig *r) {

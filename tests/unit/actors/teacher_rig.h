@@ -1,7 +1,7 @@
 /* teacher_rig.h - a small run around one teacher actor, for tests: a source of rollouts, a
  * batcher that records SCORES, a dataset that records HOLD, a monitor that records notes.
  *
- * Usage: rig_up; spawn servers; spawn the teacher into rig.roles.teacher; rig_feed; rig_run;
+ * Usage: rig_up; spawn servers; rig_teacher (the panel with one teacher); rig_feed; rig_run;
  * check rig.scores; rig_down. The run ends when `want` SCORES are there (or the system stops).
  */
 #ifndef OPD_TESTS_UNIT_ACTORS_TEACHER_RIG_H
@@ -9,6 +9,7 @@
 
 #include "actors/messages.h"
 #include "actors/roles.h"
+#include "actors/teacher/teacher_http.h"
 #include "tests/support/sys_test.h"
 #include "transports/http.h"
 
@@ -32,6 +33,7 @@ typedef struct rig_sample {
 typedef struct rig {
     opd_test_sys t;
     opd_roles roles;
+    opd_config_stage stage; /* of rig_panel */
     int want, got;
     uint64_t linger_ms; /* the run goes on for so long after the last SCORES */
     opd_timer linger;
@@ -48,6 +50,16 @@ void rig_up(rig *r, int count, uint32_t prompt_len, uint32_t response_len, int32
 
 /* Token i of sample `group`. */
 int32_t rig_token(const rig *r, int group, uint32_t i);
+
+/* Adds a teacher to the stage, with what its test left NULL; returns its place. */
+uint32_t rig_stage_add(rig *r, const opd_config_teacher *teacher);
+
+/* Spawns the panel of the stage's teachers; the first of them is asked if nothing else is said.
+ * model: of a teacher in this process, NULL for servers. */
+void rig_panel(rig *r, const char *model, uint32_t top_k, double temperature);
+
+/* The panel with one teacher over HTTP, as config says. */
+void rig_teacher(rig *r, opd_teacher_http_config *config);
 
 /* Spawns the source, which sends all rollouts at once. */
 void rig_feed(rig *r);

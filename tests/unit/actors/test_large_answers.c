@@ -120,18 +120,10 @@ typedef struct asker {
     opd_timer tick;
 } asker;
 
-static opd_scoring scoring_of(const plan *p) {
-    opd_scoring s = {.count = (uint32_t)(p->rows + PROMPT), .response_len = (uint32_t)p->rows,
-                     .ids = opd_buf_data(p->tokens)};
-    s.fields.tokens = opd_slice_whole(p->tokens);
-    s.fields.prompt_len = PROMPT;
-    return s;
-}
-
-static void check_scores(const plan *p, const opd_scoring *s) {
-    const float *logp = opd_slice_data(s->scores.logp);
-    const uint8_t *valid = opd_slice_data(s->scores.valid);
-    const int32_t *topk = opd_slice_data(s->scores.topk);
+static void check_scores(const plan *p, const opd_scored_fields *s) {
+    const float *logp = opd_slice_data(s->logp);
+    const uint8_t *valid = opd_slice_data(s->valid);
+    const int32_t *topk = opd_slice_data(s->topk_ids);
     for (size_t r = 0; r < p->rows; r += p->rows / 10) {
         CHECK(valid[r] == 1 && logp[r] == -0.5f);
         for (int j = 0; j < TOP; j++) CHECK_INT(topk[r * TOP + (size_t)j], 1000 + j);
@@ -141,11 +133,13 @@ static void check_scores(const plan *p, const opd_scoring *s) {
 static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     asker *a = state;
     plan *p = a->plan;
-    opd_scoring s = scoring_of(p);
+    opd_scored_fields s = {.attempts = 0};
     CHECK_OK(call->http.err);
     CHECK_OK(opd_reading_take(call, &s));
     if (p->rows == SMALL_ROWS || !p->leave_early) check_scores(p, &s);
-    opd_scoring_fill(&s, (opd_slice){0}, (opd_slice){0}, (opd_slice){0});
+    opd_buf_release(s.logp.buf);
+    opd_buf_release(s.valid.buf);
+    opd_buf_release(s.topk_ids.buf);
     if (call->job.run != NULL) p->by_lane++;
     if (++p->answered == CALLS) {
         opd_timer_stop(&a->tick);
@@ -176,10 +170,12 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
 static opd_err send_call(asker *a) {
     plan *p = a->plan;
     opd_endpoint_call *call;
-    opd_scoring s = scoring_of(p);
+    opd_sglang_score question = {.ids = opd_buf_data(p->tokens), .count = p->rows + PROMPT,
+                                 .prompt_count = PROMPT, .top_k = TOP};
     opd_config_teacher teacher = {.protocol = OPD_CONFIG_PROTOCOL_SGLANG};
     OPD_TRY(opd_endpoint_call_create(a->endpoint, &call));
-    OPD_TRY(opd_reading_attach(call, opd_teacher_protocol_of(&teacher), &s, TOP, 0, &p->t.memory.alloc));
+    OPD_TRY(opd_reading_attach(call, opd_teacher_protocol_of(&teacher), &question,
+                               &p->t.memory.alloc));
     opd_str_text(&call->body, "{}");
     call->http.path = "/generate";
     call->answered = on_answer;

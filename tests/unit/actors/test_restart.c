@@ -257,7 +257,7 @@ TEST(a_failed_rollout_changes_nothing) { CRASH_AT("rollout", false, 1, 4, 7, 9, 
 
 TEST(a_failed_batcher_changes_nothing) { CRASH_AT("batcher", false, 1, 3, 12, 13, 30, 72); }
 
-TEST(a_failed_teacher_changes_nothing) { CRASH_AT("teacher", false, 1, 3, 8, 17, 23); }
+TEST(a_failed_panel_changes_nothing) { CRASH_AT("panel", false, 1, 3, 8, 17, 23); }
 
 TEST(a_failed_scorer_changes_nothing) { CRASH_AT("scorer", false, 1, 2, 9, 16, 24); }
 
@@ -299,7 +299,7 @@ TEST(three_failures_in_a_run_change_nothing) {
  * group is trained once. */
 TEST(with_staleness_a_restart_keeps_the_bound_and_the_count) {
     for (uint64_t seed = 0; seed < 8; seed++) {
-        stage s = {.seed = seed, .staleness = 2, .crashes = {{"teacher", 5 + 2 * (int)seed}}};
+        stage s = {.seed = seed, .staleness = 2, .crashes = {{"panel", 5 + 2 * (int)seed}}};
         CHECK_OK(stage_run(&s));
         CHECK(s.outcome.finished && s.outcome.restarts == 1);
         CHECK_INT(s.outcome.samples, STEPS * 2 * 2);

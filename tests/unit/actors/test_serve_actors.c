@@ -1,6 +1,5 @@
 /* test_serve_actors.c - a tiny random model behind the real server: its scores, over HTTP and
  * in-process, are those of the graph, and its routes answer as they should. */
-#include "actors/teacher/teacher_local.h"
 #include "core/base/check.h"
 #include "tests/unit/actors/serve_rig.h"
 
@@ -26,8 +25,7 @@ static void score_over_http(double temperature) {
     static serve_rig s;
     serve_up(&s, SERVE_COUNT, NULL);
     opd_teacher_http_config config = serve_teacher(&s, temperature);
-    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
-                       &s.rig.roles.teacher));
+    rig_teacher(&s.rig, &config);
     rig_feed(&s.rig);
     CHECK_OK(rig_run(&s.rig));
     check_against_graph(&s, (float)temperature, false);
@@ -41,12 +39,8 @@ TEST(scores_over_http_at_a_temperature) { score_over_http(0.5); }
 TEST(scores_in_process_are_the_graphs) {
     static serve_rig s;
     serve_up(&s, SERVE_COUNT, NULL);
-    opd_teacher_local_config config = {.roles = &s.rig.roles, .name = "tutor", .top_k = SERVE_TOP_K,
-                                       .temperature = 0.5, .window_msgs = 4,
-                                       .window_bytes = 1 << 20,
-                                       .alloc = &s.rig.t.memory.alloc};
-    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_local_class, NULL, &config,
-                       &s.rig.roles.teacher));
+    rig_stage_add(&s.rig, &(opd_config_teacher){.name = "tutor", .deadline_s = 30});
+    rig_panel(&s.rig, "tiny", SERVE_TOP_K, 0.5);
     rig_feed(&s.rig);
     CHECK_OK(rig_run(&s.rig));
     check_against_graph(&s, 0.5f, true);

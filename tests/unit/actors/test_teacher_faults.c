@@ -8,7 +8,7 @@
 #include "core/base/check.h"
 #include "tests/unit/actors/serve_rig.h"
 
-enum { DEADLINE_S = 6 };
+enum { DEADLINE_S = 6};
 
 typedef struct outcome {
     int scored, refused; /* samples */
@@ -47,8 +47,7 @@ static void check_tokens(int group, outcome *o) {
 static outcome run(void) {
     outcome o = {.attempts_min = UINT32_MAX};
     if (s.rig.roles.teacher == OPD_PID_NOBODY) {
-        CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
-                           &s.rig.roles.teacher));
+        rig_teacher(&s.rig, &config);
         rig_feed(&s.rig);
     }
     uint64_t began = opd_env_now_ns(s.rig.t.env);
@@ -74,13 +73,14 @@ static uint64_t fired(void) { return opd_server_faults_fired(s.server.faults); }
 
 static void down(void) { serve_down(&s); }
 
-/* Every sample is scored whole in the end; the most attempts one took. */
+/* Every sample is scored whole in the end; the most attempts one took, 0: as many as it happens
+ * (streams that were on their way when the server refused to take more are sent again). */
 static void all_scored(const char *faults, uint32_t attempts_max) {
     up(SERVE_COUNT, faults);
     outcome o = run();
     CHECK_INT(o.scored, SERVE_COUNT);
     CHECK_INT(o.masked, 0);
-    CHECK_INT(o.attempts_max, attempts_max);
+    if (attempts_max > 0) CHECK_INT(o.attempts_max, attempts_max);
     CHECK(fired() > 0);
     down();
 }
@@ -124,8 +124,7 @@ static const opd_actor_class late_class = {.name = "late", .state_size = sizeof(
 TEST(idle_connection_is_closed) {
     opd_pid pid;
     up(SERVE_COUNT, "{\"do\": \"idle_close\", \"delay_ms\": 200}");
-    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
-                       &s.rig.roles.teacher));
+    rig_teacher(&s.rig, &config);
     CHECK_OK(opd_spawn(s.rig.t.system, &late_class, NULL, NULL, &pid));
     outcome o = run();
     CHECK_INT(o.scored, SERVE_COUNT);
@@ -265,7 +264,7 @@ TEST(health_flaps) {
 
 /* ---- HTTP/2 ---- */
 
-TEST(goaway_graceful) { all_scored("{\"do\": \"goaway\", \"kind\": \"graceful\", \"every\": 7}", 1); }
+TEST(goaway_graceful) { all_scored("{\"do\": \"goaway\", \"kind\": \"graceful\", \"every\": 7}", 0); }
 TEST(goaway_in_two_steps) { all_scored("{\"do\": \"goaway\", \"kind\": \"two_step\", \"nth\": 5}", 1); }
 
 TEST(goaway_at_every_request) {
@@ -323,7 +322,7 @@ TEST(early_413) {
 }
 
 TEST(fewer_streams_in_flight) {
-    all_scored("{\"do\": \"settings\", \"streams\": 1, \"nth\": 2}", 1);
+    all_scored("{\"do\": \"settings\", \"streams\": 1, \"nth\": 2}", 0);
 }
 
 /* ---- connections ---- */
@@ -345,8 +344,7 @@ TEST(connection_lost_each_time) {
     s.teacher.deadline_s = 60;
     s.teacher.retries = 0;
     config.teacher_lost_s = 60;
-    CHECK_OK(opd_spawn(s.rig.t.system, &opd_teacher_http_class, NULL, &config,
-                       &s.rig.roles.teacher));
+    rig_teacher(&s.rig, &config);
     rig_feed(&s.rig);
     CHECK_OK(rig_run(&s.rig));
     for (int g = 0; g < 3; g++) {

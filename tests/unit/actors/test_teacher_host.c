@@ -67,7 +67,7 @@ static void stage_up(stage *s, const char *script, int stop_after) {
                                       .name = "tutor", .model = "some/model",
                                       .endpoint = heard->endpoint, .alloc = &s->t.memory.alloc};
     CHECK_OK(opd_spawn(s->t.system, &opd_teacher_host_class, NULL, &config,
-                       &s->roles.teacher_host));
+                       &s->roles.teacher_hosts[0]));
 }
 
 static void stage_down(stage *s) {

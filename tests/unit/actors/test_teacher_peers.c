@@ -30,11 +30,11 @@ static void up(int count, const asgi_options *options) {
     config = (opd_teacher_http_config){
         .roles = &r.roles, .env = r.t.env, .alloc = &r.t.memory.alloc, .teacher = &teacher,
         .teacher_lost_s = 90, .temperature = 1, .vocab_size = ASGI_VOCAB, .bos_id = -1, .eos_id = -1,
-        .tokenizer_hash = "", .window_msgs = 16, .window_bytes = 1 << 20};
+        .tokenizer_hash = ""};
 }
 
 static void run(void) {
-    CHECK_OK(opd_spawn(r.t.system, &opd_teacher_http_class, NULL, &config, &r.roles.teacher));
+    rig_teacher(&r, &config);
     rig_feed(&r);
     CHECK_OK(rig_run(&r));
     CHECK_INT(r.got, r.count);
@@ -187,7 +187,7 @@ static void closes_first(const char *proxy) {
     opd_pid pid;
     up(ROUND, &(asgi_options){.server = "uvicorn", .args = "--timeout-keep-alive 1", .proxy = proxy});
     r.want = ROUNDS * ROUND;
-    CHECK_OK(opd_spawn(r.t.system, &opd_teacher_http_class, NULL, &config, &r.roles.teacher));
+    rig_teacher(&r, &config);
     CHECK_OK(opd_spawn(r.t.system, &pulse_class, NULL, NULL, &pid));
     CHECK_OK(rig_run(&r));
     CHECK_INT(r.got, ROUNDS * ROUND);

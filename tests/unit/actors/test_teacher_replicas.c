@@ -3,7 +3,7 @@
 #include "actors/teacher/teacher_http.h"
 #include "tests/unit/actors/teacher_rig.h"
 
-enum { REPLICAS = 3 };
+enum { REPLICAS = 3};
 
 typedef struct bench {
     rig rig;
@@ -37,13 +37,11 @@ static void bench_up(bench *b, int count, const script_step firsts[REPLICAS],
     b->config = (opd_teacher_http_config){
         .roles = &b->rig.roles, .env = b->rig.t.env, .alloc = &b->rig.t.memory.alloc,
         .teacher = &b->teacher, .teacher_lost_s = 20, .temperature = 1, .vocab_size = 50,
-        .bos_id = 1, .eos_id = 2, .tokenizer_hash = "", .window_msgs = 16,
-        .window_bytes = 1 << 20};
+        .bos_id = 1, .eos_id = 2, .tokenizer_hash = ""};
 }
 
 static void bench_start(bench *b) {
-    CHECK_OK(opd_spawn(b->rig.t.system, &opd_teacher_http_class, NULL, &b->config,
-                       &b->rig.roles.teacher));
+    rig_teacher(&b->rig, &b->config);
     rig_feed(&b->rig);
 }
 

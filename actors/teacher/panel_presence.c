@@ -1,0 +1,75 @@
+/* panel_presence.c - who of the panel can be reached, and what follows for admission and for the
+ * start of a run (panel_inside.h). Thread: the loop. */
+#include <stdio.h>
+
+#include "actors/teacher/panel_inside.h"
+#include "core/base/check.h"
+#include "opd/log.h"
+
+static bool cannot(opd_presence state) {
+    return state == OPD_PRESENCE_DOWN || state == OPD_PRESENCE_LATE;
+}
+
+static bool never_came(opd_presence state) { return state == OPD_PRESENCE_LATE; }
+
+/* A teacher in this process is there, and so are those who are not asked at all. */
+void opd__panel_presence_init(opd__panel *self) {
+    const opd_config_stage *stage = self->c.stage;
+    bool in_process = stage->opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON;
+    uint8_t places[OPD_CONFIG_TEACHERS_MAX];
+    for (uint32_t i = 0; i < self->chains.count; i++)
+        self->presence[i] = in_process || !self->chains.used[i] ? OPD_PRESENCE_UP
+                                                                : OPD_PRESENCE_STARTING;
+    size_t count = opd_config_route(stage, "", places, NULL);
+    for (size_t i = 0; i < count; i++) self->teachers[places[i]].wanted = true;
+}
+
+bool opd__panel_hold_tell(opd__panel *self) {
+    opd_hold_fields fields = {.hold = self->hold};
+    if (self->hold == self->hold_told || self->c.roles->dataset == OPD_PID_NOBODY) return true;
+    opd_err err = opd_message_send(self->ctx, self->c.roles->dataset, OPD_MESSAGE_HOLD, &fields);
+    if (err == OPD_ERR_AGAIN || err == OPD_ERR_LIMIT) return false;
+    self->hold_told = self->hold;
+    return true;
+}
+
+/* Whether samples that are to be scored by somebody cannot be, by anybody. */
+static void look(opd__panel *self) {
+    self->hold = false;
+    for (uint32_t i = 0; i < self->chains.count; i++) {
+        if (!self->teachers[i].wanted) continue;
+        if (opd_chain_all(&self->chains, (int)i, self->presence, cannot)) self->hold = true;
+        if (self->failed || !opd_chain_all(&self->chains, (int)i, self->presence, never_came)) continue;
+        self->failed = true;
+        opd_system_stop(opd_self_system(self->ctx),
+            opd_fail(OPD_ERR_TIMEOUT, "teacher %s was not ready in time, and neither was anybody who is "
+                     "asked instead of it (teachers.*.fallback); its last: %s. Check that a server runs "
+                     "there, and that host and port are right", self->c.stage->teachers[i].name,
+                     self->teachers[i].why[0] != '\0' ? self->teachers[i].why : "nothing has answered"));
+    }
+}
+
+opd_err opd__panel_presence_take(opd__panel *self, const opd_msg *msg) {
+    opd_presence_fields f;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_PRESENCE, &f));
+    if (f.teacher >= self->chains.count || f.state > OPD_PRESENCE_LATE)
+        return opd_fail(OPD_ERR_PARSE, "presence %u of teacher %u", f.state, f.teacher);
+    opd__panel_teacher *t = &self->teachers[f.teacher];
+    self->presence[f.teacher] = (opd_presence)f.state;
+    t->reuses_prefix = f.reuses_prefix;
+    (void)snprintf(t->model, sizeof t->model, "%s", f.model);
+    (void)snprintf(t->why, sizeof t->why, "%s", f.why);
+    look(self);
+    return OPD_OK;
+}
+
+void opd__panel_want(opd__panel *self, uint32_t place) {
+    if (self->teachers[place].wanted) return;
+    self->teachers[place].wanted = true;
+    look(self);
+}
+
+const char *opd__panel_model(void *arg, int place) {
+    const opd__panel *self = arg;
+    return self->c.model != NULL ? self->c.model : self->teachers[place].model;
+}

@@ -1,0 +1,178 @@
+/* panel_sample.c - the ranges of a sample (panel_sample.h; how they are joined: panel_join.c).
+ * Thread: the loop. */
+#include "actors/teacher/panel_sample.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/check.h"
+#include "core/base/list.h"
+
+static opd_panel_part *part_of(opd_list *node) { return OPD_CONTAINER_OF(node, opd_panel_part, node); }
+
+void opd_panel_sample_init(opd_panel_sample *sample, const opd_config_stage *stage, uint64_t group,
+                           uint32_t member, uint32_t prompt_len, const char *source) {
+    uint8_t places[OPD_CONFIG_TEACHERS_MAX];
+    *sample = (opd_panel_sample){.group = group, .member = member, .prompt_len = prompt_len};
+    opd_list_init(&sample->node);
+    opd_list_init(&sample->parts);
+    sample->slot_count = (uint32_t)opd_config_route(stage, source, places, NULL);
+    for (uint32_t i = 0; i < sample->slot_count; i++)
+        sample->slots[i] = (opd_panel_slot){.teacher = places[i], .asked_to = prompt_len,
+                                            .weight = stage->teachers[places[i]].weight};
+}
+
+static void scored_drop(opd_scored_fields *scored) {
+    opd_slice *slices[] = {&scored->logp, &scored->valid, &scored->topk_ids};
+    for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
+        opd_buf_release(slices[i]->buf);
+        *slices[i] = (opd_slice){.buf = NULL};
+    }
+}
+
+static void part_destroy(opd_panel_part *part, const opd_alloc *alloc) {
+    opd_list_remove(&part->node);
+    opd_list_remove(&part->queue);
+    scored_drop(&part->scored);
+    opd_mem_free(alloc, part);
+}
+
+void opd_panel_sample_destroy(opd_panel_sample *sample, const opd_alloc *alloc) {
+    for (opd_list *node; (node = opd_list_first(&sample->parts)) != NULL;)
+        part_destroy(part_of(node), alloc);
+    opd_list_remove(&sample->node);
+    opd_buf_release(sample->tokens.buf);
+    opd_msg_release(sample->message);
+    opd_msg_release(sample->rollout);
+    opd_mem_free(alloc, sample);
+}
+
+/* ---- tokens ---- */
+
+opd_err opd_panel_chunk(opd_panel_sample *sample, const opd_chunk_fields *chunk, uint32_t max_len,
+                        const opd_alloc *alloc, bool *out_taken) {
+    uint64_t count = chunk->tokens.size_bytes / sizeof(int32_t);
+    *out_taken = sample->rollout == NULL && chunk->offset == sample->have && count > 0 &&
+                 chunk->offset + count <= max_len && chunk->prompt_len == sample->prompt_len &&
+                 chunk->offset + count >= sample->prompt_len;
+    if (!*out_taken) return OPD_OK;
+    if (sample->tokens.buf == NULL) {
+        opd_buf *buf;
+        OPD_TRY(opd_buf_create(alloc, max_len * sizeof(int32_t), &buf));
+        sample->tokens = opd_slice_whole(buf);
+    }
+    int32_t *tokens = opd_slice_data(sample->tokens);
+    memcpy(tokens + sample->have, opd_slice_data(chunk->tokens), chunk->tokens.size_bytes);
+    sample->have += (uint32_t)count;
+    return OPD_OK;
+}
+
+opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *rollout) {
+    uint32_t count = (uint32_t)(rollout->tokens.size_bytes / sizeof(int32_t));
+    if (rollout->prompt_len == 0 || rollout->prompt_len > count)
+        return opd_fail(OPD_ERR_PARSE, "rollout of %u tokens with a prompt of %u", count,
+                        rollout->prompt_len);
+    bool same = sample->have <= count && rollout->prompt_len == sample->prompt_len;
+    if (same && sample->have > 0)
+        same = memcmp(opd_slice_data(sample->tokens), opd_slice_data(rollout->tokens),
+                      sample->have * sizeof(int32_t)) == 0;
+    if (!same)
+        return opd_fail(OPD_ERR_INTERNAL, "the rollout of sample %llu/%u does not begin as its chunks "
+                        "did", (unsigned long long)sample->group, sample->member);
+    sample->fields = *rollout;
+    sample->have = count;
+    opd_buf_release(sample->tokens.buf);
+    sample->tokens = (opd_slice){.buf = NULL};
+    return OPD_OK;
+}
+
+opd_slice opd_panel_tokens(const opd_panel_part *part) {
+    const opd_panel_sample *s = part->sample;
+    opd_slice tokens = s->tokens.buf != NULL ? s->tokens : s->fields.tokens;
+    tokens.size_bytes = part->to * sizeof(int32_t);
+    return tokens;
+}
+
+/* ---- parts ---- */
+
+uint32_t opd_panel_early_to(const opd_panel_sample *sample, uint32_t slot, uint32_t chunk_tokens) {
+    const opd_panel_slot *s = &sample->slots[slot];
+    bool due = chunk_tokens > 0 && !s->early_under_way && !s->early_failed &&
+               sample->have >= s->asked_to + chunk_tokens;
+    return due ? sample->have : 0;
+}
+
+opd_err opd_panel_part_add(opd_panel_sample *sample, uint32_t slot, uint32_t to, bool early,
+                           const opd_chains *chains, const opd_alloc *alloc,
+                           opd_panel_part **out_part) {
+    opd_panel_slot *s = &sample->slots[slot];
+    OPD_ASSERT(to > s->asked_to && to <= sample->have);
+    opd_panel_part *part = opd_mem_get(alloc, sizeof *part);
+    if (part == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a question");
+    *part = (opd_panel_part){.sample = sample, .slot = slot, .from = s->asked_to, .to = to,
+                             .early = early};
+    opd_list_init(&part->node);
+    opd_list_init(&part->queue);
+    opd_rungs_init(&part->rungs, chains, s->teacher);
+    if (early) part->rungs.waits = false;
+    opd_list_push_back(&sample->parts, &part->node);
+    s->asked_to = to;
+    s->early_under_way |= early;
+    sample->open++;
+    *out_part = part;
+    return OPD_OK;
+}
+
+/* An array of the answer, of `rows` elements of a size, or absent. */
+static bool fits(opd_slice slice, size_t rows, size_t size) {
+    return slice.buf == NULL || slice.size_bytes == rows * size;
+}
+
+static void close_part(opd_panel_part *part, opd_part_state state) {
+    part->state = state;
+    part->sample->open--;
+    if (part->early) part->sample->slots[part->slot].early_under_way = false;
+}
+
+opd_err opd_panel_answered(opd_panel_part *part, const opd_scored_fields *scored, uint32_t top_k) {
+    size_t rows = part->to - part->from;
+    if (scored->logp.buf == NULL || !fits(scored->logp, rows, sizeof(float)) ||
+        !fits(scored->valid, rows, 1) || !fits(scored->topk_ids, rows, top_k * sizeof(int32_t)))
+        return opd_fail(OPD_ERR_INTERNAL, "the teacher gave %zu scores for %zu tokens",
+                        scored->logp.size_bytes / sizeof(float), rows);
+    part->scored = *scored;
+    part->scored.topk_logp = (opd_slice){.buf = NULL};
+    const opd_slice kept[] = {scored->logp, scored->valid, scored->topk_ids};
+    for (size_t i = 0; i < OPD_COUNTOF(kept); i++)
+        if (kept[i].buf != NULL) (void)opd_buf_retain(kept[i].buf);
+    close_part(part, OPD_PART_DONE);
+    return OPD_OK;
+}
+
+bool opd_panel_early_back(opd_panel_part *part, const opd_chains *chains, const opd_alloc *alloc) {
+    opd_panel_sample *s = part->sample;
+    opd_panel_slot *slot = &s->slots[part->slot];
+    slot->early_under_way = false;
+    slot->early_failed = true;
+    part->early = false;
+    if (s->rollout != NULL) {
+        opd_rungs_init(&part->rungs, chains, slot->teacher);
+        part->deadline_ns = 0;
+        part->state = OPD_PART_WAITING;
+        return true;
+    }
+    slot->asked_to = part->from; /* nothing was asked for beyond it: one early part at a time */
+    s->open--;
+    part_destroy(part, alloc);
+    return false;
+}
+
+void opd_panel_part_fail(opd_panel_part *part, const char *reason) {
+    (void)snprintf(part->sample->reason, sizeof part->sample->reason, "%s", reason);
+    close_part(part, OPD_PART_FAILED);
+}
+
+bool opd_panel_settled(const opd_panel_sample *sample) {
+    return sample->rollout != NULL && sample->open == 0;
+}

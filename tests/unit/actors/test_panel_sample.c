@@ -1,0 +1,328 @@
+/* test_panel_sample.c - ranges of a sample, and how answers become scores: each token once, at its
+ * place, and valid only where its own answer says so. */
+#include "actors/teacher/panel_sample.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/base/rng.h"
+#include "tests/support/alloc_test.h"
+#include "tests/support/test.h"
+
+enum { PROMPT = 3, MAX_LEN = 64, TOP = 2 };
+
+typedef struct rig {
+    opd_test_alloc memory;
+    opd_config_stage stage;
+    opd_chains chains;
+    opd_panel_sample *sample;
+    int32_t tokens[MAX_LEN];
+    opd_buf *rollout_tokens;
+} rig;
+
+static const char *model(void *arg, int place) {
+    (void)arg;
+    return place == 0 ? "one" : "other \"quoted\"";
+}
+
+/* A sample of teachers a (and b), where a's fallback is b. */
+static void rig_up(rig *r, const char *teachers) {
+    memset(r, 0, sizeof *r);
+    opd_test_alloc_tracing(&r->memory);
+    r->stage.teacher_count = 2;
+    r->stage.teachers[0] = (opd_config_teacher){.name = "a", .fallback = "b", .serves = "", .weight = 2};
+    r->stage.teachers[1] = (opd_config_teacher){.name = "b", .fallback = "", .serves = "", .weight = 1};
+    r->stage.opd = (opd_config_opd){.enabled = true, .teacher = teachers, .teacher_key = "",
+                                    .type = OPD_CONFIG_OPD_TYPE_SGLANG, .log_prob_top_k = TOP};
+    opd_chains_init(&r->chains, &r->stage);
+    for (int32_t i = 0; i < MAX_LEN; i++) r->tokens[i] = i * 3;
+    r->sample = opd_mem_get(&r->memory.alloc, sizeof *r->sample);
+    opd_panel_sample_init(r->sample, &r->stage, 7, 1, PROMPT, "");
+}
+
+static void rig_down(rig *r) {
+    opd_panel_sample_destroy(r->sample, &r->memory.alloc);
+    opd_buf_release(r->rollout_tokens);
+    CHECK_INT(r->memory.live, 0);
+}
+
+static bool chunk(rig *r, uint32_t from, uint32_t to) {
+    opd_chunk_fields f = {.prompt_len = PROMPT, .offset = from};
+    bool taken;
+    CHECK_OK(opd_slice_copy(&r->memory.alloc, r->tokens + from, (to - from) * sizeof(int32_t), &f.tokens));
+    CHECK_OK(opd_panel_chunk(r->sample, &f, MAX_LEN, &r->memory.alloc, &taken));
+    opd_buf_release(f.tokens.buf);
+    return taken;
+}
+
+static opd_err complete(rig *r, uint32_t count) {
+    opd_slice slice;
+    CHECK_OK(opd_slice_copy(&r->memory.alloc, r->tokens, count * sizeof(int32_t), &slice));
+    opd_buf_release(r->rollout_tokens);
+    r->rollout_tokens = slice.buf;
+    opd_rollout_fields f = {.prompt_len = PROMPT, .tokens = slice};
+    return opd_panel_complete(r->sample, &f);
+}
+
+static opd_panel_part *part(rig *r, uint32_t slot, uint32_t to, bool early) {
+    opd_panel_part *p;
+    CHECK_OK(opd_panel_part_add(r->sample, slot, to, early, &r->chains, &r->memory.alloc, &p));
+    return p;
+}
+
+/* Answers a part: -token / 100 - place; `bad`: this token is not valid. */
+static void answer(rig *r, opd_panel_part *p, bool with_valid, int bad) {
+    uint32_t rows = p->to - p->from;
+    float logp[MAX_LEN];
+    uint8_t valid[MAX_LEN];
+    int32_t topk[MAX_LEN * TOP];
+    opd_scored_fields f = {.attempts = 1};
+    const int32_t *ids = opd_slice_data(opd_panel_tokens(p));
+    for (uint32_t i = 0; i < rows; i++) {
+        logp[i] = (int)(p->from + i) == bad ? NAN : -(float)ids[p->from + i] / 100 - (float)p->rungs.at;
+        valid[i] = (int)(p->from + i) != bad;
+        for (int32_t k = 0; k < TOP; k++) topk[i * TOP + (uint32_t)k] = ids[p->from + i] + k;
+    }
+    snprintf(f.endpoint, sizeof f.endpoint, "host%d", (int)p->rungs.at);
+    CHECK_OK(opd_slice_copy(&r->memory.alloc, logp, rows * sizeof *logp, &f.logp));
+    if (with_valid) CHECK_OK(opd_slice_copy(&r->memory.alloc, valid, rows, &f.valid));
+    if (p->slot == 0) CHECK_OK(opd_slice_copy(&r->memory.alloc, topk, rows * TOP * sizeof *topk, &f.topk_ids));
+    CHECK_OK(opd_panel_answered(p, &f, p->slot == 0 ? TOP : 0));
+    opd_buf_release(f.logp.buf);
+    opd_buf_release(f.valid.buf);
+    opd_buf_release(f.topk_ids.buf);
+}
+
+static opd_scores_fields join(rig *r) {
+    opd_panel_names names = {.stage = &r->stage, .model = model};
+    opd_scores_fields f;
+    CHECK_INT(r->sample->open, 0);
+    CHECK_OK(opd_panel_join(r->sample, &names, TOP, &r->memory.alloc, &f));
+    return f;
+}
+
+static void check_row(const rig *r, const opd_scores_fields *f, uint32_t slot, uint32_t token, int place) {
+    uint32_t rows = r->sample->have - PROMPT, at = slot * rows + token - PROMPT;
+    const float *logp = opd_slice_data(f->logp);
+    const uint8_t *valid = opd_slice_data(f->valid);
+    const int32_t *topk = opd_slice_data(f->topk);
+    if (place < 0) {
+        CHECK(!valid[at] && logp[at] == 0);
+        return;
+    }
+    CHECK(valid[at] == 1 && logp[at] == -(float)r->tokens[token] / 100 - (float)place);
+    if (slot == 0) CHECK_INT(topk[(token - PROMPT) * TOP + 1], r->tokens[token] + 1);
+}
+
+TEST(one_answer_is_handed_on_as_it_is) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK_OK(complete(&r, 10));
+    opd_panel_part *p = part(&r, 0, 10, false);
+    answer(&r, p, true, -1);
+    opd_scores_fields f = join(&r);
+    CHECK(f.logp.buf == p->scored.logp.buf);
+    for (uint32_t i = PROMPT; i < 10; i++) check_row(&r, &f, 0, i, 0);
+    CHECK_STR(f.teacher, "a");
+    CHECK_INT(f.degraded, 0);
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(one_answer_with_a_nan_is_not) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK_OK(complete(&r, 10));
+    answer(&r, part(&r, 0, 10, false), true, 5);
+    opd_scores_fields f = join(&r);
+    for (uint32_t i = PROMPT; i < 10; i++) check_row(&r, &f, 0, i, i == 5 ? -1 : 0);
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(ranges_meet_at_their_places) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, PROMPT));
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 4), 0);
+    CHECK(chunk(&r, PROMPT, 8));
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 4), 8);
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 6), 0);
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 0), 0);
+    opd_panel_part *first = part(&r, 0, 8, true);
+    CHECK(chunk(&r, 8, 20));
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 4), 0); /* one is under way */
+    answer(&r, first, true, 4);
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 4), 20);
+    opd_panel_part *second = part(&r, 0, 20, true);
+    CHECK_OK(complete(&r, 24));
+    opd_panel_part *last = part(&r, 0, 24, false);
+    CHECK_INT(last->from, 20);
+    answer(&r, last, false, -1);
+    answer(&r, second, false, 9);
+    opd_scores_fields f = join(&r);
+    for (uint32_t i = PROMPT; i < 24; i++) check_row(&r, &f, 0, i, i == 4 || i == 9 ? -1 : 0);
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(an_early_part_that_fails_gives_its_range_back) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, 12));
+    opd_panel_part *early = part(&r, 0, 12, true);
+    CHECK(!early->rungs.waits);
+    CHECK(!opd_panel_early_back(early, &r.chains, &r.memory.alloc));
+    CHECK(chunk(&r, 12, 20));
+    CHECK_INT(opd_panel_early_to(r.sample, 0, 4), 0); /* not again for this sample */
+    CHECK_OK(complete(&r, 22));
+    opd_panel_part *last = part(&r, 0, 22, false);
+    CHECK_INT(last->from, PROMPT);
+    answer(&r, last, true, -1);
+    opd_scores_fields f = join(&r);
+    for (uint32_t i = PROMPT; i < 22; i++) check_row(&r, &f, 0, i, 0);
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+/* It comes back when the rest was asked for already: it is asked again, by itself. */
+TEST(an_early_part_that_fails_late_is_asked_again) {
+    rig r;
+    opd_msg *held;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, 12));
+    opd_panel_part *early = part(&r, 0, 12, true);
+    CHECK_OK(complete(&r, 16));
+    r.sample->rollout = held = (opd_msg *)(void *)&r; /* only whether it is there counts here */
+    answer(&r, part(&r, 0, 16, false), true, -1);
+    CHECK(opd_panel_early_back(early, &r.chains, &r.memory.alloc));
+    CHECK(!opd_panel_settled(r.sample));
+    CHECK(!early->early && early->state == OPD_PART_WAITING && early->from == PROMPT && early->to == 12);
+    CHECK(early->rungs.at == 0 && !early->rungs.waits); /* a has a fallback */
+    early->rungs.at = 1;
+    answer(&r, early, true, -1);
+    CHECK(opd_panel_settled(r.sample));
+    opd_scores_fields f = join(&r);
+    for (uint32_t i = PROMPT; i < 16; i++) check_row(&r, &f, 0, i, i < 12 ? 1 : 0);
+    CHECK_INT(f.degraded, 9); /* b's, where a was wanted */
+    CHECK_STR(f.teacher, "b");
+    opd_panel_scores_drop(&f);
+    CHECK(held == r.sample->rollout);
+    r.sample->rollout = NULL;
+    rig_down(&r);
+}
+
+TEST(two_teachers_score_one_sample) {
+    rig r;
+    rig_up(&r, "a, b");
+    CHECK_OK(complete(&r, 9));
+    answer(&r, part(&r, 0, 9, false), true, 4);
+    answer(&r, part(&r, 1, 9, false), true, 6);
+    opd_scores_fields f = join(&r);
+    CHECK_INT(f.logp.size_bytes, 2 * 6 * sizeof(float));
+    for (uint32_t i = PROMPT; i < 9; i++) {
+        check_row(&r, &f, 0, i, i == 4 ? -1 : 0);
+        check_row(&r, &f, 1, i, i == 6 ? -1 : 1);
+    }
+    const uint8_t *places = opd_slice_data(f.teachers);
+    const double *weights = opd_slice_data(f.weights);
+    CHECK(places[0] == 0 && places[1] == 1 && weights[0] == 2 && weights[1] == 1);
+    CHECK_INT(f.degraded, 2);
+    CHECK_STR(f.teacher, "a, b");
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(nobody_gave_a_score) {
+    rig r;
+    rig_up(&r, "a, b");
+    CHECK_OK(complete(&r, 9));
+    opd_panel_part_fail(part(&r, 0, 9, false), "gone");
+    opd_panel_part_fail(part(&r, 1, 9, false), "gone, too");
+    opd_scores_fields f = join(&r);
+    CHECK(f.logp.buf == NULL && f.valid.buf == NULL && f.provenance.buf == NULL);
+    CHECK_STR(f.reason, "gone, too");
+    CHECK_INT(f.degraded, 0);
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(a_failed_range_is_masked_and_the_rest_stands) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, 8));
+    answer(&r, part(&r, 0, 8, true), true, -1);
+    CHECK_OK(complete(&r, 12));
+    opd_panel_part_fail(part(&r, 0, 12, false), "gone");
+    opd_scores_fields f = join(&r);
+    for (uint32_t i = PROMPT; i < 12; i++) check_row(&r, &f, 0, i, i < 8 ? 0 : -1);
+    const int32_t *topk = opd_slice_data(f.topk);
+    CHECK_INT(topk[(8 - PROMPT) * TOP], -1);
+    CHECK_STR(f.reason, "gone");
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(provenance_says_who_scored_what) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, 8));
+    opd_panel_part *early = part(&r, 0, 8, true);
+    answer(&r, early, true, -1);
+    CHECK_OK(complete(&r, 9));
+    opd_panel_part *last = part(&r, 0, 9, false);
+    last->rungs.at = 1;
+    answer(&r, last, true, -1);
+    opd_scores_fields f = join(&r);
+    const char *want =
+        "[{\"from\":0,\"to\":5,\"teacher\":\"a\",\"endpoint\":\"host0\",\"model\":\"one\","
+        "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\"},"
+        "{\"from\":5,\"to\":6,\"teacher\":\"b\",\"endpoint\":\"host1\",\"model\":\"other \\\"quoted\\\"\","
+        "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\"}]";
+    CHECK_INT(f.provenance.size_bytes, strlen(want));
+    CHECK(memcmp(opd_slice_data(f.provenance), want, strlen(want)) == 0);
+    CHECK_STR(f.endpoint, "host1");
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
+TEST(chunks_that_do_not_fit_change_nothing) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(!chunk(&r, 2, 5));        /* does not begin */
+    CHECK(!chunk(&r, 0, 2));        /* less than the prompt */
+    CHECK(chunk(&r, 0, 6));
+    CHECK(!chunk(&r, 5, 9));        /* overlaps */
+    CHECK(!chunk(&r, 7, 9));        /* leaves a gap */
+    CHECK(chunk(&r, 6, MAX_LEN));
+    CHECK_INT(r.sample->have, MAX_LEN);
+    rig_down(&r);
+}
+
+/* What was scored early must be about the tokens that the sample has in the end. */
+TEST(a_rollout_of_other_tokens_is_refused) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, 6));
+    r.tokens[5]++;
+    CHECK_ERR(complete(&r, 9), OPD_ERR_INTERNAL);
+    r.tokens[5]--;
+    CHECK_ERR(complete(&r, 5), OPD_ERR_INTERNAL); /* shorter than what was told */
+    CHECK_OK(complete(&r, 6));
+    rig_down(&r);
+}
+
+TEST(arrays_of_another_length_are_no_answer) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK_OK(complete(&r, 9));
+    opd_panel_part *p = part(&r, 0, 9, false);
+    opd_scored_fields f = {.attempts = 1};
+    float logp[8] = {0};
+    CHECK_ERR(opd_panel_answered(p, &f, 0), OPD_ERR_INTERNAL);
+    CHECK_OK(opd_slice_copy(&r.memory.alloc, logp, 5 * sizeof *logp, &f.logp));
+    CHECK_ERR(opd_panel_answered(p, &f, 0), OPD_ERR_INTERNAL);
+    opd_buf_release(f.logp.buf);
+    CHECK_INT(r.sample->open, 1);
+    rig_down(&r);
+}
