@@ -131,6 +131,26 @@ const char *sim_host(uint32_t replica) {
     return names[replica];
 }
 
+/* The address of a replica, or of several, in what is left of the teacher. */
+static void write_urls(opd_str *y, uint32_t first, uint32_t end) {
+    opd_str_text(y, "urls: [");
+    for (uint32_t i = first; i < end; i++)
+        opd_str_printf(y, "%s\"http://%s:%d\"", i > first ? ", " : "", sim_host(i), SIM_TEACHER_PORT);
+    opd_str_text(y, "]}");
+}
+
+/* The servers as two teachers, of which one or each is the other's fallback. */
+static void write_pair(opd_str *y, opd_rng *r, const sim_case *c) {
+    opd_str_text(y, "fallback: u, ");
+    write_urls(y, 0, 1);
+    opd_str_text(y, ", u: {timeout_s: 1, deadline_s: 5, start_timeout_s: 20, ");
+    if (one_in(r, 2)) opd_str_text(y, "fallback: t, ");
+    (void)put(y, r, "retries", 0, 4);
+    (void)put(y, r, "chunk_tokens", 0, 3);
+    write_urls(y, 1, c->replicas);
+    opd_str_text(y, "}\n");
+}
+
 /* Where the teacher is, and how its fleet is treated. */
 static void write_fleet(opd_str *y, const sim_case *c) {
     opd_rng r;
@@ -139,16 +159,18 @@ static void write_fleet(opd_str *y, const sim_case *c) {
         opd_str_printf(y, "url: \"http://%s:%d\"}}\n", sim_host(0), SIM_TEACHER_PORT);
         return;
     }
+    if (c->pair) {
+        write_pair(y, &r, c);
+        return;
+    }
     (void)put_tenths(y, &r, "eject_s", 1, 30);
     (void)put_tenths(y, &r, "eject_slow_factor", 0, 60);
     (void)put(y, &r, "eject_failures", 0, 5);
     (void)put(y, &r, "retry_min_per_s", 1, 10);
     opd_str_printf(y, "hedge_quantile: %g, ", (double)from(&r, 0, 9) / 10);
     put_bool(y, &r, "adapt_inflight", 2);
-    opd_str_text(y, "urls: [");
-    for (uint32_t i = 0; i < c->replicas; i++)
-        opd_str_printf(y, "%s\"http://%s:%d\"", i > 0 ? ", " : "", sim_host(i), SIM_TEACHER_PORT);
-    opd_str_text(y, "]}}\n");
+    write_urls(y, 0, c->replicas);
+    opd_str_text(y, "}\n");
 }
 
 static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim_case *c) {
@@ -156,8 +178,8 @@ static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim
                    c->http ? "sglang" : "megatron");
     (void)put(y, r, "log_prob_top_k", 0, 2);
     put_bool(y, r, "only_reward", 3);
-    opd_str_printf(y, "on_missing: %s}\n", one_in(r, 4) ? "rollout_log_probs" : "mask");
-    opd_str_text(y, "teachers: {t: {");
+    opd_str_printf(y, "on_missing: %s, teacher: t}\n", one_in(r, 4) ? "rollout_log_probs" : "mask");
+    opd_str_printf(y, "teachers: {t: {chunk_tokens: %u, ", c->chunk_tokens);
     double timeout_s = put_tenths(y, r, "timeout_s", 1, 20);
     opd_str_printf(y, "deadline_s: %g, ", timeout_s * (double)from(r, 1, 10));
     (void)put_tenths(y, r, "connect_timeout_s", 1, 20);
@@ -245,6 +267,8 @@ static void draw_fleet(sim_case *c, bool plain) {
     bool slow = one_in(&r, 2);
     uint32_t which = (uint32_t)from(&r, 0, c->replicas - 1);
     if (slow && c->replicas > 1 && !plain) c->slow = (int)which;
+    c->pair = c->replicas > 1 && one_in(&r, 3);
+    c->chunk_tokens = one_in(&r, 2) ? (uint32_t)from(&r, 1, 4) : 0;
 }
 
 void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plain) {

@@ -39,6 +39,8 @@ typedef struct sim_case {
     sim_end end[SIM_ATTEMPTS_MAX]; /* of each run */
     uint64_t end_ns[SIM_ATTEMPTS_MAX];
     uint32_t replicas;         /* nodes that serve it: sim_host(0) ...; 1 at least */
+    bool pair;                 /* they are two teachers, not one                          */
+    uint32_t chunk_tokens;     /* scored at a time while a sample is written; 0: none     */
     int slow;                  /* the replica that is cut off most of the time; -1: none */
     uint32_t server_returns;   /* times that a server's node goes and comes back, in all */
     uint64_t server_away_ns;   /* for so long */
