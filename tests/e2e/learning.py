@@ -121,6 +121,44 @@ def case_both_teacher_types_agree(work):
             expect(abs(one[key] - two[key]) <= 1e-3 * max(1, abs(one[key])), f"{key}: {one[key]} and {two[key]}")
 
 
+def chunked(work, kind):
+    """Scored a few tokens at a time while it is written, or when it is finished: the same bits."""
+    teacher, student = coin_models(work)
+    config = distillation(work, student, teacher, steps=6)
+    config["opd"].update(only_reward=True, log_prob_top_k=4, type=kind)
+    whole = work.run(config, "whole")
+    config["teachers"]["main"]["chunk_tokens"] = 2
+    chunks = work.run(config, "chunks")
+    expect(e2e.weights(whole) == e2e.weights(chunks), "chunks changed a weight")
+    for one, two in zip(rows_of(whole), rows_of(chunks)):
+        for key in ("rollout/opd_reverse_kl", "rollout/opd_overlap_ratio", "teacher/valid_share"):
+            expect(one[key] == two[key], f"{key}: {one[key]} and {two[key]}")
+    attempts = [row["teacher/attempts"] for row in rows_of(chunks)]
+    expect(max(attempts) > max(row["teacher/attempts"] for row in rows_of(whole)), f"no chunk was asked for: {attempts}")
+
+
+def case_chunks_over_http_change_nothing(work):
+    chunked(work, "sglang")
+
+
+def case_chunks_in_process_change_nothing(work):
+    chunked(work, "megatron")
+
+
+def case_a_fallback_takes_over(work):
+    """The teacher is not there; its fallback, which serves the same model, is asked instead."""
+    teacher, student = coin_models(work)
+    config = distillation(work, student, teacher, steps=5)
+    config["opd"]["only_reward"] = True
+    one = work.run(config, "one")
+    config["teachers"] = {"main": {"url": "http://127.0.0.1:1", "fallback": "other", "start_timeout_s": 2},
+                          "other": {"path": str(teacher)}}
+    config["opd"]["teacher"] = "main"
+    two = work.run(config, "two")
+    expect(e2e.weights(one) == e2e.weights(two), "the fallback's scores are others")
+    expect(all(r["teacher/degraded_tokens"] > 0 for r in rows_of(two)), "no degraded tokens")
+
+
 def case_distillation_lowers_the_kl(work):
     teacher, student = coin_models(work)
     config = distillation(work, student, teacher, steps=40)
