@@ -178,7 +178,8 @@ static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim
                    c->http ? "sglang" : "megatron");
     (void)put(y, r, "log_prob_top_k", 0, 2);
     put_bool(y, r, "only_reward", 3);
-    opd_str_printf(y, "on_missing: %s, teacher: t}\n", one_in(r, 4) ? "rollout_log_probs" : "mask");
+    opd_str_printf(y, "on_missing: %s, teacher: %s}\n", one_in(r, 4) ? "rollout_log_probs" : "mask",
+                   c->pair && c->http && c->seed % 2 == 0 ? "[t, u]" : "t");
     opd_str_printf(y, "teachers: {t: {chunk_tokens: %u, ", c->chunk_tokens);
     double timeout_s = put_tenths(y, r, "timeout_s", 1, 20);
     opd_str_printf(y, "deadline_s: %g, ", timeout_s * (double)from(r, 1, 10));

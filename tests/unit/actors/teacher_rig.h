@@ -35,6 +35,7 @@ typedef struct rig {
     opd_roles roles;
     opd_config_stage stage; /* of rig_panel */
     int want, got;
+    bool any_teacher; /* others than the one called tutor may score */
     uint64_t linger_ms; /* the run goes on for so long after the last SCORES */
     opd_timer linger;
     rig_sample *scores; /* [count], by group; the rig's */

@@ -43,6 +43,47 @@ static bool bad(world *w, int i) {
 
 /* ---- choice ---- */
 
+/* Requests that begin alike meet at one replica; when one goes only its own move. */
+TEST(every_affinity_has_a_home) {
+    enum { AFFINITIES = 2000 };
+    world w;
+    int homes[AFFINITIES + 1], at[MANY] = {0};
+    world_up(&w, MANY, 1);
+    CHECK_INT(opd_fleet_home(&w.fleet, 0), OPD_REPLICA_NONE);
+    for (int a = 1; a <= AFFINITIES; a++) {
+        homes[a] = opd_fleet_home(&w.fleet, (uint64_t)a);
+        CHECK_INT(opd_fleet_home(&w.fleet, (uint64_t)a), homes[a]);
+        at[homes[a]]++;
+    }
+    for (int i = 0; i < MANY; i++) CHECK(at[i] > AFFINITIES / MANY / 2 && at[i] < 2 * AFFINITIES / MANY);
+    w.replicas[2].up = false;
+    for (int a = 1; a <= AFFINITIES; a++) {
+        int home = opd_fleet_home(&w.fleet, (uint64_t)a);
+        CHECK(homes[a] == 2 ? home != 2 : home == homes[a]);
+    }
+}
+
+TEST(home_is_preferred_while_it_is_worth_it) {
+    world w;
+    world_up(&w, 2, 1);
+    uint64_t affinity = 1;
+    while (opd_fleet_home(&w.fleet, affinity) != 1) affinity++;
+    w.replicas[1].tokens = 300;
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 0, affinity, 300, w.now), 1);
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 0, affinity, 299, w.now), 0); /* clearly busier */
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 1, affinity, 0, w.now), 1);
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 0, 0, 999, w.now), 0);
+    CHECK_INT(opd_fleet_prefer(&w.fleet, OPD_REPLICA_NONE, affinity, 999, w.now), OPD_REPLICA_NONE);
+    w.replicas[1].not_before_ns = w.now + 1; /* it asked for time */
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 0, affinity, 999, w.now), 0);
+    w.replicas[1].not_before_ns = 0;
+    w.replicas[1].in_flight = 8; /* it is full */
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 0, affinity, 999, w.now), 0);
+    w.replicas[1].in_flight = 0;
+    w.replicas[0].state = OPD_REPLICA_OUT; /* and was chosen for its trial */
+    CHECK_INT(opd_fleet_prefer(&w.fleet, 0, affinity, 999, w.now), 0);
+}
+
 TEST(the_lighter_of_two_is_chosen) {
     world w;
     world_up(&w, 2, 1);

@@ -395,3 +395,79 @@ TEST(a_server_that_is_launched_later_is_waited_for) {
     BENCH(b, 10, STEP_OK);
     score_by_slot(&b, false);
 }
+
+/* ---- with a fallback ---- */
+
+/* A second teacher, which always answers, stands in for the first; both behind the panel. */
+static void with_fallback(bench *b, script *other, opd_teacher_http_config *config) {
+    static char url[64];
+    static opd_config_teacher second;
+    *other = (script){.steps = {STEP_OK}, .step_count = 1};
+    script_up(other, &b->rig);
+    (void)snprintf(url, sizeof url, "http://127.0.0.1:%u", other->port);
+    second = b->teacher;
+    second.name = "other";
+    second.url = url;
+    b->teacher.fallback = "other";
+    *config = b->config;
+    b->config.place = rig_stage_add(&b->rig, &b->teacher);
+    config->place = rig_stage_add(&b->rig, &second);
+    b->config.teacher = &b->rig.stage.teachers[b->config.place];
+    config->teacher = &b->rig.stage.teachers[config->place];
+    rig_panel(&b->rig, NULL, 0, 1);
+    CHECK_OK(opd_spawn(b->rig.t.system, &opd_teacher_http_class, "first", &b->config,
+                       &b->rig.roles.teachers[b->config.place]));
+    CHECK_OK(opd_spawn(b->rig.t.system, &opd_teacher_http_class, "second", config,
+                       &b->rig.roles.teachers[config->place]));
+    b->rig.any_teacher = true;
+    rig_feed(&b->rig);
+}
+
+/* The first one disappears with samples under way: they go on at the other, and nothing pauses. */
+TEST(a_loss_goes_to_the_fallback) {
+    static script other;
+    opd_teacher_http_config config;
+    BENCH(b, 20, STEP_CLOSE, STEP_OK);
+    with_fallback(&b, &other, &config);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK_INT(b.rig.got, 20);
+    for (int g = 0; g < 20; g++) {
+        CHECK_STR(b.rig.scores[g].reason, "");
+        CHECK(b.rig.scores[g].scored);
+    }
+    CHECK_INT(b.rig.holds, 0);
+    CHECK(other.generates > 0);
+    CHECK_CONTAINS(b.rig.notes, "other is asked instead");
+    rig_down(&b.rig);
+}
+
+/* It was never there: a warning, and the run goes on. */
+TEST(a_teacher_that_is_late_has_a_fallback) {
+    static script other;
+    opd_teacher_http_config config;
+    BENCH(b, 20, STEP_OK);
+    b.teacher.url = "http://127.0.0.1:1";
+    b.teacher.start_timeout_s = 0.2;
+    with_fallback(&b, &other, &config);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK_INT(b.rig.got, 20);
+    CHECK_INT(other.generates, 20);
+    CHECK_CONTAINS(b.rig.notes, "teacher tutor is not ready");
+    rig_down(&b.rig);
+}
+
+/* Its own retries come first, then the other. */
+TEST(a_sample_without_a_score_goes_to_the_fallback) {
+    static script other;
+    opd_teacher_http_config config;
+    BENCH(b, 5, STEP_400);
+    with_fallback(&b, &other, &config);
+    CHECK_OK(rig_run(&b.rig));
+    for (int g = 0; g < 5; g++) {
+        CHECK(b.rig.scores[g].scored);
+        CHECK_INT(b.rig.scores[g].attempts, 2);
+    }
+    CHECK_INT(b.script.generates, 5);
+    CHECK_INT(other.generates, 5);
+    rig_down(&b.rig);
+}
