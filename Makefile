@@ -45,8 +45,7 @@ tsan: deps
 	@cmake --build $(BUILD)/tsan -j $(JOBS) --target threads
 	@ctest --test-dir $(BUILD)/tsan -L threads -j $(JOBS) --output-on-failure --no-tests=error
 
-bench: deps
-	@$(call need,python3)
+bench: test-deps
 	@cmake -S . -B $(BUILD)/bench -G Ninja -DCMAKE_BUILD_TYPE=Release >/dev/null
 	@cmake --build $(BUILD)/bench -j $(JOBS) --target bench
 

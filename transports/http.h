@@ -68,10 +68,11 @@ struct opd_http_call {
 
     /* internal */
     opd_http_client *client;
-    void *conn, *stream; /* HTTP/2 */
+    void *stream; /* HTTP/2 */
     void *pooled;        /* HTTP/1.1 connection */
     opd_list link;
     uint64_t attempt_deadline_ns;
+    size_t claimed_bytes; /* of max_total_bytes: the answer so far, or as announced */
     uint8_t state, replays;
 };
 
@@ -90,6 +91,11 @@ typedef struct opd_http_client_options {
     uint64_t connect_timeout_ms;     /* 5,000 */
     uint64_t settings_timeout_ms;    /* connected, but no word of HTTP from there; 10,000 */
     uint64_t backoff_min_ms, backoff_max_ms; /* between attempts to connect; 50, 2,000 */
+    uint32_t connections;  /* HTTP/2: at once, as many as there are calls; 1 */
+    uint32_t max_streams;  /* HTTP/2: of one connection, even if its peer allows more; max_inflight */
+    uint32_t connection_calls_max; /* HTTP/2: then it is replaced, as its stream ids end at 2^30; 2^29 */
+    uint64_t ping_after_ms;   /* HTTP/2: PING where calls wait and nothing was heard for; 20,000 */
+    uint64_t ping_timeout_ms; /* HTTP/2: ... and RESET if nothing comes after it; 20,000 */
     uint32_t http1_connections; /* sockets over HTTP/1.1, one call each; 64 */
     uint64_t http1_idle_ms;     /* an idle one is closed after; 3,500: uvicorn does after 5,000 */
     uint64_t http1_ttl_ms;      /* then HTTP/2 is tried again; 60,000 */
@@ -143,6 +149,9 @@ const char *opd_http_call_header(const opd_http_call *call, const char *name);
 
 /* Frees the answer and empties its fields; legal on a zeroed call, not on a call in flight. */
 void opd_http_call_fini(opd_http_call *call);
+
+/* Empties the answer's fields but keeps their memory for the next send of this call. */
+void opd_http_call_reset(opd_http_call *call);
 
 /* ---- server -------------------------------------------------------------------------- */
 

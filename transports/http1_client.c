@@ -128,7 +128,7 @@ static void conn_done(h1_conn *conn, bool clean) {
 }
 
 static void learned(opd_http_client *client) {
-    client->http1 = true;
+    client->http1 = !opd__h2_settled(client); /* which may have come up meanwhile */
     client->h1_probing = false;
     client->http1_until_ns = in_ms(client, client->o.http1_ttl_ms);
 }
@@ -227,7 +227,7 @@ static void on_closed(void *arg) {
     opd_h1_reader_fini(&conn->reader);
     opd_h1_writer_fini(&conn->writer);
     opd_mem_free(client->o.alloc, conn);
-    opd__client_arm(client, opd_tcp_now_ns(client->o.env));
+    opd__client_again(client);
 }
 
 static const opd_tcp_events tcp_events = {on_open, on_bytes, on_pull, on_end, on_closed};

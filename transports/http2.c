@@ -31,7 +31,7 @@ struct opd_h2_stream {
     opd_err local_err; /* set where we end the stream ourselves */
     size_t cut_bytes;    /* of our body only so many are sent; 0: all */
     bool sent, complete, answered, peer_reset;
-    bool stall; /* after the cut nothing more */
+    bool stall, detached; /* after the cut nothing more; forgotten, and not reset */
 };
 
 struct opd_h2 {
@@ -41,7 +41,7 @@ struct opd_h2 {
     nghttp2_session *session;
     nghttp2_mem mem;
     opd_list streams;
-    uint32_t stream_count;
+    uint32_t stream_count, detached_count;
     opd_iobatch *batch; /* only inside opd_h2_pull */
     size_t received_bytes; /* counted up to the length of the preface */
     bool settled, draining;
@@ -94,6 +94,7 @@ static void stream_destroy(opd_h2_stream *stream) {
     opd_h2 *h2 = stream->h2;
     opd_list_remove(&stream->link);
     h2->stream_count--;
+    h2->detached_count -= stream->detached;
     opd_buf_release(stream->body.buf);
     opd_mem_free(h2->options.alloc, stream);
 }
@@ -423,6 +424,10 @@ void opd_h2_destroy(opd_h2 *h2) {
     opd_mem_free(h2->options.alloc, h2);
 }
 
+void opd_h2_blame(opd_h2 *h2, const char *text) {
+    snprintf(h2->trouble, sizeof h2->trouble, "%.150s", text);
+}
+
 bool opd_h2_finished(const opd_h2 *h2) {
     return !nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session);
 }
@@ -555,7 +560,29 @@ void opd_h2_max_streams_set(opd_h2_stream *stream, uint32_t max_streams) {
     (void)nghttp2_submit_settings(stream->h2->session, NGHTTP2_FLAG_NONE, &entry, 1);
 }
 
-void opd_h2_detach(opd_h2_stream *stream) { stream->user = NULL; }
+void opd_h2_detach(opd_h2_stream *stream) {
+    if (stream->user != NULL) stream->h2->detached_count++;
+    if (stream->user != NULL) stream->detached = true;
+    stream->user = NULL;
+}
+
+uint32_t opd_h2_detached_count(const opd_h2 *h2) { return h2->detached_count; }
+
+void opd_h2_reset_detached(opd_h2 *h2) {
+    for (opd_list *node = h2->streams.next; node != &h2->streams; node = node->next) {
+        opd_h2_stream *stream = OPD_CONTAINER_OF(node, opd_h2_stream, link);
+        if (!stream->detached) continue;
+        stream->detached = false;
+        h2->detached_count--;
+        opd_h2_reset(stream, OPD_H2_CODE_CANCEL);
+        return;
+    }
+}
+
+void opd_h2_ping(opd_h2 *h2) {
+    /* Without memory nothing is sent, and nothing will be heard: the owner's limit ends it. */
+    (void)nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
+}
 
 bool opd_h2_attached(const opd_h2_stream *stream) { return stream->user != NULL; }
 

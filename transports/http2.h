@@ -89,6 +89,9 @@ opd_err opd_h2_create(const opd_h2_options *options, const opd_h2_events *events
 /* Ends all streams that remain with on_close(RESET) and frees the session. NULL is legal. */
 void opd_h2_destroy(opd_h2 *h2);
 
+/* What opd_h2_destroy will say of the streams that remain; copied. */
+void opd_h2_blame(opd_h2 *h2, const char *text);
+
 /* Takes bytes from the peer. Errors, after which the owner pulls once more and closes:
  * UNSUPPORTED (the peer speaks something else), PROTO, NOMEM, CLOSED (it failed before); context
  * set. */
@@ -116,6 +119,14 @@ void opd_h2_reset(opd_h2_stream *stream, opd_h2_code code);
 
 /* Forgets a stream that goes on: no further event, its received bytes are dropped. */
 void opd_h2_detach(opd_h2_stream *stream);
+
+/* Client: how many forgotten streams go on and were not reset, and: resets (CANCEL) one of them, the
+ * oldest. */
+uint32_t opd_h2_detached_count(const opd_h2 *h2);
+void opd_h2_reset_detached(opd_h2 *h2);
+
+/* Asks the peer for a sign of life: whatever it sends next is one. */
+void opd_h2_ping(opd_h2 *h2);
 
 /* Whether the stream still has an owner: neither reset nor forgotten. */
 bool opd_h2_attached(const opd_h2_stream *stream);

@@ -17,7 +17,7 @@
 #include "opd/log.h"
 #include "transports/tcp_ops.h"
 
-enum { ADDRESSES_MAX = 8, INPUT_BYTES = 64 * 1024, BACKLOG = 512, ROUNDS_MAX = 16, HOST_MAX = 256,
+enum { ADDRESSES_MAX = 8, INPUT_BYTES = 256 * 1024 /* large answers: fewer reads */, BACKLOG = 512, ROUNDS_MAX = 16, HOST_MAX = 256,
        TURN_BYTES_MAX = 512 * 1024 }; /* about 0.2 ms of copying; the kernel would take 4 MB at once */
 
 typedef struct tcp_uv {
@@ -41,7 +41,7 @@ typedef struct tcp_uv {
     bool pumping, writing, broken, finish;
     uint64_t progress_ns;
     opd_iobatch batch;
-    uint8_t input[INPUT_BYTES];
+    uint8_t *input; /* INPUT_BYTES, a block of its own: never zeroed, so that what is not read stays untouched */
 } tcp_uv;
 
 static tcp_uv *self_of(opd_tcp *tcp) { return (tcp_uv *)(void *)tcp; }
@@ -72,13 +72,19 @@ static opd_err err_of(int code) {
 
 /* ---- end of life ---- */
 
+static void tcp_free(tcp_uv *tcp) {
+    const opd_alloc *alloc = tcp->alloc;
+    opd_mem_free(alloc, tcp->input);
+    opd_mem_free(alloc, tcp);
+}
+
 static void maybe_release(tcp_uv *tcp) {
     if (!tcp->closing || tcp->live || tcp->resolving) return;
     opd_iobatch_clear(&tcp->batch);
     bool entered = opd_transport_enter(tcp->env, tcp->owner);
     if (tcp->events != NULL) tcp->events->on_closed(tcp->arg);
     opd_transport_leave(tcp->env, entered);
-    opd_mem_free(tcp->alloc, tcp);
+    tcp_free(tcp);
 }
 
 static int attempt(tcp_uv *tcp);
@@ -319,6 +325,11 @@ static int connect_start(tcp_uv *tcp) {
 static tcp_uv *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
     tcp_uv *tcp = opd_mem_get(alloc, sizeof *tcp);
     if (tcp == NULL) return NULL;
+    tcp->input = opd_mem_resize(alloc, NULL, INPUT_BYTES);
+    if (tcp->input == NULL) {
+        opd_mem_free(alloc, tcp);
+        return NULL;
+    }
     tcp->base.ops = &opd__tcp_uv_ops;
     tcp->env = env;
     tcp->owner = opd_transport_owner(env);
@@ -340,7 +351,7 @@ static opd_err stream_connect(struct opd_env *env, const opd_alloc *alloc, const
         opd_err err = fail_connect(tcp, code);
         tcp->closing = true; /* events is still NULL: goes silently */
         if (tcp->live) handle_close(tcp);
-        else opd_mem_free(alloc, tcp);
+        else tcp_free(tcp);
         return err;
     }
     tcp->events = events;
@@ -399,7 +410,7 @@ static void on_connection(uv_stream_t *stream, int status) {
     if (tcp == NULL || uv_tcp_init(loop_of(listener->env), &tcp->handle) != 0) {
         OPD_LOG_WARN("port %u: a connection was not accepted: %s", (unsigned)listener->port,
                      status < 0 ? uv_strerror(status) : "out of memory");
-        opd_mem_free(listener->alloc, tcp);
+        if (tcp != NULL) tcp_free(tcp);
         if (status == 0) reject(listener);
         return;
     }

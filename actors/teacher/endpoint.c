@@ -2,7 +2,9 @@
  *
  * A call's way: created -> sent (counted) -> done by the client -> its event -> read, here or by a
  * job -> answered -> freed. `refs` counts the client, until its closed event was delivered or dropped, and the
- * calls that exist.
+ * calls that exist. A call that is over is kept for the next one, with the memory of its answer, as
+ * long as that is little: fresh memory for each of thousands of answers costs as much as receiving
+ * them.
  * Thread: the loop.
  */
 #include "actors/teacher/endpoint.h"
@@ -13,6 +15,8 @@
 #include "core/base/check.h"
 #include "core/base/secret.h"
 
+enum { SPARE_ANSWER_BYTES_MAX = 256 * 1024, SPARE_BYTES_MAX = 16 << 20 };
+
 struct opd_endpoint {
     opd_endpoint_options options;
     opd_system *system;
@@ -21,6 +25,8 @@ struct opd_endpoint {
     char name[300];
     char *authorization; /* the header's value; NULL: none */
     unsigned refs;
+    opd_list spare; /* calls that are over and lend their memory to the next */
+    size_t spare_bytes;
     bool abandoned;
     opd_event closed_event;
     opd_cleanup cleanup; /* tells us that the actor ends */
@@ -34,8 +40,43 @@ static void unref(opd_endpoint *endpoint) {
 
 /* ---- calls ---- */
 
+static size_t spare_size(const opd_endpoint_call *call) {
+    return sizeof *call + call->http.answer.capacity;
+}
+
+/* A call that is over, its memory that of an answer like the next one; NULL: none. */
+static opd_endpoint_call *take_spare(opd_endpoint *endpoint) {
+    opd_list *node = opd_list_pop_front(&endpoint->spare);
+    if (node == NULL) return NULL;
+    opd_endpoint_call *call = OPD_CONTAINER_OF(node, opd_endpoint_call, node);
+    endpoint->spare_bytes -= spare_size(call);
+    opd_str answer = call->http.answer, head = call->http.head;
+    memset(call, 0, sizeof *call);
+    call->http.answer = answer;
+    call->http.head = head;
+    return call;
+}
+
+/* Keeps the memory of a call, unless it is too much. */
+static bool keep_spare(opd_endpoint *endpoint, opd_endpoint_call *call) {
+    if (endpoint->client == NULL || call->http.answer.capacity > SPARE_ANSWER_BYTES_MAX ||
+        endpoint->spare_bytes + spare_size(call) > SPARE_BYTES_MAX)
+        return false;
+    opd_http_call_reset(&call->http);
+    opd_list_init(&call->node);
+    opd_list_push_front(&endpoint->spare, &call->node);
+    endpoint->spare_bytes += spare_size(call);
+    return true;
+}
+
+static void free_call(opd_endpoint *endpoint, opd_endpoint_call *call) {
+    opd_http_call_fini(&call->http);
+    opd_mem_free(endpoint->options.alloc, call);
+}
+
 opd_err opd_endpoint_call_create(opd_endpoint *endpoint, opd_endpoint_call **out_call) {
-    opd_endpoint_call *call = opd_mem_get(endpoint->options.alloc, sizeof *call);
+    opd_endpoint_call *call = take_spare(endpoint);
+    if (call == NULL) call = opd_mem_get(endpoint->options.alloc, sizeof *call);
     if (call == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a call");
     call->endpoint = endpoint;
     opd_str_init(&call->body, endpoint->options.alloc, endpoint->options.max_body_bytes);
@@ -48,10 +89,9 @@ void opd_endpoint_call_destroy(opd_endpoint_call *call) {
     if (call == NULL) return;
     opd_endpoint *endpoint = call->endpoint;
     if (call->reading != NULL) call->read_drop(call);
-    opd_http_call_fini(&call->http);
     opd_buf_release(call->http.body.buf);
     opd_str_fini(&call->body);
-    opd_mem_free(endpoint->options.alloc, call);
+    if (!keep_spare(endpoint, call)) free_call(endpoint, call);
     unref(endpoint);
 }
 
@@ -141,9 +181,8 @@ opd_err opd_endpoint_send(opd_endpoint_call *call) {
     if (endpoint->client == NULL) return opd_fail(OPD_ERR_CLOSED, "%s is closing", endpoint->name);
     OPD_TRY(opd_str_status(&call->body));
     if (call->body.size > 0 && call->http.body.buf == NULL) {
-        OPD_TRY(opd_buf_wrap(endpoint->options.alloc, call->body.data, call->body.size, NULL, NULL,
-                             &call->http.body.buf));
-        call->http.body.size_bytes = call->body.size;
+        OPD_TRY(opd_str_to_buf(&call->body, &call->http.body.buf)); /* the wire may outlive the call */
+        call->http.body = opd_slice_whole(call->http.body.buf);
     }
     authorize(call);
     call->http.done = on_done;
@@ -208,6 +247,7 @@ opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
                                       .url = url,
                                       .tls = options->tls,
                                       .max_inflight = options->max_inflight,
+                                      .connections = options->connections,
                                       .max_answer_bytes = options->max_answer_bytes,
                                       .max_total_bytes =
                                           options->max_answer_bytes * options->max_inflight,
@@ -227,6 +267,7 @@ opd_err opd_endpoint_open(opd_ctx *ctx, const opd_endpoint_options *options,
     endpoint->system = opd_self_system(ctx);
     endpoint->owner = opd_self(ctx);
     endpoint->refs = 1;
+    opd_list_init(&endpoint->spare);
     const char *name = opd_http_client_authority(endpoint->client);
     size_t size = strnlen(name, sizeof endpoint->name - 1);
     memcpy(endpoint->name, name, size);
@@ -242,6 +283,8 @@ void opd_endpoint_close(opd_endpoint *endpoint) {
     if (endpoint == NULL || endpoint->client == NULL) return;
     opd_http_client *client = endpoint->client;
     endpoint->client = NULL;
+    for (opd_list *node; (node = opd_list_pop_front(&endpoint->spare)) != NULL;)
+        free_call(endpoint, OPD_CONTAINER_OF(node, opd_endpoint_call, node));
     opd_http_client_close(client, on_closed, endpoint);
 }
 

@@ -40,7 +40,7 @@ typedef struct opd_endpoint_call {
     opd_http_header headers[OPD_ENDPOINT_HEADERS_MAX + 1]; /* the call's and the endpoint's */
     opd_event event;
     opd_job job;
-    opd_list node; /* of the reader's calls while a lane has it */
+    opd_list node; /* of the reader's calls while a lane has it; of the endpoint's spare ones */
 } opd_endpoint_call;
 
 /* Who reads answers; a part of the actor's state. */
@@ -63,6 +63,7 @@ typedef struct opd_endpoint_options {
     const struct opd_tls_options *tls; /* of an https url; NULL: the system's trust. Not kept */
     const char *api_key;     /* sent with every call; NULL: none. Copied, wiped with the endpoint */
     uint32_t max_inflight;
+    uint32_t connections;    /* at once, over HTTP/2; 0: 1                        */
     uint64_t connect_timeout_ms;
     size_t max_body_bytes;   /* of one request                                    */
     opd_endpoint_reader *reader; /* outlives the jobs; NULL: no call has `read`   */

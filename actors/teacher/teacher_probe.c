@@ -419,6 +419,7 @@ static opd_err open_url(opd__teacher *self, opd__server *server, const char *url
         .tls = &tls,
         .api_key = self->api_key,
         .max_inflight = (uint32_t)self->c.teacher->max_inflight + 2, /* a probe and an abort */
+        .connections = (uint32_t)t->connections,
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
         .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),
         .max_answer_bytes = opd_teacher_answer_max_bytes(self->c.max_len, self->c.top_k),

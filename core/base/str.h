@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "opd/alloc.h"
+#include "opd/buf.h"
 #include "opd/err.h"
 
 typedef struct opd_str {
@@ -31,6 +32,10 @@ void opd_str_fini(opd_str *str);
 /* Empties the text and its error, keeping the memory. */
 void opd_str_clear(opd_str *str);
 
+/* Makes room for `more` bytes at once, so that appends of up to so many do not move the text. A hint:
+ * without the memory, or beyond the maximum, nothing happens. */
+void opd_str_reserve(opd_str *str, size_t more);
+
 /* Appends size bytes, a C string, or formatted text. */
 void opd_str_append(opd_str *str, const void *bytes, size_t size);
 void opd_str_text(opd_str *str, const char *text);
@@ -40,6 +45,10 @@ void opd_str_printf(opd_str *str, const char *fmt, ...) OPD_PRINTF(2, 3);
  * extend then says how many were written, no more than that, and ends the text behind them. */
 char *opd_str_room(opd_str *str, size_t size);
 void opd_str_extend(opd_str *str, size_t size);
+
+/* Gives the bytes, without a copy, to a buffer of one reference, the caller's; the text is empty and
+ * usable again afterwards. Errors: that of the text, NOMEM; the text is then as it was. */
+opd_err opd_str_to_buf(opd_str *str, opd_buf **out_buf) OPD_MUST_CHECK;
 
 /* The first error since init or clear (with context set), or OPD_OK. */
 opd_err opd_str_status(const opd_str *str) OPD_MUST_CHECK;

@@ -111,6 +111,7 @@ const opd__key opd__keys[] = {
     FLOAT_FROM("teachers.*.deadline_s", TEACHER(deadline_s), "10 * timeout_s", 0, 1e8, ABOVE, "s", "One sample with all its attempts."),
     FLOAT("teachers.*.connect_timeout_s", TEACHER(connect_timeout_s), "5", 0, 1e7, ABOVE, "s", "Opening a connection."),
     INT("teachers.*.max_inflight", TEACHER(max_inflight), "64", 1, 65536, "requests", "Requests at the same time, over all replicas."),
+    INT("teachers.*.connections", TEACHER(connections), "2", 1, 8, "connections", "To each server at the same time, over HTTP/2: a large answer on one does not hold up the others, and a lost one loses only its own."),
     BOOL("teachers.*.adapt_inflight", TEACHER(adapt_inflight), "true", "Learn from its latency how many of them a replica gets at once."),
     INT("teachers.*.retries", TEACHER(retries), "3", 0, 1000, "", "Attempts after the first."),
     INT("teachers.*.backoff_ms", TEACHER(backoff_ms), "100", 0, 3600000, "ms", "Pause before the first retry; doubles with each."),

@@ -196,6 +196,7 @@ typedef struct opd_config_teacher {
     const char *fallback;     /* a teacher that is asked instead; "" = none                  */
     int64_t chunk_tokens;     /* scored at a time while the sample is written; 0 = off; -1 = as the
                                  server allows                                               */
+    int64_t connections;      /* to each server at the same time, over HTTP/2                */
 } opd_config_teacher;
 
 typedef struct opd_config_opd {

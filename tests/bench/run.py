@@ -2,9 +2,10 @@
 """Runs the benchmarks and checks their floors: one JSON line per case on stdout, a report on stderr.
 
 Usage: run.py FOLDER [--quick] [--no-wait] [--skip-kernels] [CASE...]
-FOLDER holds the programs (opd_bench_actor, opd_bench_fleet, opd_bench_kernels; caf_pingpong and
-caf_counting where libcaf was found). Cases that have a peer alternate with it, one process each, RUNS
-times. The groups fleet and pipeline are named as one case each, and measured once.
+FOLDER holds the programs (opd_bench_actor, opd_bench_client, opd_bench_fleet, opd_bench_kernels;
+caf_pingpong and caf_counting where libcaf was found). Cases that have a peer alternate with it, one
+process each, RUNS times; the client's peer is h2load, and both ask the same nghttpd. The groups fleet and
+pipeline are named as one case each, and measured once.
 
 The idle guard: before each measurement the machine must be idle for a second (/proc/stat); else we
 wait, say so, and after WAIT_S give up (status 3). A measurement during which other processes used
@@ -16,10 +17,15 @@ import argparse
 import json
 import os
 import pathlib
+import random
+import re
 import resource
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 RUNS = 5
@@ -31,6 +37,9 @@ AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3,
             "parse_nested_k0": 600, "parse_nested_k10": 600, "parse_nested_k64": 600, "parse_base64_k64": 2000,
             "fleet_accounted": 1, "fleet_valid_share": 0.999}
 AT_MOST = {"idle_100_actors_10_s": 5.0, "fleet_p99_ratio": 2}
+# The client beside h2load: bytes of an answer, connections of 100 streams each, requests, floor: opd / h2load.
+CLIENT = {"client_100k_1x100": (102400, 1, 20000, 0.8), "client_100k_8x100": (102400, 8, 20000, 0.8),
+          "client_200b_1x100": (200, 1, 100000, 0.6), "client_200b_8x100": (200, 8, 100000, 0.6)}
 
 
 class Busy(Exception):
@@ -44,13 +53,20 @@ def ticks():
     return sum(values) - values[3] - values[4], sum(values)
 
 
+helpers = []  # processes that serve a measurement while it runs
+
+
 def own_ticks():
-    """Jiffies used by this process and its children that have ended."""
+    """Jiffies used by this process, its children that have ended, and the helpers."""
     used = 0.0
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(who)
         used += usage.ru_utime + usage.ru_stime
-    return used * os.sysconf("SC_CLK_TCK")
+    used *= os.sysconf("SC_CLK_TCK")
+    for helper in helpers:
+        with open(f"/proc/{helper.pid}/stat", encoding="ascii") as f:
+            used += sum(int(v) for v in f.read().rsplit(")", 1)[1].split()[11:13])
+    return used
 
 
 class Watch:
@@ -92,8 +108,8 @@ class Guard:
                 say(f"waiting: {100 * busy:.0f} % of the machine is used by others")
             said = True
 
-    def measure(self, command):
-        """The JSON lines of a command that ran undisturbed."""
+    def measure(self, command, read=None):
+        """What a command that ran undisturbed printed, read by `read` or as JSON lines."""
         for _ in range(RETRIES):
             self.until_idle()
             watch = Watch()
@@ -101,7 +117,7 @@ class Guard:
             foreign = watch.foreign()
             if foreign <= BUSY_MAX or not self.wait:
                 self.disturbed += foreign > BUSY_MAX
-                return [json.loads(line) for line in result.stdout.splitlines()]
+                return read(result.stdout) if read else [json.loads(line) for line in result.stdout.splitlines()]
             say(f"disturbed: others used {100 * foreign:.0f} % of the machine, again")
         raise Busy(f"{RETRIES} measurements in a row were disturbed: {' '.join(map(str, command))}")
 
@@ -183,6 +199,75 @@ def groups(folder, quick):
     return {"fleet": [folder / "opd_bench_fleet"] + (["--undisturbed", "15", "--seconds", "30"] if quick else [])}
 
 
+def question(path):
+    """A scoring request as the client writes it, of 1,000 tokens."""
+    draw = random.Random(4)
+    ids = [draw.randrange(1, 151000) for _ in range(1000)]
+    body = {"input_ids": ids, "sampling_params": {"temperature": 1, "max_new_tokens": 0},
+            "return_logprob": True, "logprob_start_len": 499, "return_text_in_logprobs": False,
+            "rid": "opd-bench-0123456789abcdef"}
+    path.write_text(json.dumps(body, separators=(",", ":")), encoding="ascii")
+
+
+def h2load_line(text):
+    rate = re.search(r"finished in .*, ([0-9.]+) req/s", text)
+    if rate is None or not re.search(r" 0 failed, 0 errored, 0 timeout", text):
+        raise json.JSONDecodeError("h2load failed", text, 0)
+    return [{"value": float(rate.group(1)), "unit": "requests/s", "versions": {}}]
+
+
+def serve(folder):
+    """An nghttpd on a free port; its windows are wide, so that they are not what is measured."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    program = shutil.which("nghttpd", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    helper = subprocess.Popen([program, "--no-tls", "-w", "24", "-W", "24", "-d", folder, str(port)],
+                              stdout=subprocess.DEVNULL)
+    for _ in range(100):
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    return helper, f"http://127.0.0.1:{port}"
+
+
+def client_case(guard, folder, case, runs, scratch):
+    """(opd's line, h2load's line), each a median of alternating runs against one nghttpd."""
+    size, connections, calls, _ = CLIENT[case]
+    (scratch / "answer").write_bytes(b"x" * size)
+    question(scratch / "question")
+    helper, url = serve(scratch)
+    helpers.append(helper)
+    ours, theirs = [], []
+    try:
+        for _ in range(runs):
+            ours += guard.measure([folder / "opd_bench_client", url, scratch / "question", str(size),
+                                   str(connections), str(calls)])
+            theirs += guard.measure(["h2load", "-n", str(calls), "-c", str(connections), "-m", "100", "-d",
+                                     scratch / "question", f"{url}/answer"], h2load_line)
+    finally:
+        helpers.remove(helper)
+        helper.terminate()
+        helper.wait()
+    return summary(case, ours), summary(f"{case}_h2load", theirs)
+
+
+def client_cases(guard, folder, wanted, runs):
+    """Measures the client actor beside h2load; returns the floors that were missed."""
+    missed = []
+    for case in [c for c in CLIENT if not wanted or c in wanted]:
+        with tempfile.TemporaryDirectory() as scratch:
+            ours, theirs = client_case(guard, folder, case, runs, pathlib.Path(scratch))
+        emit(ours)
+        emit(theirs)
+        ratio, floor = ours["value"] / theirs["value"], CLIENT[case][3]
+        print(json.dumps({"case": f"{case}_vs_h2load", "value": round(ratio, 3), "unit": "ratio",
+                          "floor": floor}), flush=True)
+        check(missed, f"{case} opd/h2load", ratio, floor, ratio >= floor)
+    return missed
+
+
 def kernel_cases(guard, folder):
     for threads in ("1", "2"):
         for line in guard.measure([folder / "opd_bench_kernels", threads]):
@@ -204,6 +289,7 @@ def main():
         for name, command in groups(folder, options.quick).items():
             if not options.cases or name in options.cases:
                 missed += group_cases(guard, command)
+        missed += client_cases(guard, folder, options.cases, 1 if options.quick else RUNS)
         if not options.skip_kernels and not options.cases:
             kernel_cases(guard, folder)
     except Busy as busy:
