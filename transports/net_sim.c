@@ -1,5 +1,5 @@
-/* net_sim.c - the simulated network: hosts, cuts, listeners, timers (tcp_sim.h).
- * Thread: the world's. Hosts are freed with the network, the rest by its close. */
+/* net_sim.c - the simulated network: hosts, names, cuts, listeners, timers (tcp_sim.h).
+ * Thread: the world's. Hosts and names are freed with the network, the rest by its close. */
 #include <stdio.h>
 #include <string.h>
 
@@ -48,6 +48,37 @@ opd_err opd_net_sim_join(opd_net_sim *net, opd_env *env) {
     }
     host->env = env;
     env->tcp = &net->ops;
+    return OPD_OK;
+}
+
+/* ---- names ----------------------------------------------------------------------------- */
+
+static opd__net_name *name_of(const opd_net_sim *net, const char *name) {
+    for (opd_list *n = net->names.next; n != &net->names; n = n->next) {
+        opd__net_name *found = OPD_CONTAINER_OF(n, opd__net_name, node);
+        if (strcmp(found->name, name) == 0) return found;
+    }
+    return NULL;
+}
+
+const opd__net_name *opd__net_find_name(const opd_net_sim *net, const char *name) {
+    return name_of(net, name);
+}
+
+opd_err opd_net_sim_name(opd_net_sim *net, const char *name, const char *const *hosts,
+                         size_t count) {
+    OPD_ASSERT(count <= OPD__NET_ADDRESSES_MAX);
+    opd__net_name *entry = name_of(net, name);
+    if (entry == NULL) {
+        entry = opd_mem_get(net->options.alloc, sizeof *entry);
+        if (entry == NULL) return opd_fail(OPD_ERR_NOMEM, "name %s", name);
+        (void)snprintf(entry->name, sizeof entry->name, "%s", name);
+        opd_list_init(&entry->node);
+        opd_list_push_back(&net->names, &entry->node);
+    }
+    entry->count = (unsigned)count;
+    for (size_t i = 0; i < count; i++)
+        (void)snprintf(entry->hosts[i], sizeof entry->hosts[i], "%s", hosts[i]);
     return OPD_OK;
 }
 
@@ -214,6 +245,7 @@ opd_err opd_net_sim_create(opd_sim *sim, const opd_net_sim_options *options,
     net->options = filled;
     net->next_port = FIRST_PORT;
     opd_list_init(&net->hosts);
+    opd_list_init(&net->names);
     opd_list_init(&net->listeners);
     opd_list_init(&net->connections);
     opd__net_streams_init(&net->ops);
@@ -234,5 +266,7 @@ void opd_net_sim_destroy(opd_net_sim *net) {
     OPD_ASSERT(opd_list_empty(&net->listeners) && opd_list_empty(&net->connections));
     for (opd_list *n; (n = opd_list_pop_front(&net->hosts)) != NULL;)
         opd_mem_free(net->options.alloc, OPD_CONTAINER_OF(n, opd__net_host, node));
+    for (opd_list *n; (n = opd_list_pop_front(&net->names)) != NULL;)
+        opd_mem_free(net->options.alloc, OPD_CONTAINER_OF(n, opd__net_name, node));
     opd_mem_free(net->options.alloc, net);
 }

@@ -43,6 +43,8 @@ struct opd_tcp_timer {
 
 extern const opd_tcp_ops opd__tcp_uv_ops; /* tcp_uv.c */
 
+opd_err opd__err_of_uv(int code); /* tcp_uv.c: what a libuv code means here */
+
 /* timer_uv.c, for that table */
 opd_err opd__timer_uv_create(struct opd_env *env, const opd_alloc *alloc, void (*fired)(void *arg),
                              void *arg, opd_tcp_timer **out_timer);

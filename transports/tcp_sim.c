@@ -18,6 +18,7 @@
 #include "transports/tcp_sim_inside.h"
 
 static const uint64_t RETRY_NS = 50000000; /* a cut is looked at again after this */
+static const uint64_t STAGGER_NS = 250000000; /* an address gets so long while there is another */
 
 typedef struct tcp_sim tcp_sim;
 typedef struct connection connection;
@@ -53,8 +54,11 @@ struct tcp_sim {
     connection *link; /* NULL: never had one */
     unsigned side;    /* its index in link */
     opd_sim_event life, writable;
+    opd_sim_event stagger; /* the next address instead of one that does not answer */
     opd_err failure;
     char host[OPD__NET_NAME_SIZE];
+    char addresses[OPD__NET_ADDRESSES_MAX][OPD__NET_NAME_SIZE]; /* hosts that it stands for */
+    unsigned address_count, address_next;
     uint16_t port;
     bool open, ended, closing, pumping, writing, broken, finish;
     uint64_t progress_ns;
@@ -238,15 +242,32 @@ static uint64_t stream_stalled_ns(const opd_tcp *base) {
 
 /* ---- end of life ----------------------------------------------------------------------- */
 
+static void unlink_stream(tcp_sim *t) {
+    connection *c = t->link;
+    c->ends[t->side] = NULL;
+    t->link = NULL;
+    connection_unref(c);
+}
+
 static void on_gone(opd_sim_event *event) {
     tcp_sim *t = event->arg;
-    if (t->link != NULL) {
-        t->link->ends[t->side] = NULL;
-        connection_unref(t->link);
-    }
+    if (t->link != NULL) unlink_stream(t);
     opd_iobatch_clear(&t->batch);
     if (t->events != NULL) t->events->on_closed(t->arg);
     opd_mem_free(t->alloc, t);
+}
+
+/* Says goodbye to the other end. */
+static void leave(tcp_sim *t) {
+    pipe_sim *in = &t->link->pipes[t->side], *out = &t->link->pipes[1 - t->side];
+    bool unread = in->size > 0;
+    pipe_stop(in);
+    if (unread) {
+        pipe_reset(out);
+    } else {
+        out->fin = true;
+        pipe_kick(out, opd__net_delay(t->net));
+    }
 }
 
 static void stream_close(opd_tcp *base) {
@@ -255,17 +276,8 @@ static void stream_close(opd_tcp *base) {
     t->closing = true;
     opd_sim_handle_closed(t->env);
     opd_sim_event_cancel(&t->writable);
-    if (t->link != NULL) {
-        pipe_sim *in = &t->link->pipes[t->side], *out = &t->link->pipes[1 - t->side];
-        bool unread = in->size > 0;
-        pipe_stop(in);
-        if (unread) {
-            pipe_reset(out);
-        } else {
-            out->fin = true;
-            pipe_kick(out, opd__net_delay(t->net));
-        }
-    }
+    opd_sim_event_cancel(&t->stagger);
+    if (t->link != NULL) leave(t);
     t->life.fire = on_gone;
     opd_sim_event_at(&t->life, now_of(t->net) + opd_sim_draw(t->net->sim, 1000));
 }
@@ -281,6 +293,7 @@ static tcp_sim *stream_create(opd_env *env, const opd_alloc *alloc) {
     t->alloc = alloc;
     t->life = (opd_sim_event){.env = env, .arg = t};
     t->writable = (opd_sim_event){.env = env, .fire = on_writable, .arg = t};
+    t->stagger = (opd_sim_event){.env = env, .arg = t};
     opd_iobatch_init(&t->batch);
     opd_sim_handle_opened(env);
     return t;
@@ -295,17 +308,29 @@ static void attach(connection *c, unsigned side, tcp_sim *t) {
     t->side = side;
 }
 
+static opd_err try_next(tcp_sim *t);
+
 static void on_open(opd_sim_event *event) {
     tcp_sim *t = event->arg;
+    opd_sim_event_cancel(&t->stagger);
     if (t->failure == OPD_OK) {
         t->open = true;
         t->events->on_open(t->arg, OPD_OK);
         return;
     }
+    if (t->address_next < t->address_count) {
+        if (t->link != NULL) unlink_stream(t);
+        opd_err err = try_next(t);
+        if (err == OPD_OK) return;
+        t->failure = err;
+    }
     t->ended = true;
     t->net->stats.refused++;
-    t->events->on_open(t->arg, opd_fail(t->failure, "cannot connect to %s port %u: %s", t->host,
-                                        (unsigned)t->port, opd_err_text(t->failure)));
+    if (t->address_count == 0)
+        t->events->on_open(t->arg, opd_fail(t->failure, "the name %s does not resolve", t->host));
+    else
+        t->events->on_open(t->arg, opd_fail(t->failure, "cannot connect to %s port %u: %s", t->host,
+                                            (unsigned)t->port, opd_err_text(t->failure)));
 }
 
 /* on_open comes later, with err. */
@@ -364,22 +389,59 @@ static opd_err connection_create(tcp_sim *client, const opd__net_listener *l) {
     return OPD_OK;
 }
 
+static void on_stagger(opd_sim_event *event) {
+    tcp_sim *t = event->arg;
+    opd_sim_event_cancel(&t->life);
+    if (t->link != NULL) {
+        leave(t);
+        unlink_stream(t);
+    }
+    opd_err err = try_next(t);
+    if (err != OPD_OK) open_later(t, err);
+}
+
+/* Starts towards the next address. Errors: NOMEM. */
+static opd_err try_next(tcp_sim *t) {
+    opd_net_sim *net = t->net;
+    const char *host = t->addresses[t->address_next++];
+    const opd_env *there = opd__net_find_host(net, t->env, host);
+    opd__net_listener *l = there == NULL ? NULL : opd__net_find_listener(net, there, t->port);
+    t->stagger.fire = on_stagger;
+    if (t->address_next < t->address_count) opd_sim_event_at(&t->stagger, now_of(net) + STAGGER_NS);
+    if (l != NULL) return connection_create(t, l);
+    open_later(t, there == NULL ? OPD_ERR_NOT_FOUND : OPD_ERR_REFUSED);
+    return OPD_OK;
+}
+
+static void on_resolved(opd_sim_event *event) {
+    tcp_sim *t = event->arg;
+    const opd__net_name *name = opd__net_find_name(t->net, t->host);
+    if (name != NULL && !opd_sim_fault(t->net->sim, OPD_FAULT_NET_REFUSE, t->host)) {
+        t->address_count = name->count;
+        memcpy(t->addresses, name->hosts, sizeof t->addresses);
+    }
+    opd_err err = t->address_count > 0 ? try_next(t) : OPD_ERR_NOT_FOUND;
+    if (err != OPD_OK) open_later(t, err);
+}
+
 static opd_err stream_connect(struct opd_env *env, const opd_alloc *alloc, const char *host,
                               uint16_t port, const opd_tcp_events *events, void *arg,
                               opd_tcp **out_tcp) {
     tcp_sim *t = stream_create(env, alloc);
     if (t == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a connection to %s", host);
     opd_net_sim *net = t->net;
-    const opd_env *there = opd__net_find_host(net, env, host);
-    opd__net_listener *l = there == NULL ? NULL : opd__net_find_listener(net, there, port);
     opd_err err = OPD_OK;
     net->stats.connects++;
     (void)snprintf(t->host, sizeof t->host, "%s", host);
     t->port = port;
-    if (l != NULL)
-        err = connection_create(t, l);
-    else
-        open_later(t, there == NULL ? OPD_ERR_NOT_FOUND : OPD_ERR_REFUSED);
+    if (opd__net_find_name(net, host) != NULL) {
+        t->life.fire = on_resolved;
+        opd_sim_event_at(&t->life, now_of(net) + opd__net_delay(net));
+    } else { /* it is a host, or nothing */
+        memcpy(t->addresses[0], t->host, sizeof t->host);
+        t->address_count = 1;
+        err = try_next(t);
+    }
     if (err != OPD_OK) {
         opd_sim_handle_closed(env);
         opd_mem_free(alloc, t);

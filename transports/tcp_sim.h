@@ -1,11 +1,13 @@
 /* tcp_sim.h - a simulated network behind tcp.h, for the nodes of a simulated world (opd/sim.h).
  *
- * Hosts are nodes by name; "127.0.0.1", "::1" and "localhost" are the node itself. A connection
+ * Hosts are nodes by name; "127.0.0.1", "::1" and "localhost" are the node itself. Other names stand
+ * for several hosts (opd_net_sim_name), which are tried in turn: the next when one failed, or instead of
+ * one that has not answered within 250 ms. A connection
  * keeps its bytes in order and loses none while it stands; connections overtake one another.
  * Bytes travel in chunks of seeded size with seeded delays; a writer is held up when a
  * window of bytes is under way. A cut between two hosts holds everything back (a connect then
  * fails after a while) until it heals. The fault sites OPD_FAULT_NET_* refuse and reset
- * connections, stop readers for a while and cut hosts off.
+ * connections (NET_REFUSE also makes a name not resolve), stop readers for a while and cut hosts off.
  *
  * Bounds: window_bytes for each direction of a connection; 64 cuts.
  * Thread: the world's. The network outlives what is open on it and ends before its world.
@@ -35,6 +37,11 @@ opd_err opd_net_sim_create(opd_sim *sim, const opd_net_sim_options *options,
 /* Puts a node of the world on the network under its name: from now on tcp.h on this env is
  * simulated. A node that was ended and made again takes its host over. Errors: NOMEM. */
 opd_err opd_net_sim_join(opd_net_sim *net, opd_env *env) OPD_MUST_CHECK;
+
+/* Lets a name stand for up to four hosts, in this order, from now on; count 0: it does not resolve.
+ * Each connection looks it up anew. Errors: NOMEM. */
+opd_err opd_net_sim_name(opd_net_sim *net, const char *name, const char *const *hosts,
+                         size_t count) OPD_MUST_CHECK;
 
 /* Cuts two hosts off from each other for duration_ns (UINT64_MAX: until healed). They need not
  * be on the network yet. Errors: LIMIT. */

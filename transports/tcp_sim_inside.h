@@ -13,7 +13,15 @@
 #include "transports/tcp_ops.h"
 #include "transports/tcp_sim.h"
 
-enum { OPD__NET_NAME_SIZE = 32, OPD__NET_CUTS_MAX = 64 };
+enum { OPD__NET_NAME_SIZE = 32, OPD__NET_CUTS_MAX = 64, OPD__NET_ADDRESSES_MAX = 4 };
+
+/* A name and the hosts it stands for. */
+typedef struct opd__net_name {
+    opd_list node;
+    char name[OPD__NET_NAME_SIZE];
+    char hosts[OPD__NET_ADDRESSES_MAX][OPD__NET_NAME_SIZE];
+    unsigned count;
+} opd__net_name;
 
 typedef struct opd__net_host {
     opd_list node;
@@ -30,7 +38,7 @@ struct opd_net_sim {
     opd_tcp_ops ops; /* first: env->tcp points here */
     opd_sim *sim;
     opd_net_sim_options options;
-    opd_list hosts, listeners, connections;
+    opd_list hosts, names, listeners, connections;
     opd__net_cut cuts[OPD__NET_CUTS_MAX];
     uint16_t next_port;
     opd_net_sim_stats stats;
@@ -57,6 +65,7 @@ static inline opd_net_sim *opd__net_of(const struct opd_env *env) {
 uint64_t opd__net_delay(opd_net_sim *net);
 bool opd__net_is_cut(const opd_net_sim *net, const char *a, const char *b);
 opd_env *opd__net_find_host(const opd_net_sim *net, opd_env *from, const char *host);
+const opd__net_name *opd__net_find_name(const opd_net_sim *net, const char *name); /* NULL: none */
 opd__net_listener *opd__net_find_listener(const opd_net_sim *net, const opd_env *env,
                                           uint16_t port);
 

@@ -1,8 +1,8 @@
-/* tcp_uv.c - tcp.h over libuv: name lookup, connect, vectored writes, listen, timer.
+/* tcp_uv.c - tcp.h over libuv: streams, vectored writes, listening.
  *
- * A host name gives several addresses; they are tried in turn, each with a fresh handle. A
- * stream lives until its handle is closed and its name lookup has come back. A failed write is
- * not reported by itself: the read side of the same socket reports the loss right after.
+ * dial_uv.c makes the connected socket of a stream out of a host and a port. A stream lives until
+ * its socket is closed and its dial is gone. A failed write is not reported by itself: the read
+ * side of the same socket reports the loss right after.
  * Thread: the loop. A write to a dead peer must not kill the process, so SIGPIPE is ignored
  * from the first socket on, unless the program installed a handler of its own.
  */
@@ -15,29 +15,29 @@
 #include "core/base/check.h"
 #include "core/env/env.h"
 #include "opd/log.h"
+#include "transports/dial_uv.h"
 #include "transports/tcp_ops.h"
 
-enum { ADDRESSES_MAX = 8, INPUT_BYTES = 256 * 1024 /* large answers: fewer reads */, BACKLOG = 512, ROUNDS_MAX = 16, HOST_MAX = 256,
-       TURN_BYTES_MAX = 512 * 1024 }; /* about 0.2 ms of copying; the kernel would take 4 MB at once */
+enum {
+    INPUT_BYTES = 256 * 1024, /* large answers: fewer reads */
+    BACKLOG = 512,
+    ROUNDS_MAX = 16,
+    TURN_BYTES_MAX = 512 * 1024 /* about 0.2 ms of copying; the kernel would take 4 MB at once */
+};
 
 typedef struct tcp_uv {
     opd_tcp base; /* first */
-    uv_tcp_t handle;
-    uv_connect_t connect;
+    opd__socket_uv *socket; /* NULL: not yet, or closed */
+    opd__dial_uv dial;
     uv_write_t write;
     uv_shutdown_t shutdown;
-    uv_getaddrinfo_t resolve;
     struct opd_env *env;
     opd_pid owner;
     const opd_alloc *alloc;
     const opd_tcp_events *events; /* NULL: accepted, not started */
     void *arg;
-    char host[HOST_MAX];
-    uint16_t port;
-    struct sockaddr_storage addresses[ADDRESSES_MAX];
-    size_t address_count, address_at;
-    bool resolving, live; /* live: handle initialised and not yet closed */
-    bool open, ended, closing, retrying;
+    bool dialling; /* until the dial is gone */
+    bool open, ended, closing;
     bool pumping, writing, broken, finish;
     uint64_t progress_ns;
     opd_iobatch batch;
@@ -46,6 +46,8 @@ typedef struct tcp_uv {
 
 static tcp_uv *self_of(opd_tcp *tcp) { return (tcp_uv *)(void *)tcp; }
 
+static uv_stream_t *handle_of(const tcp_uv *tcp) { return (uv_stream_t *)&tcp->socket->handle; }
+
 static uv_loop_t *loop_of(struct opd_env *env) { return opd_env_uv_loop(env); }
 
 static void ignore_sigpipe(void) {
@@ -53,7 +55,7 @@ static void ignore_sigpipe(void) {
     if (sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL) signal(SIGPIPE, SIG_IGN);
 }
 
-static opd_err err_of(int code) {
+opd_err opd__err_of_uv(int code) {
     switch (code) {
         case UV_ENOMEM: return OPD_ERR_NOMEM;
         case UV_EADDRINUSE: return OPD_ERR_EXISTS;
@@ -79,7 +81,7 @@ static void tcp_free(tcp_uv *tcp) {
 }
 
 static void maybe_release(tcp_uv *tcp) {
-    if (!tcp->closing || tcp->live || tcp->resolving) return;
+    if (!tcp->closing || tcp->socket != NULL || tcp->dialling) return;
     opd_iobatch_clear(&tcp->batch);
     bool entered = opd_transport_enter(tcp->env, tcp->owner);
     if (tcp->events != NULL) tcp->events->on_closed(tcp->arg);
@@ -87,40 +89,25 @@ static void maybe_release(tcp_uv *tcp) {
     tcp_free(tcp);
 }
 
-static int attempt(tcp_uv *tcp);
-static void attempt_failed(tcp_uv *tcp, int code);
-
-static void on_handle_closed(uv_handle_t *handle) {
-    tcp_uv *tcp = handle->data;
-    tcp->live = false;
-    if (tcp->closing) {
-        maybe_release(tcp);
-        return;
-    }
-    OPD_ASSERT(tcp->retrying);
-    tcp->retrying = false;
-    int code = attempt(tcp);
-    if (code != 0) attempt_failed(tcp, code);
-}
-
-static void handle_close(tcp_uv *tcp) {
-    if (tcp->live && !uv_is_closing((uv_handle_t *)&tcp->handle))
-        uv_close((uv_handle_t *)&tcp->handle, on_handle_closed);
+static void on_socket_closed(void *arg) {
+    tcp_uv *tcp = arg;
+    tcp->socket = NULL;
+    maybe_release(tcp);
 }
 
 static void tcp_close(tcp_uv *tcp) {
     if (tcp->closing) return;
     tcp->closing = true;
-    OPD_ASSERT(tcp->live || tcp->resolving); /* so that a callback will come */
-    if (tcp->resolving) uv_cancel((uv_req_t *)&tcp->resolve);
-    handle_close(tcp);
+    OPD_ASSERT(tcp->socket != NULL || tcp->dialling); /* so that a callback will come */
+    if (tcp->dialling) opd__dial_uv_stop(&tcp->dial);
+    if (tcp->socket != NULL) opd__socket_uv_close(tcp->socket, on_socket_closed, tcp);
 }
 
 static void end(tcp_uv *tcp, int code) {
     if (tcp->ended || tcp->closing) return;
     tcp->ended = true;
-    uv_read_stop((uv_stream_t *)&tcp->handle);
-    opd_err err = err_of(code);
+    uv_read_stop(handle_of(tcp));
+    opd_err err = opd__err_of_uv(code);
     if (err != OPD_ERR_CLOSED) err = OPD_ERR_RESET;
     bool entered = opd_transport_enter(tcp->env, tcp->owner);
     tcp->events->on_end(tcp->arg, opd_fail(err, "connection lost: %s", uv_strerror(code)));
@@ -175,7 +162,7 @@ static void on_written(uv_write_t *write, int status) {
  * it all to the loop, so that one busy peer does not hold up the others. */
 static bool write_batch(tcp_uv *tcp, bool patient) {
     uv_buf_t bufs[OPD_IOBATCH_SEGMENTS_MAX];
-    uv_stream_t *stream = (uv_stream_t *)&tcp->handle;
+    uv_stream_t *stream = handle_of(tcp);
     size_t count = bufs_of(&tcp->batch, bufs);
     int taken = patient ? UV_EAGAIN : uv_try_write(stream, bufs, (unsigned)count);
     if (taken > 0) opd_iobatch_written(&tcp->batch, (size_t)taken);
@@ -208,7 +195,7 @@ static void pump(tcp_uv *tcp) {
     tcp->pumping = false;
     if (!tcp->finish || tcp->closing || tcp->writing || tcp->broken) return;
     tcp->broken = true; /* nothing may be written after FIN */
-    uv_shutdown(&tcp->shutdown, (uv_stream_t *)&tcp->handle, on_shutdown);
+    uv_shutdown(&tcp->shutdown, handle_of(tcp), on_shutdown);
 }
 
 static void stream_flush(opd_tcp *base) { pump(self_of(base)); }
@@ -226,100 +213,27 @@ static uint64_t stream_stalled_ns(const opd_tcp *base) {
 
 static void open_stream(tcp_uv *tcp) {
     tcp->open = true;
-    tcp->handle.data = tcp;
-    uv_tcp_nodelay(&tcp->handle, 1);
-    uv_read_start((uv_stream_t *)&tcp->handle, on_alloc, on_read);
+    tcp->socket->handle.data = tcp;
+    uv_tcp_nodelay(&tcp->socket->handle, 1);
+    uv_read_start(handle_of(tcp), on_alloc, on_read);
 }
 
 /* ---- connecting ---- */
 
-static void tell_open(tcp_uv *tcp, opd_err err) {
+static void on_dialled(opd__dial_uv *dial, opd_err err, opd__socket_uv *winner) {
+    tcp_uv *tcp = dial->arg;
+    tcp->socket = winner;
+    if (err == OPD_OK) open_stream(tcp);
+    else tcp->ended = true;
     bool entered = opd_transport_enter(tcp->env, tcp->owner);
     tcp->events->on_open(tcp->arg, err);
     opd_transport_leave(tcp->env, entered);
 }
 
-static opd_err fail_connect(const tcp_uv *tcp, int code) {
-    return opd_fail(err_of(code), "cannot connect to %s port %u: %s", tcp->host,
-                    (unsigned)tcp->port, uv_strerror(code));
-}
-
-static void on_connect(uv_connect_t *connect, int status) {
-    tcp_uv *tcp = connect->data;
-    if (tcp->closing || tcp->retrying) return;
-    if (status < 0) {
-        attempt_failed(tcp, status);
-        return;
-    }
-    open_stream(tcp);
-    tell_open(tcp, OPD_OK);
-}
-
-/* Tries the address at address_at; 0 or a libuv code (the handle is then live and unused). */
-static int attempt(tcp_uv *tcp) {
-    int code = uv_tcp_init(loop_of(tcp->env), &tcp->handle);
-    if (code != 0) return code;
-    tcp->live = true;
-    tcp->handle.data = tcp;
-    tcp->connect.data = tcp;
-    return uv_tcp_connect(&tcp->connect, &tcp->handle,
-                          (const struct sockaddr *)&tcp->addresses[tcp->address_at], on_connect);
-}
-
-static void attempt_failed(tcp_uv *tcp, int code) {
-    if (tcp->live && tcp->address_at + 1 < tcp->address_count) {
-        tcp->address_at++;
-        tcp->retrying = true;
-        handle_close(tcp);
-        return;
-    }
-    tcp->ended = true;
-    tell_open(tcp, fail_connect(tcp, code));
-}
-
-static void addresses_take(tcp_uv *tcp, const struct addrinfo *info) {
-    for (; info != NULL && tcp->address_count < ADDRESSES_MAX; info = info->ai_next) {
-        if (info->ai_addrlen > sizeof tcp->addresses[0]) continue;
-        struct sockaddr_storage *to = &tcp->addresses[tcp->address_count++];
-        memcpy(to, info->ai_addr, info->ai_addrlen);
-        if (to->ss_family == AF_INET6)
-            ((struct sockaddr_in6 *)to)->sin6_port = htons(tcp->port);
-        else
-            ((struct sockaddr_in *)to)->sin_port = htons(tcp->port);
-    }
-}
-
-static void on_resolved(uv_getaddrinfo_t *resolve, int status, struct addrinfo *info) {
-    tcp_uv *tcp = resolve->data;
-    tcp->resolving = false;
-    if (!tcp->closing && status == 0) addresses_take(tcp, info);
-    uv_freeaddrinfo(info);
-    if (tcp->closing) {
-        maybe_release(tcp);
-        return;
-    }
-    int code = status != 0 ? status : tcp->address_count == 0 ? UV_EAI_NONAME : attempt(tcp);
-    if (code == 0) return;
-    /* Without a handle there would be nothing for opd_tcp_close to wait on. */
-    if (!tcp->live && uv_tcp_init(loop_of(tcp->env), &tcp->handle) == 0) {
-        tcp->live = true;
-        tcp->handle.data = tcp;
-    }
-    attempt_failed(tcp, code);
-}
-
-/* Starts with a numeric address at once, with a name by looking it up. */
-static int connect_start(tcp_uv *tcp) {
-    struct sockaddr_storage *to = &tcp->addresses[0];
-    tcp->address_count = 1;
-    if (uv_ip4_addr(tcp->host, tcp->port, (struct sockaddr_in *)to) == 0) return attempt(tcp);
-    if (uv_ip6_addr(tcp->host, tcp->port, (struct sockaddr_in6 *)to) == 0) return attempt(tcp);
-    tcp->address_count = 0;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    tcp->resolve.data = tcp;
-    int code = uv_getaddrinfo(loop_of(tcp->env), &tcp->resolve, on_resolved, tcp->host, NULL, &hints);
-    tcp->resolving = code == 0;
-    return code;
+static void on_dial_gone(opd__dial_uv *dial) {
+    tcp_uv *tcp = dial->arg;
+    tcp->dialling = false;
+    maybe_release(tcp);
 }
 
 static tcp_uv *tcp_create(struct opd_env *env, const opd_alloc *alloc) {
@@ -344,16 +258,10 @@ static opd_err stream_connect(struct opd_env *env, const opd_alloc *alloc, const
                               opd_tcp **out_tcp) {
     tcp_uv *tcp = tcp_create(env, alloc);
     if (tcp == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a connection to %s", host);
-    snprintf(tcp->host, sizeof tcp->host, "%s", host);
-    tcp->port = port;
-    int code = connect_start(tcp);
-    if (code != 0) {
-        opd_err err = fail_connect(tcp, code);
-        tcp->closing = true; /* events is still NULL: goes silently */
-        if (tcp->live) handle_close(tcp);
-        else tcp_free(tcp);
-        return err;
-    }
+    tcp->dial = (opd__dial_uv){.env = env, .alloc = alloc, .done = on_dialled, .gone = on_dial_gone,
+                               .arg = tcp};
+    tcp->dialling = true;
+    opd__dial_uv_start(&tcp->dial, host, port);
     tcp->events = events;
     tcp->arg = arg;
     *out_tcp = &tcp->base;
@@ -407,17 +315,16 @@ static void reject(listener_uv *listener) {
 static void on_connection(uv_stream_t *stream, int status) {
     listener_uv *listener = stream->data;
     tcp_uv *tcp = status == 0 ? tcp_create(listener->env, listener->alloc) : NULL;
-    if (tcp == NULL || uv_tcp_init(loop_of(listener->env), &tcp->handle) != 0) {
+    if (tcp != NULL) tcp->socket = opd__socket_uv_create(listener->env, listener->alloc);
+    if (tcp == NULL || tcp->socket == NULL) {
         OPD_LOG_WARN("port %u: a connection was not accepted: %s", (unsigned)listener->port,
                      status < 0 ? uv_strerror(status) : "out of memory");
         if (tcp != NULL) tcp_free(tcp);
         if (status == 0) reject(listener);
         return;
     }
-    tcp->live = true;
-    tcp->handle.data = tcp;
     tcp->owner = listener->owner;
-    if (uv_accept(stream, (uv_stream_t *)&tcp->handle) != 0) {
+    if (uv_accept(stream, handle_of(tcp)) != 0) {
         tcp_close(tcp);
         return;
     }
@@ -463,7 +370,7 @@ static opd_err fail_listen(int code, const char *host, uint16_t port) {
     if (code == UV_EADDRINUSE)
         return opd_fail(OPD_ERR_EXISTS, "port %u on %s is in use by another program; choose "
                         "another, or 0 for any free one", (unsigned)port, host);
-    return opd_fail(err_of(code), "cannot listen on %s port %u: %s", host, (unsigned)port,
+    return opd_fail(opd__err_of_uv(code), "cannot listen on %s port %u: %s", host, (unsigned)port,
                     uv_strerror(code));
 }
 

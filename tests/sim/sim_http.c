@@ -1,5 +1,6 @@
 /* sim_http.c - the HTTP client and server under seeds: all faults of the network, no memory at
- * times, a server that is slow, silent and restarted, a client that cancels and hangs up.
+ * times, a server that is slow, silent and restarted, its name that comes to stand for other hosts, a
+ * client that cancels, hangs up and has several connections with PINGs.
  *
  * Usage: sim_http --seeds A-B [--twice]
  * Checked: every call ends exactly once, within its deadline and a little; an answer is the one
@@ -187,10 +188,13 @@ static void call_begin(site *s) {
 }
 
 static void client_open(site *s) {
-    opd_http_client_options o = {.alloc = s->alloc, .env = s->a, .url = "http://b:80",
+    opd_http_client_options o = {.alloc = s->alloc, .env = s->a, .url = "http://teacher:80",
                                  .max_inflight = 6, .max_queue = 12, .connect_timeout_ms = 1000,
                                  .settings_timeout_ms = 1000, .backoff_min_ms = 5,
-                                 .backoff_max_ms = 100};
+                                 .backoff_max_ms = 100, .connections = 1 + (uint32_t)draw(s, 3),
+                                 .max_streams = 1 + (uint32_t)draw(s, 8),
+                                 .connection_calls_max = 1 + (uint32_t)draw(s, 20),
+                                 .ping_after_ms = 20 + draw(s, 200), .ping_timeout_ms = 20 + draw(s, 300)};
     if (opd_http_client_create(&o, &s->client) != OPD_OK) s->client = NULL;
 }
 
@@ -201,8 +205,18 @@ static void client_shut(site *s) {
     s->client = NULL;
 }
 
+/* The name of the server comes to stand for other hosts: dead ones before it, or none at all. */
+static void rename_server(site *s) {
+    static const char *const hosts[] = {"gone", "a", "b"};
+    uint64_t first = draw(s, 4);
+    opd_err err = opd_net_sim_name(s->net, "teacher", hosts + (first < 3 ? first : 0),
+                                   first < 3 ? 3 - first : 0);
+    OPD_ASSERT(err == OPD_OK);
+}
+
 static void client_acts(void *arg) {
     site *s = arg;
+    if (draw(s, 20) == 0) rename_server(s);
     if (s->client == NULL && !s->over) client_open(s);
     else if (draw(s, 100) == 0) client_shut(s);
     for (uint64_t burst = draw(s, 4); burst > 0 && s->client != NULL && s->begun < CALLS; burst--)
@@ -238,6 +252,7 @@ static opd_err site_open(site *s, uint64_t seed) {
     OPD_TRY(opd_sim_env(s->sim, "b", &s->b));
     OPD_TRY(opd_net_sim_join(s->net, s->a));
     OPD_TRY(opd_net_sim_join(s->net, s->b));
+    OPD_TRY(opd_net_sim_name(s->net, "teacher", (const char *const[]){"gone", "b"}, 2));
     s->alloc = opd_sim_alloc(s->sim);
     OPD_TRY(opd_tcp_timer_create(s->a, NULL, client_acts, s, &s->client_tick));
     OPD_TRY(opd_tcp_timer_create(s->b, NULL, server_acts, s, &s->server_tick));

@@ -254,6 +254,54 @@ TEST(a_cut_delays_or_fails_a_connect) {
     world_down(&w);
 }
 
+/* A name stands for hosts: a dead one, or one that is cut off, leaves it to the next; looked up anew. */
+TEST(names_stand_for_hosts) {
+    static const char *const dead[] = {"nowhere", "a", "b"}, *const slow[] = {"c", "b"};
+    world w;
+    host_of h;
+    opd_env *c;
+    world_up(&w, 11, NULL, NULL);
+    CHECK_OK(opd_sim_env(w.sim, "c", &c));
+    CHECK_OK(opd_net_sim_join(w.net, c));
+    end_of e[4] = {{.to_send = 10}, {.to_send = 10}, {.to_send = 0}, {.to_send = 10}};
+    end_of servers[4] = {{.w = &w}, {.w = &w}, {.w = &w}, {.w = &w}}, other = {.w = &w};
+    host_up(&w, &h, servers);
+    host_of hc = {.servers = &other};
+    CHECK_OK(opd_tcp_listen(c, NULL, "0.0.0.0", 80, host_accepted, &hc, &hc.listener));
+    for (int i = 0; i < 4; i++) e[i].w = &w;
+    CHECK_OK(opd_net_sim_name(w.net, "teacher", dead, 3));
+    CHECK_OK(opd_tcp_connect(w.a, NULL, "teacher", 80, &end_events, &e[0], &e[0].tcp));
+    run_for(&w, S);
+    CHECK_OK(e[0].open_err);
+    CHECK_INT(servers[0].received, 10);
+    CHECK_OK(opd_net_sim_name(w.net, "teacher", slow, 2));
+    CHECK_OK(opd_net_sim_cut(w.net, "a", "c", UINT64_MAX));
+    uint64_t begun_ns = opd_sim_now_ns(w.sim);
+    CHECK_OK(opd_tcp_connect(w.a, NULL, "teacher", 80, &end_events, &e[1], &e[1].tcp));
+    run_for(&w, S);
+    CHECK_OK(e[1].open_err);
+    CHECK_INT(servers[1].received, 10);
+    CHECK(e[1].opened_ns - begun_ns >= 250 * MS && e[1].opened_ns - begun_ns < 300 * MS);
+    CHECK_OK(opd_net_sim_name(w.net, "teacher", NULL, 0));
+    CHECK_OK(opd_tcp_connect(w.a, NULL, "teacher", 80, &end_events, &e[2], &e[2].tcp));
+    run_for(&w, S);
+    CHECK_INT(e[2].open_err, OPD_ERR_NOT_FOUND);
+    CHECK_OK(opd_net_sim_name(w.net, "teacher", slow, 2));
+    CHECK_OK(opd_tcp_connect(w.a, NULL, "teacher", 80, &end_events, &e[3], &e[3].tcp));
+    opd_tcp_close(e[3].tcp); /* while it is looked up */
+    run_for(&w, S);
+    CHECK_INT(e[3].opened, 0);
+    CHECK_INT(e[3].closed, 1);
+    for (int i = 0; i < 3; i++) hang_up(&w, &e[i]);
+    run_for(&w, S);
+    for (int i = 0; i < 2; i++) hang_up(&w, &servers[i]);
+    CHECK_INT(h.count, 2);
+    opd_tcp_listener_close(hc.listener, NULL, NULL);
+    host_down(&w, &h);
+    CHECK_OK(opd_env_destroy(c));
+    world_down(&w);
+}
+
 TEST(lost_connections_are_told_at_both_ends) {
     world w;
     host_of h;
