@@ -153,14 +153,15 @@ static opd_err load_data(opd_assets *a) {
     opd_dataset_options train = {
         .path = d->path, .prompt_key = d->prompt_key,
         .label_key = sft || !judged ? NULL : key_or_null(d->label_key),
-        .response_key = sft ? key_or_null(d->response_key) : NULL, .skip = (uint64_t)d->skip,
+        .response_key = sft ? key_or_null(d->response_key) : NULL,
+        .source_key = c->opd.enabled ? key_or_null(c->opd.teacher_key) : NULL, .skip = (uint64_t)d->skip,
         .limit = (uint64_t)d->limit, .max_prompt_len = (uint32_t)d->max_prompt_len,
         .max_len = sft ? longest : longest - 1, .shuffle = d->shuffle, .seed = (uint64_t)d->seed,
         .tokenizer = a->tokenizer, .alloc = a->alloc};
     opd_dataset_options eval = train;
     eval.path = c->eval.path;
     eval.label_key = key_or_null(d->label_key);
-    eval.response_key = NULL;
+    eval.response_key = eval.source_key = NULL;
     eval.skip = 0;
     eval.limit = (uint64_t)c->eval.limit;
     eval.max_len = longest - 1;

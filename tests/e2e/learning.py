@@ -50,6 +50,31 @@ def rows_of(folder):
     return e2e.metrics(folder, rows_stage(folder))
 
 
+def case_a_records_source_goes_with_its_samples(work):
+    """samples.jsonl tells it; a record without one is nobody's fault, and the log counts them."""
+    teacher, student = coin_models(work)
+    rows = coin_rows(16)
+    for i, row in enumerate(rows):
+        row["meta"] = {"kind": ("even", 7)[i % 2]} if i < 12 else {}
+    work.lines("coins.jsonl", rows)
+    config = distillation(work, student, teacher, steps=2)
+    config["opd"]["type"] = "megatron"
+    config["opd"]["teacher_key"] = "meta.kind"
+    folder = work.run(config, "routed")
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    want = {row["prompt"]: str(row["meta"].get("kind", "")) for row in rows}
+    expect(len(samples) == 64, f"{len(samples)} samples")
+    for sample in samples:
+        expect(sample["source"] == want[sample["prompt"]], f"{sample['prompt']} is of {sample['source']!r}")
+    expect('4 of 16 rows have no "meta.kind"' in (folder / "log").read_text(), "the log does not count them")
+    row = rows_of(folder)[-1]
+    expect(row["opd/teacher/main/token_share"] == 1, "the teacher scored all of it")
+    expect(row["opd/teacher/main/kl"] == row["rollout/opd_reverse_kl"], "one teacher's KL is all there is")
+    expect(row["perf/score_wait_time"] <= row["perf/train_wait_time"], "waiting for scores is waiting")
+    stages = e2e.summary(folder)["stages"]
+    expect(stages[0]["degraded_tokens"] == 0 and stages[0]["score_wait_s"] >= 0, f"{stages[0]}")
+
+
 def case_kl_coef_zero_is_opd_off(work):
     teacher, student = coin_models(work)
     on = distillation(work, student, teacher)
