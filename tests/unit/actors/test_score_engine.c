@@ -336,6 +336,20 @@ TEST(a_step_has_the_tokens_that_fit_its_time) {
     bench_down(&b);
 }
 
+TEST(the_cache_has_its_bounds) {
+    static bench b;
+    bench_up(&b, OPD_CPU_ISA_AUTO, 1, 0);
+    uint64_t page = opd_reader_page_floats(&b.model->config) * sizeof(float);
+    CHECK_INT(opd_score_engine_pages(&b.options), 5); /* the longest request */
+    b.options.job_tokens = 200;
+    CHECK_INT(opd_score_engine_pages(&b.options), 14); /* short requests for two steps */
+    b.options.cache_bytes = 41 * page - 1;
+    CHECK_INT(opd_score_engine_pages(&b.options), 40);
+    b.options.cache_bytes = UINT64_MAX;
+    CHECK_INT(opd_score_engine_pages(&b.options), 12 * 5); /* all that can run */
+    bench_down(&b);
+}
+
 /* ---- refusals and failures --------------------------------------------------------------- */
 
 TEST(bad_requests_are_refused) {
