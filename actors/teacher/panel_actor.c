@@ -37,10 +37,16 @@ uint32_t opd_teacher_chunk_tokens(const opd_config_teacher *teacher, bool reuses
     return reuses_prefix && teacher->protocol != OPD_CONFIG_PROTOCOL_VLLM ? OPD_PANEL_CHUNK_TOKENS : 0;
 }
 
+/* Whether a teacher may keep prefixes, as far as that is known before it answers. */
+static bool may_keep(const opd_config_stage *stage) {
+    return stage->opd.type != OPD_CONFIG_OPD_TYPE_MEGATRON || stage->device.teacher_cache_mb > 0;
+}
+
 uint32_t opd_stage_chunk_tokens(const opd_config_stage *stage) {
     uint32_t fewest = 0;
     for (size_t i = 0; i < stage->teacher_count; i++) {
-        uint32_t tokens = opd_teacher_chunk_tokens(&stage->teachers[i], false);
+        const opd_config_teacher *t = &stage->teachers[i];
+        uint32_t tokens = opd_teacher_chunk_tokens(t, may_keep(stage));
         if (!opd_config_teacher_used(stage, i) || tokens == 0) continue;
         if (fewest == 0 || tokens < fewest) fewest = tokens;
     }
@@ -306,7 +312,8 @@ static opd_err on_warmed(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_
     return pump(self);
 }
 
-/* Has a teacher compute the prompt, so that the members of its group find it there. */
+/* Has a teacher compute the prompt, so that the members of its group find it there. A prompt that is
+ * shorter than a chunk is not worth a question of its own. */
 static opd_err warm(opd__panel *self, const opd_panel_sample *s, int place) {
     opd_slice prompt = s->tokens;
     prompt.size_bytes = s->prompt_len * sizeof(int32_t);
@@ -314,7 +321,8 @@ static opd_err warm(opd__panel *self, const opd_panel_sample *s, int place) {
     opd_score_fields f = {.tokens = prompt, .start = s->prompt_len - 2, .temperature = 1,
                           .affinity = affinity_of(s->group),
                           .deadline_ns = deadline_of(self, t->timeout_s)};
-    if (s->prompt_len < 2 || chunk_tokens(self, place) == 0 ||
+    uint32_t tokens = chunk_tokens(self, place);
+    if (s->prompt_len < 2 || tokens == 0 || s->prompt_len < tokens ||
         self->presence[place] != OPD_PRESENCE_UP || !may_ask(self, place))
         return OPD_OK;
     opd_err err = opd_message_request(self->ctx, pid_of(self, place), OPD_MESSAGE_SCORE, &f,

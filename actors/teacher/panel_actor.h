@@ -46,7 +46,8 @@ extern const opd_actor_class opd_panel_class;
 uint32_t opd_teacher_chunk_tokens(const opd_config_teacher *teacher, bool reuses_prefix);
 
 /* Tokens after which the rollout tells the panel how far a sample is: the fewest that a teacher in
- * use wants; 0: never. */
+ * use may want (a server's wish is known when it answers; chunks that nobody wants are let go of);
+ * 0: never. */
 uint32_t opd_stage_chunk_tokens(const opd_config_stage *stage);
 
 #endif

@@ -20,6 +20,8 @@ void opd__panel_presence_init(opd__panel *self) {
     for (uint32_t i = 0; i < self->chains.count; i++)
         self->presence[i] = in_process || !self->chains.used[i] ? OPD_PRESENCE_UP
                                                                 : OPD_PRESENCE_STARTING;
+    for (uint32_t i = 0; in_process && i < self->chains.count; i++)
+        self->teachers[i].reuses_prefix = stage->device.teacher_cache_mb > 0;
     size_t count = opd_config_route(stage, "", places, NULL);
     for (size_t i = 0; i < count; i++) self->teachers[places[i]].wanted = true;
 }

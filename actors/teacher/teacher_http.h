@@ -24,7 +24,7 @@
 #include "actors/roles.h"
 #include "opd/config.h"
 
-enum { OPD_TEACHER_MAILBOX_MSGS = 1024, OPD_TEACHER_MAILBOX_BYTES = 64 << 20 };
+enum { OPD_TEACHER_MAILBOX_MSGS = 1024, OPD_TEACHER_MAILBOX_BYTES = 16 << 20 };
 
 /* Pointers are borrowed and outlive the actor. */
 typedef struct opd_teacher_http_config {

@@ -129,7 +129,7 @@ const opd__key opd__keys[] = {
     TEXT("teachers.*.serves", OPD__TYPE_WORDS, TEACHER(serves), "", 0, "Values of `opd.teacher_key` whose samples it scores; empty = its own name. Teachers that serve the same value score a sample together."),
     FLOAT("teachers.*.weight", TEACHER(weight), "1", 0, 1e6, ABOVE, "", "How much its score counts where several score a sample."),
     TEXT("teachers.*.fallback", OPD__TYPE_NAME, TEACHER(fallback), "", 0, "The teacher that is asked where this one cannot be reached or gives no score."),
-    INT("teachers.*.chunk_tokens", TEACHER(chunk_tokens), "-1", -1, BIG, "tokens", "Score a sample while it is still being written, so many tokens at a time; 0 = when it is finished; -1 = 256 where the server is known to reuse what it computed of a prefix, else 0."),
+    INT("teachers.*.chunk_tokens", TEACHER(chunk_tokens), "-1", -1, BIG, "tokens", "Score a sample while it is being written, so many tokens at a time; 0 = when it is finished; -1 = 256 where the server is known to keep what it computed of a prefix, else 0."),
     BOOL("teachers.*.verify", TEACHER(verify), "true", "Whether an https server must prove who it is; false lets anyone on the way read and change scores."),
     TEXT("teachers.*.api_key_env", OPD__TYPE_STRING, TEACHER(api_key_env), "", 0, "Environment variable that holds the server's API key, sent as `Authorization: Bearer`; the key itself is written nowhere."),
     TEXT("teachers.*.api_key_file", OPD__TYPE_PATH, TEACHER(api_key_file), "", 0, "File whose first line is the key, in place of a variable."),

@@ -617,4 +617,25 @@ TEST(what_the_rollout_is_told_to_send) {
     t.protocol = OPD_CONFIG_PROTOCOL_VLLM;
     CHECK_INT(opd_teacher_chunk_tokens(&t, true), 0);
     opd_config_destroy(config);
+    /* a server may keep prefixes; of the teacher in this process it is known */
+    const char *own = HEAD "opd: {enabled: true, type: sglang}\nteachers: {a: {path: /tmp}}\n";
+    CHECK_OK(opd_config_load_text(NULL, "test", own, strlen(own), NULL, &config));
+    CHECK_INT(opd_stage_chunk_tokens(&config->stages[0]), OPD_PANEL_CHUNK_TOKENS);
+    config->stages[0].opd.type = OPD_CONFIG_OPD_TYPE_MEGATRON;
+    CHECK_INT(opd_stage_chunk_tokens(&config->stages[0]), OPD_PANEL_CHUNK_TOKENS);
+    config->stages[0].device.teacher_cache_mb = 0;
+    CHECK_INT(opd_stage_chunk_tokens(&config->stages[0]), 0);
+    opd_config_destroy(config);
+}
+
+/* Short prompts are computed with the first answer. */
+TEST(a_short_prompt_is_not_asked_for_by_itself) {
+    static world w;
+    up(&w, 6, ", teacher: a", ", chunk_tokens: 5", "", "");
+    w.chunk = 5;
+    run(&w);
+    for (int i = 0; i < w.ask_count; i++) CHECK(w.asks[i].to > PROMPT);
+    for (int g = 0; g < 6; g++) check_slot(&w, g, 0, 0);
+    check_cover(&w, 6);
+    down(&w);
 }
