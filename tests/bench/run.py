@@ -35,8 +35,10 @@ RETRIES = 5         # of a disturbed measurement
 CAF = {"ping_pong": ("caf_pingpong", 3.0), "counting": ("caf_counting", 2.0)}  # floor: opd / CAF
 AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3,
             "parse_nested_k0": 600, "parse_nested_k10": 600, "parse_nested_k64": 600, "parse_base64_k64": 2000,
-            "fleet_accounted": 1, "fleet_valid_share": 0.999}
-AT_MOST = {"idle_100_actors_10_s": 5.0, "fleet_p99_ratio": 2}
+            "fleet_accounted": 1, "fleet_valid_share": 0.999,
+            "pipeline_wait_sequential": 0.3, "pipeline_long_gain": 1.3}
+AT_MOST = {"idle_100_actors_10_s": 5.0, "fleet_p99_ratio": 2,
+           "pipeline_wait_overlapped": 0.03, "pipeline_wait_per_step": 0.36}
 # The client beside h2load: bytes of an answer, connections of 100 streams each, requests, floor: opd / h2load.
 CLIENT = {"client_100k_1x100": (102400, 1, 20000, 0.8), "client_100k_8x100": (102400, 8, 20000, 0.8),
           "client_200b_1x100": (200, 1, 100000, 0.6), "client_200b_8x100": (200, 8, 100000, 0.6)}
@@ -196,7 +198,10 @@ def group_cases(guard, command):
 
 def groups(folder, quick):
     """Programs of several cases, which take minutes: by name, how they are called."""
-    return {"fleet": [folder / "opd_bench_fleet"] + (["--undisturbed", "15", "--seconds", "30"] if quick else [])}
+    pipeline = pathlib.Path(__file__).resolve().parent / "pipeline.py"
+    return {"fleet": [folder / "opd_bench_fleet"] + (["--undisturbed", "15", "--seconds", "30"] if quick else []),
+            "pipeline": [sys.executable, pipeline, folder.parent.parent / "cli/opd"]
+                        + (["--steps", "60"] if quick else [])}
 
 
 def question(path):
