@@ -138,13 +138,16 @@ typedef enum opd_presence {
 /* pipeline -> trainer: stop in order after the present step. */
 #define OPD_INTERRUPT_FIELDS(X, T) X(T, U32, reason)
 
+/* anyone -> monitor: so much more of a metric (opd_metric) that no batch carries. */
+#define OPD_COUNTED_FIELDS(X, T) X(T, U32, metric) X(T, F64, value)
+
 #define OPD_MESSAGE_TABLE(M)                                                               \
     M(PROMPT, prompt) M(EXAMPLE, example) M(ROLLOUT, rollout) M(SCORES, scores)            \
     M(REWARD, reward) M(SAMPLE, sample) M(ADMIT, admit) M(HOLD, hold)                      \
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
     M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)          \
-    M(CHUNK, chunk) M(PRESENCE, presence)
+    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,

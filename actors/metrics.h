@@ -32,6 +32,7 @@
     X(TEACHER_MOVES, "teacher/moves")                   /* to another replica, per sample  */  \
     X(TEACHER_HEDGES, "teacher/hedges")                 /* second requests, per sample     */  \
     X(TEACHER_GIVEN_UP, "teacher/given_up")             /* samples without any score       */  \
+    X(TEACHER_QUARANTINES, "teacher/quarantines")       /* so far: replicas not believed   */  \
     X(LOSS, "train/loss")                                                                      \
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \

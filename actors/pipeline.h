@@ -21,6 +21,7 @@ typedef struct opd_pipeline_options {
     int metrics_fd, samples_fd, screen_fd; /* -1: none */
     opd_screen screen;
     bool handle_signals;             /* SIGUSR1 prints the topology, too */
+    struct opd_teacher_account *accounts; /* by place in stage->teachers; NULL: none */
     const char *trace_path;          /* a Chrome trace of the stage; NULL: none */
     opd_env *env;                    /* to run on, borrowed; NULL: a real one, made for it */
     void (*watch)(void *arg, opd_system *system); /* called before the first actor is spawned,

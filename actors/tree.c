@@ -179,6 +179,8 @@ static opd_err start_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
         .teacher_lost_s = p->c->opd.teacher_lost_s, .top_k = (uint32_t)p->c->opd.log_prob_top_k,
         .max_len = p->a->sizes.max_len, .temperature = p->c->rollout.temperature,
         .vocab_size = student->vocab_size, .bos_id = student->bos_id, .eos_id = student->eos_id,
+        .pad_id = student->pad_id, .tokenizer = p->a->tokenizer,
+        .account = p->o.accounts != NULL ? &p->o.accounts[served->place] : NULL,
         .tokenizer_hash = p->a->tokenizer_hash};
     return spawn(p, &opd_teacher_http_class, &config, &p->roles.teachers[served->place], out_pid);
 }

@@ -34,6 +34,7 @@ typedef struct monitor {
     bool busy, live_line, failed;
     uint64_t begin_ns, shown_ns, lost_lines;
     double samples, invalid_tokens;
+    double counted[OPD_METRIC_COUNT]; /* by COUNTED, so far */
 } monitor;
 
 /* ---- writing ---- */
@@ -167,18 +168,28 @@ static void write_metrics(monitor *m, uint64_t step, const double *values, const
 static opd_err on_report(monitor *m, const opd_msg *msg) {
     opd_report_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_REPORT, &f));
-    const double *values = opd_slice_data(f.values);
+    double values[OPD_METRIC_COUNT];
     bool whole = f.values.size_bytes == OPD_METRIC_COUNT * sizeof *values &&
                  (f.teachers.buf == NULL ||
                   f.teachers.size_bytes == 2 * m->c.teacher_count * sizeof *values);
     if (!whole)
         return opd_fail(OPD_ERR_PARSE, "monitor: a report of %zu and %zu bytes", f.values.size_bytes,
                         f.teachers.size_bytes);
+    memcpy(values, opd_slice_data(f.values), sizeof values);
+    for (int i = 0; i < OPD_METRIC_COUNT; i++)
+        if (m->counted[i] > 0) values[i] = m->counted[i];
     m->samples += values[OPD_METRIC_SAMPLES];
     if (!isnan(values[OPD_METRIC_INVALID_TOKENS]))
         m->invalid_tokens += values[OPD_METRIC_INVALID_TOKENS];
     if (f.step % m->c.metrics_interval == 0) write_metrics(m, f.step, values, opd_slice_data(f.teachers));
     show_progress(m, f.step, values, f.step == m->c.steps);
+    return OPD_OK;
+}
+
+static opd_err on_counted(monitor *m, const opd_msg *msg) {
+    opd_counted_fields f;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_COUNTED, &f));
+    if (f.metric < OPD_METRIC_COUNT) m->counted[f.metric] += f.value;
     return OPD_OK;
 }
 
@@ -311,6 +322,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     monitor *m = state;
     switch (opd_msg_kind(msg)) {
     case OPD_MESSAGE_REPORT: OPD_TRY(on_report(m, msg)); break;
+    case OPD_MESSAGE_COUNTED: OPD_TRY(on_counted(m, msg)); break;
     case OPD_MESSAGE_ACCURACY: OPD_TRY(on_accuracy(m, msg)); break;
     case OPD_MESSAGE_SAMPLE: OPD_TRY(on_sample(m, msg)); break;
     default: OPD_TRY(on_note(m, msg)); break;

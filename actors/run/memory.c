@@ -182,7 +182,7 @@ static uint64_t calls_bytes(const opd_assets *a, const opd_config_teacher *t) {
     char url[OPD_CONFIG_URL_SIZE];
     while (opd_config_url_at(t, replicas, url, sizeof url)) replicas++;
     if (replicas == 0) replicas = 1;
-    return (u64(t->max_inflight) + 2 * replicas) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
+    return (u64(t->max_inflight) + 3 * replicas) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
                                          opd_teacher_answer_max_bytes(a->sizes.max_len, k));
 }
 

@@ -54,8 +54,8 @@ void opd_probe_yaml(const opd_teacher_probe_options *o, const opd_prober_report 
     add_text(out, "cert_file", o->cert_file);
     add_text(out, "key_file", o->key_file);
     if (o->unverified) opd_str_text(out, "    verify: false\n");
-    opd_str_printf(out, "    max_inflight: %" PRIu32 "\n    timeout_s: %g\n", advice.max_inflight,
-                   advice.timeout_s);
+    opd_str_printf(out, "    max_inflight: %" PRIu32 "\n    timeout_s: %g\n    chunk_tokens: %" PRIu32 "\n",
+                   advice.max_inflight, advice.timeout_s, opd_capabilities_chunk_tokens(&r->inquiry.found));
 }
 
 /* ---- for people ---- */

@@ -21,7 +21,9 @@
 #include "actors/run/measure.h"
 #include "actors/run/memory.h"
 #include "actors/run/result_json.h"
+#include "actors/teacher/teacher_http.h"
 #include "core/base/check.h"
+#include "core/codec/json.h"
 #include "core/env/env.h"
 #include "opd/log.h"
 #include "opd/run.h"
@@ -36,6 +38,7 @@ typedef struct recipe {
     int screen_fd;
     char program[OPD_PATH_SIZE];
     char resolved[OPD_PATH_SIZE]; /* of the reference looked up last */
+    opd_teacher_account accounts[OPD_CONFIG_TEACHERS_MAX]; /* of the present stage's teachers */
 } recipe;
 
 const char *opd_version(void) { return OPD_VERSION; }
@@ -120,12 +123,37 @@ static void name_teacher(const opd_config_stage *stage, opd_stage_result *result
         result->teacher[0] = '\0';
 }
 
+/* What the stage's servers can do and how often one was not believed. */
+static void note_teachers(const opd_config_stage *stage, const opd_teacher_account *accounts,
+                          opd_stage_result *result) {
+    opd_json_writer w;
+    opd_str text;
+    opd_str_init(&text, NULL, sizeof result->teachers - 1);
+    opd_json_writer_init(&w, &text, 0);
+    opd_json_write_object_begin(&w);
+    for (size_t i = 0; i < stage->teacher_count; i++) {
+        if (accounts[i].capabilities[0] == '\0') continue;
+        opd_json_write_key(&w, stage->teachers[i].name);
+        opd_json_write_object_begin(&w);
+        opd_json_write_key(&w, "capabilities");
+        opd_json_write_raw(&w, accounts[i].capabilities, strlen(accounts[i].capabilities));
+        opd_json_write_key(&w, "quarantines");
+        opd_json_write_int64(&w, (int64_t)accounts[i].quarantines);
+        opd_json_write_object_end(&w);
+    }
+    opd_json_write_object_end(&w);
+    if (opd_str_status(&text) == OPD_OK && strcmp(text.data, "{}") != 0)
+        memcpy(result->teachers, text.data, text.size + 1);
+    opd_str_fini(&text);
+}
+
 static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_result *result) {
     char checkpoints[OPD_PATH_SIZE], trace[OPD_PATH_SIZE];
     opd_run_folder_checkpoints(&r->folder, r->config, stage->name, checkpoints);
     opd_run_folder_trace(&r->folder, r->config, stage->name, trace);
     opd_assets assets;
     OPD_TRY(opd_assets_open(&assets, stage, checkpoints, r->o->resume, NULL, NULL));
+    memset(r->accounts, 0, sizeof r->accounts);
     opd_memory memory = opd_memory_of(&assets);
     opd_memory_log(stage->name, &memory);
     const opd_checkpoint_state *before = &assets.resumed;
@@ -135,7 +163,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
         .skipped_steps = before->skipped_steps, .degraded_tokens = before->degraded_tokens, .has_before = before->before_total > 0,
         .before_correct = before->before_correct, .before_total = before->before_total};
     opd_pipeline_options options = {
-        .assets = &assets, .checkpoint_dir = checkpoints, .program = r->program,
+        .accounts = r->accounts, .assets = &assets, .checkpoint_dir = checkpoints, .program = r->program,
         .metrics_fd = r->folder.metrics_fd, .samples_fd = r->folder.samples_fd,
         .screen_fd = r->screen_fd, .screen = r->screen,
         .handle_signals = r->o->handle_signals,
@@ -144,6 +172,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
     opd_assets_close(&assets);
     name_teacher(stage, result);
     if (err == OPD_OK) fill_result(result, &outcome, checkpoints);
+    note_teachers(stage, r->accounts, result);
     return err;
 }
 

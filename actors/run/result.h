@@ -22,6 +22,7 @@ typedef struct opd_stage_result {
     uint64_t degraded_tokens;
     double score_wait_s;            /* of wall_s, the trainer idled only for scores */
     char teacher[OPD_PATH_SIZE];    /* path of its teacher's checkpoint, or its URL */
+    char teachers[8192];            /* of its servers, a JSON object by name; "": none */
 } opd_stage_result;
 
 #endif

@@ -51,6 +51,10 @@ static void write_result(opd_json_writer *w, const opd_stage_result *result) {
         opd_json_write_key(w, COUNT_NAMES[i]);
         opd_json_write_int64(w, (int64_t)*counts[i]);
     }
+    if (r.teachers[0] != '\0') {
+        opd_json_write_key(w, "teachers");
+        opd_json_write_raw(w, r.teachers, strlen(r.teachers));
+    }
     if (r.has_before) write_accuracy(w, "before", &r.before);
     if (r.has_after) write_accuracy(w, "after", &r.after);
     opd_json_write_object_end(w);
@@ -116,6 +120,19 @@ static void read_count(opd_json *json, opd_json_text key, opd_stage_result *r) {
     (void)opd_json_skip(json);
 }
 
+/* Kept as it stands. */
+static void read_teachers(opd_json *json, opd_stage_result *r) {
+    const char *data;
+    size_t size;
+    if (!opd_json_raw(json, &data, &size)) return;
+    if (size >= sizeof r->teachers) {
+        (void)opd_json_error(json, "expected fewer words about teachers");
+        return;
+    }
+    memcpy(r->teachers, data, size);
+    r->teachers[size] = '\0';
+}
+
 static void read_result(opd_json *json, opd_stage_result *r) {
     opd_json_text key;
     *r = (opd_stage_result){.name = ""};
@@ -129,6 +146,8 @@ static void read_result(opd_json *json, opd_stage_result *r) {
             (void)opd_json_read_string(json, r->checkpoint, sizeof r->checkpoint);
         } else if (opd_json_text_is(key, "teacher")) {
             (void)opd_json_read_string(json, r->teacher, sizeof r->teacher);
+        } else if (opd_json_text_is(key, "teachers")) {
+            read_teachers(json, r);
         } else if (opd_json_text_is(key, "wall_s")) {
             (void)opd_json_read_double(json, &r->wall_s);
         } else if (opd_json_text_is(key, "score_wait_s")) {
@@ -193,6 +212,10 @@ void opd_summary_write(const opd_summary *s, const opd_stage_result *results, si
     if (s->teacher != NULL) write_accuracy(&w, "teacher", s->teacher);
     opd_json_write_key(&w, "wall_s");
     opd_json_write_double(&w, s->wall_s);
+    if (s->policy != NULL && s->policy->teachers[0] != '\0') {
+        opd_json_write_key(&w, "teachers");
+        opd_json_write_raw(&w, s->policy->teachers, strlen(s->policy->teachers));
+    }
     write_stages(&w, results, count);
     opd_json_write_object_end(&w);
     opd_str_text(out, "\n");

@@ -23,7 +23,8 @@ typedef struct opd_summary {
 
 opd_summary opd_summary_of(const opd_stage_result *results, size_t count);
 
-/* Appends summary.json: student_before, student_after, teacher, wall_s, stages. */
+/* Appends summary.json: student_before, student_after, teacher, wall_s, teachers (of the last policy
+ * stage), stages. */
 void opd_summary_write(const opd_summary *summary, const opd_stage_result *results, size_t count,
                        opd_str *out);
 

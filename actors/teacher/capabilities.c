@@ -160,7 +160,7 @@ static void take_failure(opd_inquiry *in, opd_question q, const opd_inquiry_answ
     (void)snprintf(text, sizeof text, "%s %s: HTTP %d: %.400s", path != NULL ? "GET" : "POST",
                    path != NULL ? path : in->o.protocol->score_path, a->status, message);
     if (opd_access_denied(a->status) && counts(in, q)) {
-        in->denied = true;
+        in->denied = a->status;
         set_trouble(in, OPD_ERR_REMOTE, text);
     } else if (!counts(in, q) || told) {
         if (!told) set_refusal(in, text);

@@ -93,7 +93,7 @@ typedef struct opd_inquiry {
     opd_capabilities found;
     uint32_t asked, answered; /* bits */
     bool unusable;            /* it cannot score: found.refusal     */
-    bool denied;              /* HTTP 401 or 403                    */
+    int denied;               /* the status, 401 or 403; 0: let in  */
     opd_err trouble;          /* it did not answer a question that counts; trouble_text */
     char trouble_text[OPD_SGLANG_MESSAGE_SIZE];
     /* internal */

@@ -13,11 +13,13 @@ void opd_replica_init(opd_replica *replica, uint32_t in_flight_max, bool adapts)
     opd_pace_init(&replica->pace, in_flight_max, adapts);
 }
 
-static bool in_use(const opd_replica *r) { return r->up && r->state == OPD_REPLICA_IN; }
+static bool is_there(const opd_replica *r) { return r->up && !r->quarantined; }
+
+static bool in_use(const opd_replica *r) { return is_there(r) && r->state == OPD_REPLICA_IN; }
 
 size_t opd_fleet_up(const opd_fleet *fleet) {
     size_t count = 0;
-    for (size_t i = 0; i < fleet->count; i++) count += fleet->replicas[i].up;
+    for (size_t i = 0; i < fleet->count; i++) count += is_there(&fleet->replicas[i]);
     return count;
 }
 
@@ -30,7 +32,7 @@ size_t opd_fleet_in(const opd_fleet *fleet) {
 /* ---- choice ---- */
 
 static bool has_room(const opd_replica *r) {
-    return r->up && r->in_flight < opd_pace_limit(&r->pace);
+    return is_there(r) && r->in_flight < opd_pace_limit(&r->pace);
 }
 
 /* Whether the rules let replica r have a request now. */

@@ -44,6 +44,7 @@ typedef struct opd_replica_rules {
 
 typedef struct opd_replica {
     bool up;
+    bool quarantined;       /* its scores cannot be believed (canary.h): it counts as down */
     opd_replica_state state;
     uint32_t failures;      /* in a row                          */
     uint32_t overtaken;     /* requests in a row that a later one to another replica beat */

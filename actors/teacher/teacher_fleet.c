@@ -58,10 +58,10 @@ static uint64_t work_of(const opd__teacher *self, const opd__sample *s, int serv
 /* ---- sending ---- */
 
 /* The call of one attempt under a rid of its own; of fixed width, for servers abort by prefix. */
-static opd_err prepare(opd__teacher *self, opd__sample *s, opd_endpoint_call *call) {
+static opd_err prepare(opd__teacher *self, opd__sample *s, int server, opd_endpoint_call *call) {
     (void)snprintf(s->rid, sizeof s->rid, "opd-%016" PRIx64 "-%016" PRIx64 ".", self->rid_nonce,
                    self->rid_next++);
-    opd_sglang_score question = opd__teacher_question(self, s);
+    opd_sglang_score question = opd__teacher_question(self, s, server);
     call->http.method = "POST";
     call->http.path = self->protocol->score_path;
     call->http.headers = JSON_HEADERS;
@@ -96,7 +96,7 @@ opd_err opd__fleet_send(opd__teacher *self, opd__sample *s, int server,
                         opd_err (*answered)(opd_ctx *, void *, opd_endpoint_call *)) {
     opd__attempt *a = NULL;
     OPD_TRY(attempt_create(self, s, server, &a));
-    opd_err err = prepare(self, s, a->call);
+    opd_err err = prepare(self, s, server, a->call);
     a->call->answered = answered;
     a->call->arg = a;
     if (err == OPD_OK) err = opd_endpoint_send(a->call);

@@ -87,12 +87,12 @@ static void turn_away_all(opd__teacher *self, opd_list *list) {
 
 /* ---- asking ---- */
 
-opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s) {
+opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s, int server) {
     return (opd_sglang_score){.ids = opd_slice_data(s->ask.tokens),
                               .count = s->count,
                               .prompt_count = s->ask.start + 1,
                               .top_k = (int32_t)s->ask.top_k,
-                              .form = OPD_SGLANG_FORM_BASE64,
+                              .form = opd__teacher_form(self, server),
                               .vocab_size = self->c.vocab_size > 0 ? self->c.vocab_size : 0,
                               .temperature = s->ask.temperature,
                               .rid = s->rid};
@@ -226,6 +226,10 @@ static void describe(const opd_endpoint_call *call, char *out, size_t out_size) 
 static bool use_answer(opd__teacher *self, opd__sample *s, opd_endpoint_call *call) {
     const opd__attempt *a = call->arg;
     opd_scored_fields *scored = &s->scored;
+    if (self->replicas[a->server].quarantined) {
+        (void)snprintf(scored->reason, sizeof scored->reason, "its replica is in quarantine");
+        return false;
+    }
     if (opd_reading_take(call, scored) != OPD_OK) {
         s->history.invalid++;
         (void)snprintf(scored->reason, sizeof scored->reason, "invalid answer: %s",
@@ -407,6 +411,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     opd_list_init(&self->asked);
     opd_list_init(&self->attempts);
     opd__fleet_init(self);
+    opd__canary_init(self);
     self->protocol = opd_teacher_protocol_of(self->c.teacher);
     opd_endpoint_reader_init(&self->reader, self->c.parse, OPD_READING_INLINE_MAX_BYTES);
     opd_timer_init(&self->tick, ctx, on_tick);

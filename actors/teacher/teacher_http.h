@@ -7,8 +7,10 @@
  * PRESENCE to the panel (roles->teacher) whenever it changes; notes to the monitor.
  *
  * At start the server is asked what it serves (GET /model_info); nothing is scored before
- * it answered, and a model of another vocabulary or tokenizer is refused. It is asked again
- * whenever it comes back after a loss.
+ * it answered, and a model of another vocabulary or tokenizer is refused; with teacher->probe also what
+ * it can do (capabilities.h). What it serves is asked again whenever it comes back after a loss. With
+ * teacher->canary_s each replica scores fixed sequences from time to time, and one whose scores cannot be
+ * believed is asked nothing else until they can (canary.h).
  *
  * What goes wrong for good stops the system: REFUSED or TIMEOUT (not reachable within
  * start_timeout_s, and it has no fallback), MISMATCH, UNSUPPORTED (temperature), TEACHER_LOST (no
@@ -26,6 +28,12 @@
 
 enum { OPD_TEACHER_MAILBOX_MSGS = 1024, OPD_TEACHER_MAILBOX_BYTES = 16 << 20 };
 
+/* What a run's summary says about a teacher; written on the loop. */
+typedef struct opd_teacher_account {
+    char capabilities[2048]; /* of the first server that answered, a JSON object; "": not asked */
+    uint64_t quarantines;    /* of its replicas */
+} opd_teacher_account;
+
 /* Pointers are borrowed and outlive the actor. */
 typedef struct opd_teacher_http_config {
     const opd_roles *roles;
@@ -39,7 +47,9 @@ typedef struct opd_teacher_http_config {
     uint32_t max_len;   /* tokens of a rollout at most; 0: not known     */
     double temperature; /* of the rollouts; greedy (0) counts as 1       */
     /* the student, with which the teacher must agree; -1 and "": not known */
-    int32_t vocab_size, bos_id, eos_id;
+    int32_t vocab_size, bos_id, eos_id, pad_id;
+    const struct opd_tokenizer *tokenizer; /* for canaries of text; NULL: of random ids */
+    opd_teacher_account *account;          /* NULL: none                                */
     const char *tokenizer_hash; /* 16 hex digits */
     opd_lane *parse;      /* reads large answers; NULL: the loop does */
 } opd_teacher_http_config;

@@ -1,5 +1,6 @@
 /* teacher_inside.h - the state of teacher_http, shared by its files: teacher_http.c (the questions),
- * teacher_fleet.c (requests and replicas), teacher_probe.c (a server's start, loss and return).
+ * teacher_fleet.c (requests and replicas), teacher_probe.c (a server's start, loss and return),
+ * teacher_check.c (what it serves and can do), teacher_canary.c (whether it can be believed).
  * Nobody else includes it.
  *
  * A sample is here what one SCORE asks about. Invariants: (1) a sample is in exactly one list:
@@ -15,8 +16,10 @@
 #define OPD_ACTORS_TEACHER_TEACHER_INSIDE_H
 
 #include "actors/teacher/budget.h"
+#include "actors/teacher/canary.h"
 #include "actors/teacher/endpoint.h"
 #include "actors/teacher/hedge.h"
+#include "actors/teacher/inquirer.h"
 #include "actors/teacher/policy.h"
 #include "actors/teacher/reading.h"
 #include "actors/teacher/replica.h"
@@ -35,6 +38,15 @@ typedef struct opd__server {
     bool refused;           /* it came back as another model     */
     char weight_version[OPD_SGLANG_NAME_SIZE]; /* of its last scores; "": not told yet */
     uint64_t lost_at_ns;
+    opd_inquirer inquirer;
+    opd_capabilities found; /* what it can do ...    */
+    bool known;             /* ... once it was asked */
+    struct opd__round {     /* of canaries           */
+        bool under_way, settles; /* settles: the server waits for it to be used */
+        uint64_t due_ns;
+        size_t sequence;    /* that is asked now     */
+        opd_canary_scores scores;
+    } round;
 } opd__server;
 
 typedef struct opd__sample opd__sample;
@@ -85,6 +97,8 @@ typedef struct opd__teacher {
     opd_fleet fleet;
     opd_replica replicas[OPD_CONFIG_REPLICAS_MAX];
     opd__server servers[OPD_CONFIG_REPLICAS_MAX];
+    opd_canary canary;
+    bool dispute_told;
     opd_budget budget;
     opd_hedge hedge;
     uint32_t endpoints_open; /* with those still closing  */
@@ -125,11 +139,52 @@ OPD_MUST_CHECK opd_err opd__teacher_tick(opd__teacher *self);
 /* Stops the system for err, once, with this thread's context. */
 void opd__teacher_fail(opd__teacher *self, opd_err err);
 
-/* Whether its servers are known to keep what they computed of a prefix. */
-bool opd__teacher_reuses_prefix(const opd__teacher *self);
-
 /* "host:port" of a replica. */
 const char *opd__teacher_where(const opd__teacher *self, int server);
+
+/* A server is there and serves the right thing: it is used, unless it is in quarantine. */
+OPD_MUST_CHECK opd_err opd__teacher_settled(opd__teacher *self, int server);
+
+/* A replica went into quarantine: the teacher may be lost by that. */
+void opd__teacher_unusable(opd__teacher *self, const char *why);
+
+/* What was to settle a server got no answer. */
+OPD_MUST_CHECK opd_err opd__teacher_probe_failed(opd__teacher *self, opd__server *server, opd_err err,
+                                                 const char *why);
+
+/* ---- teacher_check.c ---- */
+
+/* Whether what is served is a teacher of the student. Errors: MISMATCH, UNSUPPORTED (temperature). What
+ * the server does not tell is not an error. */
+OPD_MUST_CHECK opd_err opd__teacher_check_info(const opd__teacher *self, int server,
+                                               const opd_sglang_model_info *info);
+
+/* Says what could not be compared. */
+void opd__teacher_warn_unchecked(const opd__teacher *self, const opd_sglang_model_info *info);
+
+/* The same of all that was learnt of a server; keeps it, says it, writes it to the account. */
+OPD_MUST_CHECK opd_err opd__teacher_take_capabilities(opd__teacher *self, int server,
+                                                      const opd_capabilities *found);
+
+/* Whether its servers keep what they computed of a prefix, by the configuration or by their answers. */
+bool opd__teacher_reuses_prefix(const opd__teacher *self);
+
+/* The form in which alternatives are to be asked for. */
+opd_sglang_form opd__teacher_form(const opd__teacher *self, int server);
+
+/* ---- teacher_canary.c ---- */
+
+void opd__canary_init(opd__teacher *self);
+bool opd__canary_is_on(const opd__teacher *self);
+
+/* What is asked about a sequence. */
+opd_sglang_score opd__canary_question(const opd__teacher *self, size_t sequence, const char *rid);
+
+/* A round whose end settles the server. Errors: those of opd_endpoint_send; nothing is under way then. */
+OPD_MUST_CHECK opd_err opd__canary_settle(opd__teacher *self, opd__server *server);
+
+/* Begins the rounds that are due. */
+void opd__canary_tick(opd__teacher *self);
 
 /* ---- teacher_fleet.c ---- */
 
@@ -165,7 +220,7 @@ void opd__fleet_abort(opd__teacher *self, opd__sample *s);
  * are not to wait for one. */
 OPD_MUST_CHECK opd_err opd__teacher_pump(opd__teacher *self);
 
-/* What is asked about a sample. */
-struct opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s);
+/* What a server is asked about a sample. */
+struct opd_sglang_score opd__teacher_question(const opd__teacher *self, const opd__sample *s, int server);
 
 #endif

@@ -5,9 +5,10 @@
  *       |                              \______ connection lost _____/
  *       +-- start_timeout_s, MISMATCH, UNSUPPORTED --> the system stops
  *
- * A probe is GET /model_info (vLLM: /v1/models); a server that does not tell its vocabulary is asked
- * for one small score as well, with as many alternatives as will be asked for where the server may
- * refuse them. Liveness is taken from what happens to requests and from /model_info,
+ * The first time a server is asked all that is to be known of it (inquirer.h), if teacher->probe. Else,
+ * and after a loss, a probe is GET /model_info (vLLM: /v1/models) and, where nothing else shows that it
+ * scores, one small score, with as many alternatives as will be asked for where the server may refuse
+ * them. In the end its canaries settle it. Liveness is taken from what happens to requests and from /model_info,
  * not from /health, which on real servers runs a generation and fails under load.
  *
  * Thread: the loop.
@@ -60,10 +61,6 @@ static bool is_up(const opd__teacher *self, const opd__server *server) {
 
 /* ---- presence ---- */
 
-bool opd__teacher_reuses_prefix(const opd__teacher *self) {
-    return self->c.teacher->chunk_tokens > 0; /* the person says so; no server tells yet */
-}
-
 /* Tells the panel what it should know; the tick tells it again if its mailbox was full. */
 static void tell_presence(opd__teacher *self) {
     opd_presence_fields f = {.teacher = self->c.place, .state = (uint32_t)self->presence,
@@ -96,61 +93,15 @@ static void set_problem(opd__teacher *self, opd_err err, const char *text) {
     (void)snprintf(self->problem_text, sizeof self->problem_text, "%s", text);
 }
 
-/* ---- what the server serves ---- */
+/* ---- a server that is there ---- */
 
-static opd_err mismatch(const opd__teacher *self, int server, const char *what, const char *teacher,
-                        const char *student) {
-    return opd_fail(OPD_ERR_MISMATCH,
-                    "teacher %s at %s and the student differ in %s: %s against %s; scores would be "
-                    "about other tokens. Serve a teacher that was trained with the student's "
-                    "tokenizer, or start from a student with the teacher's",
-                    self->c.teacher->name, opd__teacher_where(self, server), what, teacher, student);
-}
-
-static opd_err check_number(const opd__teacher *self, int server, const char *what, int64_t teacher,
-                            int64_t student) {
-    char ours[24], theirs[24];
-    if (teacher < 0 || student < 0 || teacher == student) return OPD_OK;
-    (void)snprintf(theirs, sizeof theirs, "%lld", (long long)teacher);
-    (void)snprintf(ours, sizeof ours, "%lld", (long long)student);
-    return mismatch(self, server, what, theirs, ours);
-}
-
-/* Errors: MISMATCH, UNSUPPORTED. What the server does not tell is not an error. */
-static opd_err check_info(const opd__teacher *self, int server, const opd_sglang_model_info *info) {
-    const opd_teacher_http_config *c = &self->c;
-    const char *hash = c->tokenizer_hash == NULL ? "" : c->tokenizer_hash;
-    OPD_TRY(check_number(self, server, "vocab_size", info->vocab_size, c->vocab_size));
-    OPD_TRY(check_number(self, server, "the end-of-text id", info->eos_id, c->eos_id));
-    OPD_TRY(check_number(self, server, "the begin-of-text id", info->bos_id, c->bos_id));
-    if (info->tokenizer_hash[0] != '\0' && hash[0] != '\0' &&
-        strcmp(info->tokenizer_hash, hash) != 0)
-        return mismatch(self, server, "the meaning of token ids (tokenizer_hash)", info->tokenizer_hash,
-                        hash);
-    if (c->temperature != 1 && !info->scores_at_temperature)
-        return opd_fail(OPD_ERR_UNSUPPORTED,
-                        "rollout.temperature is %g, but teacher %s at %s scores at temperature 1: "
-                        "the two distributions cannot be compared. Set rollout.temperature to 1, or "
-                        "use a teacher that scores at a temperature (opd serve, or opd.type megatron)",
-                        c->temperature, c->teacher->name, opd__teacher_where(self, server));
-    return OPD_OK;
-}
-
-static void warn_unchecked(const opd__teacher *self, const opd_sglang_model_info *info) {
-    opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
-             "teacher %s does not tell its%s%s%s: not compared with the student's",
-             self->c.teacher->name, info->vocab_size < 0 ? " vocabulary size" : "",
-             info->eos_id < 0 ? " end-of-text id" : "",
-             info->tokenizer_hash[0] == '\0' ? " tokenizer" : "");
-}
-
-/* The server is there and serves the right thing. */
-static opd_err settled(opd__teacher *self, opd__server *server) {
-    opd_replica *replica = &self->replicas[index_of(self, server)];
-    const char *name = opd__teacher_where(self, index_of(self, server));
+opd_err opd__teacher_settled(opd__teacher *self, int server) {
+    opd_replica *replica = &self->replicas[server];
+    const char *name = opd__teacher_where(self, server);
     bool was_down = !replica->up;
     replica->up = true;
-    server->refused = false;
+    self->servers[server].refused = false;
+    if (replica->quarantined) return OPD_OK; /* more canaries tell */
     if (self->ready) {
         if (opd_teacher_health_back(&self->health)) came_back(self);
         else if (was_down)
@@ -164,6 +115,13 @@ static opd_err settled(opd__teacher *self, opd__server *server) {
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO, "teacher %s answers at %s",
              self->c.teacher->name, name);
     return opd__teacher_pump(self);
+}
+
+/* What it serves is right; that it can be believed, its canaries show. */
+static opd_err vouch(opd__teacher *self, opd__server *server) {
+    if (!opd__canary_is_on(self)) return opd__teacher_settled(self, index_of(self, server));
+    opd_err err = opd__canary_settle(self, server);
+    return err == OPD_ERR_AGAIN || err == OPD_ERR_CLOSED ? OPD_OK : err; /* the tick probes again */
 }
 
 /* ---- probes ---- */
@@ -298,7 +256,7 @@ static opd_err on_probe_score(opd_ctx *ctx, void *state, opd_endpoint_call *call
         err = probe_read(self, call);
         if (err != OPD_OK) set_problem(self, err, opd_err_context());
     }
-    if (err == OPD_OK) return settled(self, call->arg);
+    if (err == OPD_OK) return vouch(self, call->arg);
     return start_check(self);
 }
 
@@ -342,15 +300,16 @@ static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
     if (info.model_path[0] != '\0')
         (void)snprintf(self->model, sizeof self->model, "%.*s", (int)sizeof self->model - 1,
                        info.model_path);
-    opd_err err = check_info(self, index_of(self, server), &info);
+    opd_err err = opd__teacher_check_info(self, index_of(self, server), &info);
     if (err != OPD_OK) {
         refuse(self, server, err);
         return OPD_OK;
     }
-    if (self->ready) return settled(self, server);
-    if (info.vocab_size < 0 || info.eos_id < 0 || info.tokenizer_hash[0] == '\0')
-        warn_unchecked(self, &info);
-    return info.vocab_size < 0 ? probe_score(self, server) : settled(self, server);
+    bool silent = info.vocab_size < 0 || info.eos_id < 0 || info.tokenizer_hash[0] == '\0';
+    if (!self->ready && silent) opd__teacher_warn_unchecked(self, &info);
+    /* one score shows that it scores: where nothing else does, and after a loss */
+    bool score = self->ready ? self->c.teacher->probe && !opd__canary_is_on(self) : info.vocab_size < 0;
+    return score ? probe_score(self, server) : vouch(self, server);
 }
 
 static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
@@ -378,9 +337,55 @@ static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call)
     return start_check(self);
 }
 
+opd_err opd__teacher_probe_failed(opd__teacher *self, opd__server *server, opd_err err, const char *why) {
+    const opd_inquiry *in = &server->inquirer.inquiry;
+    bool asked = !server->known && self->c.teacher->probe;
+    set_problem(self, err, why);
+    if (asked && in->denied != 0) set_denied(self, in->denied);
+    server->hopeless = err == OPD_ERR_UNTRUSTED || (asked && (in->denied != 0 || in->unusable));
+    if (all_hopeless(self)) self->start_by_ns = 0; /* waiting longer cannot help */
+    return start_check(self);
+}
+
+static opd_err on_inquired(opd_ctx *ctx, void *state, opd_inquirer *inquirer) {
+    opd__teacher *self = state;
+    opd__server *server = inquirer->o.arg;
+    const opd_inquiry *in = &inquirer->inquiry;
+    (void)ctx;
+    server->probing = false;
+    if (self->stopping || self->failed) return OPD_OK;
+    if (in->trouble != OPD_OK) return opd__teacher_probe_failed(self, server, in->trouble, in->trouble_text);
+    if (in->unusable) return opd__teacher_probe_failed(self, server, OPD_ERR_REMOTE, in->found.refusal);
+    if (in->found.model.model_path[0] != '\0')
+        (void)snprintf(self->model, sizeof self->model, "%.*s", (int)sizeof self->model - 1,
+                       in->found.model.model_path);
+    opd_err err = opd__teacher_take_capabilities(self, index_of(self, server), &in->found);
+    if (err == OPD_OK) return vouch(self, server);
+    refuse(self, server, err);
+    return OPD_OK;
+}
+
+/* A server that was never asked what it can do. */
+static opd_err inquire(opd__teacher *self, opd__server *server) {
+    const opd_teacher_http_config *c = &self->c;
+    opd_inquirer_options options = {
+        .inquiry = {.protocol = self->protocol, .alloc = c->alloc, .bos_id = c->bos_id,
+                    .vocab_size = c->vocab_size > 0 ? c->vocab_size : -1, .top_k = c->top_k,
+                    .max_len = c->max_len, .nonce = self->rid_nonce + self->rid_next++},
+        .endpoint = server->endpoint, .attempt_timeout_ms = PROBE_TIMEOUT_MS,
+        .deadline_ns = opd_now_ns(self->ctx) + 2 * (uint64_t)PROBE_TIMEOUT_MS * 1000000,
+        .done = on_inquired, .arg = server};
+    if (!self->ready && !self->late && options.deadline_ns > self->start_by_ns)
+        options.deadline_ns = self->start_by_ns;
+    opd_err err = opd_inquirer_start(self->ctx, &server->inquirer, &options);
+    server->probing = err == OPD_OK;
+    return err == OPD_ERR_AGAIN ? OPD_OK : err;
+}
+
 static opd_err probe(opd__teacher *self, opd__server *server) {
     opd_endpoint_call *call;
     if (server->probing || server->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
+    if (self->c.teacher->probe && !server->known) return inquire(self, server);
     OPD_TRY(opd_endpoint_call_create(server->endpoint, &call));
     call->http.path = self->protocol->info_path;
     call->answered = on_probe_info;
@@ -418,7 +423,7 @@ static opd_err open_url(opd__teacher *self, opd__server *server, const char *url
         .url = url,
         .tls = &tls,
         .api_key = self->api_key,
-        .max_inflight = (uint32_t)self->c.teacher->max_inflight + 2, /* a probe and an abort */
+        .max_inflight = (uint32_t)self->c.teacher->max_inflight + 3, /* probe, abort, canary */
         .connections = (uint32_t)t->connections,
         .connect_timeout_ms = opd__teacher_ns(self->c.teacher->connect_timeout_s) / 1000000,
         .max_body_bytes = opd_teacher_question_max_bytes(self->c.max_len),
@@ -460,7 +465,7 @@ opd_err opd__teacher_move(opd__teacher *self, const char *url) {
     if (self->stopping || self->failed) return OPD_OK;
     opd_endpoint_close(server->endpoint);
     server->endpoint = NULL;
-    server->probing = false;
+    server->probing = server->round.under_way = false;
     if (self->ready) OPD_TRY(opd__teacher_gone(self, 0, "its server ended"));
     return url[0] == '\0' ? OPD_OK : open_url(self, server, url);
 }
@@ -475,6 +480,11 @@ static void all_gone(opd__teacher *self, const char *why) {
              fallback ? "; " : "; admission pauses", self->c.teacher->fallback,
              fallback ? " is asked instead" : "");
     set_presence(self, OPD_PRESENCE_DOWN);
+}
+
+void opd__teacher_unusable(opd__teacher *self, const char *why) {
+    if (!self->ready) set_problem(self, OPD_ERR_REMOTE, why);
+    else if (opd_fleet_up(&self->fleet) == 0) all_gone(self, why);
 }
 
 opd_err opd__teacher_gone(opd__teacher *self, int server, const char *why) {
@@ -520,5 +530,6 @@ opd_err opd__teacher_tick(opd__teacher *self) {
             "wait; last: %s. Start the server again and continue with --resume",
             t->name, where(self), self->c.teacher_lost_s, self->waiting_count,
             self->problem_text[0] != '\0' ? self->problem_text : "no attempt succeeded"));
+    opd__canary_tick(self);
     return probe_lost(self);
 }

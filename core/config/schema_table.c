@@ -131,6 +131,9 @@ const opd__key opd__keys[] = {
     TEXT("teachers.*.fallback", OPD__TYPE_NAME, TEACHER(fallback), "", 0, "The teacher that is asked where this one cannot be reached or gives no score."),
     INT("teachers.*.chunk_tokens", TEACHER(chunk_tokens), "-1", -1, BIG, "tokens", "Score a sample while it is being written, so many tokens at a time; 0 = when it is finished; -1 = 256 where the server is known to keep what it computed of a prefix, else 0."),
     BOOL("teachers.*.verify", TEACHER(verify), "true", "Whether an https server must prove who it is; false lets anyone on the way read and change scores."),
+    BOOL("teachers.*.probe", TEACHER(probe), "true", "Ask each server at start what it can do, by a few small requests; false = only what it serves."),
+    FLOAT("teachers.*.canary_s", TEACHER(canary_s), "60", 0, 1e7, 0, "s", "Time between two scorings of the same fixed texts at each replica, which show whether its scores can be believed; 0 = never."),
+    FLOAT("teachers.*.canary_tolerance", TEACHER(canary_tolerance), "0.02", 0, 100, ABOVE, "nats", "Mean difference of their scores above which a replica is in quarantine; five times that, from the median of its siblings."),
     TEXT("teachers.*.api_key_env", OPD__TYPE_STRING, TEACHER(api_key_env), "", 0, "Environment variable that holds the server's API key, sent as `Authorization: Bearer`; the key itself is written nowhere."),
     TEXT("teachers.*.api_key_file", OPD__TYPE_PATH, TEACHER(api_key_file), "", 0, "File whose first line is the key, in place of a variable."),
 

@@ -182,6 +182,9 @@ typedef struct opd_config_teacher {
     const char *cert_file;  /* own certificate, shown to the server; "" = none */
     const char *key_file;   /* its key; "" = in cert_file */
     bool verify;            /* whether the server must prove who it is */
+    bool probe;               /* ask each server at start what it can do                        */
+    double canary_s;          /* between two scorings of fixed sequences at a replica; 0 = never */
+    double canary_tolerance;  /* nats by which their scores may differ, on average               */
     const char *api_key_env;  /* environment variable with the key of its server; "" = none */
     const char *api_key_file; /* the same in the first line of a file; "" = none            */
     bool adapt_inflight;      /* learn each replica's share of max_inflight from its latency */

@@ -53,7 +53,7 @@ def case_nothing_valid_makes_no_step(work):
     """A teacher of uniform scores teaches nothing: no step, whatever it costs."""
     server, url = serve(work, teacher_model(work), '{"do": "uniform"}')
     config = e2e.recipe(steps=3)
-    e2e.stage(config, "opd")["teachers"]["main"] = {"url": url, "backoff_ms": 10, "backoff_max_ms": 50}
+    e2e.stage(config, "opd")["teachers"]["main"] = {"url": url, "backoff_ms": 10, "backoff_max_ms": 50, "canary_s": 0}
     e2e.stage(config, "opd")["opd"]["invalid_batches_max"] = 2
     process = work.start("run", work.write("c.yaml", config), "--set", "run.name=c")
     process.wait().expect(6)

@@ -87,6 +87,55 @@ def case_key_that_is_missing_or_wrong(work):
     expect_hidden(work, texts)
 
 
+# ---- what it can do, and whether it can be believed ----
+
+def case_capabilities_are_kept(work):
+    """On screen, in the log and in the summary; a run without canaries and probes has none."""
+    before = trained(work)
+    url = serve(work, "--model", e2e.checkpoint(before, "teacher"))
+    done = work.opd("run", work.write("a.yaml", distil(before, url=url)), "--set", "run.name=a").expect(0)
+    expect("teacher main: opd 0.1.0" in done.out and "scores at any temperature" in done.out, done.out)
+    found = e2e.summary(work.folder("a"))["teachers"]["main"]
+    expect(found["quarantines"] == 0 and found["capabilities"]["scores"] is True, str(found))
+    expect(found["capabilities"]["http"] == "HTTP/2" and found["capabilities"]["top_k_given"] is True, str(found))
+    expect("can do: {" in (work.folder("a") / "log").read_text(), "the log should have it in full")
+    plain = distil(before, url=url, probe=False, canary_s=0)
+    work.opd("run", work.write("b.yaml", plain), "--set", "run.name=b").expect(0)
+    expect("teachers" not in e2e.summary(work.folder("b")), "nothing was asked")
+    expect(e2e.weights(work.folder("a"), "opd") == e2e.weights(work.folder("b"), "opd"), "asking must not change the run")
+
+
+def case_quarantine_of_one_of_two(work):
+    """A replica of uniform scores gets no sample."""
+    before = trained(work)
+    teacher = e2e.checkpoint(before, "teacher")
+    good, bad = serve(work, "--model", teacher), serve(work, "--model", teacher, "--faults", work.write("f", '{"do": "uniform"}\n'))
+    config = distil(before, urls=[good, bad])
+    done = work.opd("run", work.write("a.yaml", config), "--set", "run.name=a").expect(0)
+    expect(f"{bad.split('//')[1]} is in quarantine: all scores are the same" in done.out, done.out)
+    summary = e2e.summary(work.folder("a"))
+    expect(summary["teachers"]["main"]["quarantines"] == 1 and summary["stages"][-1]["invalid_tokens"] == 0, str(summary))
+    expect(e2e.metrics(work.folder("a"), "opd", "teacher/quarantines")[-1]["teacher/quarantines"] == 1, "it is a metric")
+
+
+def case_another_model_at_the_same_address(work):
+    """The server comes back with other weights under the same name: nothing is learnt from it, and the run ends."""
+    before = trained(work)
+    first = work.start("serve", "--port", "0", "--model", str(e2e.checkpoint(before, "teacher")))
+    e2e.wait_for(lambda: "ready on http" in first.out(), "the ready line")
+    url = first.out().split("ready on ")[1].split()[0]
+    config = distil(before, url=url)
+    e2e.stage(config, "opd")["train"]["steps"] = 100000
+    e2e.stage(config, "opd")["opd"]["teacher_lost_s"] = 3
+    run = work.start("run", work.write("a.yaml", config), "--set", "run.name=a")
+    e2e.wait_for_step(run, work.folder("a"), "opd", 2)
+    first.popen.kill()
+    first.popen.wait()
+    serve(work, "--model", e2e.checkpoint(before, "student"), "--port", str(port(url)))
+    done = run.wait().expect(6, "in quarantine")
+    expect("its scores changed by" in done.out, done.out)
+
+
 # ---- opd teacher probe ----
 
 def probe(work, url, *args, code=0, env=None):

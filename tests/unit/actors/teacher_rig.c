@@ -1,6 +1,7 @@
 /* teacher_rig.c - see teacher_rig.h. */
 #include "tests/unit/actors/teacher_rig.h"
 
+#include "actors/metrics.h"
 #include "actors/teacher/panel_actor.h"
 #include "core/base/check.h"
 #include "transports/sglang.h"
@@ -61,7 +62,13 @@ static opd_err dataset_message(opd_ctx *ctx, void *state, opd_msg *msg) {
 static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     rig *r = *(rig **)state;
     opd_note_fields f;
+    opd_counted_fields counted;
     (void)ctx;
+    if (opd_message_read(msg, OPD_MESSAGE_COUNTED, &counted) == OPD_OK) {
+        CHECK_INT(counted.metric, OPD_METRIC_TEACHER_QUARANTINES);
+        r->quarantines += (int)counted.value;
+        return OPD_OK;
+    }
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_NOTE, &f));
     size_t used = strlen(r->notes);
     (void)snprintf(r->notes + used, sizeof r->notes - used, "%s\n", f.text);
@@ -111,6 +118,10 @@ void rig_up(rig *r, int count, uint32_t prompt_len, uint32_t response_len, int32
     r->scores = calloc((size_t)count, sizeof *r->scores);
     CHECK(r->scores != NULL);
     sys_up(&r->t, NULL);
+    if (r->t.sim != NULL) {
+        CHECK_OK(opd_net_sim_create(r->t.sim, NULL, &r->net));
+        CHECK_OK(opd_net_sim_join(r->net, r->t.env));
+    }
     CHECK_OK(opd_spawn(r->t.system, &batcher_class, NULL, &r, &r->roles.batcher));
     CHECK_OK(opd_spawn(r->t.system, &dataset_class, NULL, &r, &r->roles.dataset));
     CHECK_OK(opd_spawn(r->t.system, &monitor_class, NULL, &r, &r->roles.monitor));
@@ -161,7 +172,16 @@ opd_err rig_run(rig *r) { return opd_system_run(r->t.system); }
 void rig_down(rig *r) {
     for (int i = 0; i < r->count; i++) CHECK(r->scores[i].times <= 1);
     free(r->scores);
-    sys_down(&r->t);
+    if (r->t.sim == NULL) {
+        sys_down(&r->t);
+        return;
+    }
+    CHECK_INT(opd_system_stats_get(r->t.system).messages_in_use, 0);
+    opd_system_destroy(r->t.system);
+    CHECK_OK(opd_env_destroy(r->t.env));
+    opd_net_sim_destroy(r->net); /* after its env, before its sim */
+    opd_sim_destroy(r->t.sim);
+    CHECK_INT(r->t.memory.live, 0);
 }
 
 /* ---- the script ---- */
@@ -199,10 +219,20 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
     size_t start = (size_t)q->logprob_start, rows = item->count - start;
     opd_json_writer w;
     opd_str out;
-    for (size_t i = 0; i < rows; i++) logp[i] = -(float)(item->ids[start + i] + 1) / 100;
+    script *s = p->script;
+    bool canary = strncmp(item->rid, "opd-sing-", 9) == 0;
+    s->canaries += canary;
+    s->questions += strncmp(item->rid, "opd-ask-", 8) == 0;
+    bool lies = canary && s->canaries >= s->lie_from && s->canaries <= s->lie_to;
+    bool renewed = s->version_from > 0 && s->canaries >= s->version_from;
+    const char *version = s->versions[renewed];
+    for (size_t i = 0; i < rows; i++) {
+        logp[i] = -(float)(item->ids[start + i] + 1) / 100;
+        if (lies) logp[i] = s->lie > 0 ? logp[i] - s->lie : -logf((float)s->rig->vocab);
+    }
     if (step == STEP_NULLS) logp[2] = (float)NAN;
     opd_sglang_answer a = {.rid = item->rid, .prompt_count = item->count,
-                           .weight_version = "default", .return_logprob = true,
+                           .weight_version = version != NULL ? version : "default", .return_logprob = true,
                            .finish = step == STEP_ABORT ? OPD_SGLANG_FINISH_ABORT
                                                         : OPD_SGLANG_FINISH_LENGTH,
                            .message = "Abort in waiting queue",
@@ -278,6 +308,10 @@ static void on_exchange(void *arg, opd_http_exchange *exchange) {
     }
     opd_sglang_generate q;
     opd_sglang_limits limits = {.vocab_size = s->rig->vocab, .context_size = 1000};
+    if (strcmp(opd_http_exchange_path(exchange), "/server_info") == 0) {
+        respond_json(exchange, s->server_info != NULL ? 200 : 404, s->server_info != NULL ? s->server_info : "{}");
+        return;
+    }
     if (strcmp(opd_http_exchange_path(exchange), "/abort_request") == 0) {
         s->aborts++;
         respond_json(exchange, 200, "{}");

@@ -12,6 +12,7 @@
 #include "actors/teacher/teacher_http.h"
 #include "tests/support/sys_test.h"
 #include "transports/http.h"
+#include "transports/tcp_sim.h"
 
 enum {
     RIG_SCRIPT_SAMPLES_MAX = 64, /* with a script; else as many as the pool of messages lets */
@@ -32,6 +33,7 @@ typedef struct rig_sample {
 
 typedef struct rig {
     opd_test_sys t;
+    opd_net_sim *net; /* of a simulated env; NULL: a real one */
     opd_roles roles;
     opd_config_stage stage; /* of rig_panel */
     int want, got;
@@ -39,7 +41,7 @@ typedef struct rig {
     uint64_t linger_ms; /* the run goes on for so long after the last SCORES */
     opd_timer linger;
     rig_sample *scores; /* [count], by group; the rig's */
-    int holds, releases;
+    int holds, releases, quarantines;
     char notes[4096];
     /* the samples */
     int count;
@@ -92,7 +94,13 @@ typedef struct script {
     int info_status;       /* of /model_info; 0: 200          */
     const char *info;      /* its body; NULL: as our server   */
     const char *key;       /* that requests must show; NULL: none */
+    int lie_from, lie_to;  /* canaries, counted from 1, whose scores are wrong: by `lie`, or uniform */
+    float lie;             /* nats; 0: uniform */
+    const char *versions[2]; /* weight versions before and from version_from on; NULL: "default" */
+    int version_from;      /* canary; 0: never */
+    const char *server_info; /* NULL: 404 */
     /* seen */
+    int canaries, questions; /* of capabilities */
     int shown; /* requests with it */
     int generates, infos, aborts;
     int seen[RIG_SCRIPT_SAMPLES_MAX];
