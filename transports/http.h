@@ -179,6 +179,9 @@ typedef struct opd_http_server_options {
     uint64_t request_timeout_ms;      /* from a request's start to its last byte; 60,000 */
     uint64_t idle_timeout_ms;         /* a connection without streams is closed; 0: never */
     uint64_t http1_idle_ms;           /* over HTTP/1.1, where the above is 0; 60,000 */
+    /* Speaks no HTTP/2, as uvicorn: a connection that begins with its preface is closed without a byte. Idle ones end
+     * after http1_idle_ms, which then is 5,000 if not given. */
+    bool http1_only;
     /* Sees a request whose body has begun to come, and may answer it at once; NULL: nobody. Only
      * method, path and headers are there. Called with the handler's arg. */
     opd_http_handler early;
@@ -229,14 +232,14 @@ void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *
 
 /* ---- a server that misbehaves on purpose (opd serve --faults, tests) ----
  * None of these answers; those that do not end the exchange leave it to be answered. All are
- * legal after the peer has gone: nothing happens then. Over HTTP/1.1 drop always hangs up, and the
- * others do nothing. */
+ * legal after the peer has gone: nothing happens then. Each says what it is over HTTP/1.1. */
 
 /* Ends the exchange without an answer: RST_STREAM with `code` (RFC 9113 section 7), or, with
- * hang_up, the connection ends at once with every stream on it. */
+ * hang_up and always over HTTP/1.1, the connection ends at once with every stream on it. */
 void opd_http_exchange_drop(opd_http_exchange *exchange, uint32_t code, bool hang_up);
 
-/* GOAWAY on the exchange's connection. */
+/* GOAWAY on the exchange's connection. Over HTTP/1.1 `connection: close` with the answer, or for DROP and CALM the
+ * connection's end without one. */
 typedef enum opd_http_goaway {
     OPD_HTTP_GOAWAY_GRACEFUL, /* what has begun is still answered                     */
     OPD_HTTP_GOAWAY_DROP,     /* this exchange and later ones count as not processed  */
@@ -245,11 +248,11 @@ typedef enum opd_http_goaway {
 } opd_http_goaway;
 void opd_http_exchange_goaway(opd_http_exchange *exchange, opd_http_goaway kind);
 
-/* The answer's body will end, or with stall stop for ever, after size_bytes (at least 1), though
- * its whole length is announced. */
-void opd_http_exchange_cut(opd_http_exchange *exchange, size_t size_bytes, bool stall);
+/* The answer's body will end, or with stall stop for ever, after size_bytes (at least 1), though its whole length is
+ * announced; over HTTP/1.1 by content-length or as one chunk, and the connection ends, too. */
+void opd_http_exchange_cut(opd_http_exchange *exchange, size_t size_bytes, bool stall, bool chunked);
 
-/* Tells the peer that it may have max_streams at once on this connection from now on. */
+/* Tells the peer that it may have max_streams at once on this connection from now on. HTTP/1.1 has no such thing. */
 void opd_http_exchange_max_streams(opd_http_exchange *exchange, uint32_t max_streams);
 
 #endif

@@ -112,6 +112,12 @@ opd_err opd_h1_write_request(opd_h1_writer *writer, const char *method, const ch
 opd_err opd_h1_write_response(opd_h1_writer *writer, int status, const opd_http_header *headers,
                               size_t header_count, opd_slice body, bool close) OPD_MUST_CHECK;
 
+/* A server that misbehaves on purpose: an answer that announces its whole body, by content-length or as one chunk,
+ * and of it has only the first size_bytes. Nothing may follow. Errors as above. */
+opd_err opd_h1_write_cut_response(opd_h1_writer *writer, int status, const opd_http_header *headers,
+                                  size_t header_count, opd_slice body, size_t size_bytes,
+                                  bool chunked) OPD_MUST_CHECK;
+
 /* The interim answer that a client waits for before it sends its body. Errors: LIMIT, NOMEM. */
 opd_err opd_h1_write_continue(opd_h1_writer *writer) OPD_MUST_CHECK;
 

@@ -25,6 +25,8 @@ struct opd_h1_session {
     bool busy;       /* a request has begun and was not answered */
     bool complete;   /* and has been read to its end */
     bool closing;    /* the present answer is the last; what comes in is dropped */
+    size_t cut_bytes; /* of the next body no more than this is sent; 0: all of it */
+    bool stall, chunked;
 };
 
 bool opd_h1_is_preface(size_t *matched, const uint8_t *bytes, size_t size_bytes) {
@@ -32,6 +34,8 @@ bool opd_h1_is_preface(size_t *matched, const uint8_t *bytes, size_t size_bytes)
         if (bytes[i] != (uint8_t)preface[*matched]) return false;
     return true;
 }
+
+bool opd_h1_preface_whole(size_t matched) { return matched == sizeof preface - 1; }
 
 static void end_exchange(opd_h1_session *session, opd_err err, const char *text) {
     opd_h2_end end = {.err = err, .text = text};
@@ -131,20 +135,30 @@ void opd_h1_session_receive(opd_h1_session *session, const uint8_t *bytes, size_
 
 opd_err opd_h1_session_respond(opd_h1_session *session, int status, const opd_http_header *headers,
                                size_t header_count, opd_slice body) {
-    if (!session->complete) session->closing = true;
+    bool cut = session->cut_bytes > 0;
+    if (!session->complete || cut) session->closing = true;
     session->user = NULL;
-    session->busy = false;
-    opd_err err = opd_h1_write_response(&session->writer, status, headers, header_count, body,
-                                        session->closing);
+    session->busy = session->stall;
+    opd_err err = cut ? opd_h1_write_cut_response(&session->writer, status, headers, header_count, body,
+                                                  session->cut_bytes, session->chunked)
+                      : opd_h1_write_response(&session->writer, status, headers, header_count, body,
+                                              session->closing);
     if (err != OPD_OK) session->closing = true;
     else if (!session->closing) opd_h1_reader_next(&session->reader, false);
     return err;
 }
 
+void opd_h1_session_cut(opd_h1_session *session, size_t size_bytes, bool stall, bool chunked) {
+    session->cut_bytes = size_bytes > 0 ? size_bytes : 1;
+    session->stall = stall;
+    session->chunked = chunked;
+}
+
 void opd_h1_session_detach(opd_h1_session *session) {
+    session->user = NULL;
+    if (session->stall) return; /* nothing more happens here until the peer goes */
     if (session->busy) session->closing = true;
     session->busy = false;
-    session->user = NULL;
 }
 
 void opd_h1_session_pull(opd_h1_session *session, opd_iobatch *batch) {

@@ -22,6 +22,9 @@ typedef struct opd_h1_session opd_h1_session;
  * the peer speaks HTTP/1.1 (or nonsense). */
 bool opd_h1_is_preface(size_t *matched, const uint8_t *bytes, size_t size_bytes);
 
+/* Whether that was all of it. */
+bool opd_h1_preface_whole(size_t matched);
+
 /* events outlives it. preface_bytes: how much of the preface was taken for HTTP/2's before the peer
  * turned out to speak HTTP/1.1. Errors: NOMEM. */
 opd_err opd_h1_session_create(const opd_alloc *alloc, size_t max_head_bytes,
@@ -50,6 +53,10 @@ bool opd_h1_session_attached(const opd_h1_session *session);
 
 /* The connection ends after the answer under way, at once if there is none. */
 void opd_h1_session_drain(opd_h1_session *session);
+
+/* A server that misbehaves on purpose, before opd_h1_session_respond: the answer ends short (opd_h1_write_cut_response)
+ * and the connection with it; with stall both stay open for ever. */
+void opd_h1_session_cut(opd_h1_session *session, size_t size_bytes, bool stall, bool chunked);
 
 /* Between two exchanges, with nothing left to send. */
 bool opd_h1_session_idle(const opd_h1_session *session);

@@ -125,18 +125,35 @@ static const char *reason_of(int status) {
     }
 }
 
-opd_err opd_h1_write_response(opd_h1_writer *writer, int status, const opd_http_header *headers,
-                              size_t header_count, opd_slice body, bool close) {
+/* The head, but for what says how long the body is. */
+static opd_err begin_response(opd_h1_writer *writer, int status, const opd_http_header *headers,
+                              size_t header_count) {
     OPD_ASSERT(writer->body.buf == NULL);
     OPD_TRY(check_headers(headers, header_count));
     make_room(writer);
+    opd_str_printf(&writer->head, "HTTP/1.1 %03d %s\r\n", status, reason_of(status));
+    put_headers(&writer->head, headers, header_count);
+    return OPD_OK;
+}
+
+opd_err opd_h1_write_response(opd_h1_writer *writer, int status, const opd_http_header *headers,
+                              size_t header_count, opd_slice body, bool close) {
+    OPD_TRY(begin_response(writer, status, headers, header_count));
     opd_str *head = &writer->head;
     bool bodiless = status == 204 || status == 304;
-    opd_str_printf(head, "HTTP/1.1 %03d %s\r\n", status, reason_of(status));
-    put_headers(head, headers, header_count);
     if (!bodiless) opd_str_printf(head, "content-length: %zu\r\n", body.size_bytes);
     if (close) opd_str_text(head, "connection: close\r\n");
     return seal(writer, bodiless ? (opd_slice){0} : body);
+}
+
+opd_err opd_h1_write_cut_response(opd_h1_writer *writer, int status, const opd_http_header *headers,
+                                  size_t header_count, opd_slice body, size_t size_bytes, bool chunked) {
+    OPD_TRY(begin_response(writer, status, headers, header_count));
+    opd_str *head = &writer->head;
+    if (chunked) opd_str_printf(head, "transfer-encoding: chunked\r\n\r\n%zx", body.size_bytes);
+    else opd_str_printf(head, "content-length: %zu\r\n", body.size_bytes);
+    if (body.size_bytes > size_bytes) body.size_bytes = size_bytes;
+    return seal(writer, body); /* its empty line is the head's end, or that of the chunk's size */
 }
 
 opd_err opd_h1_write_continue(opd_h1_writer *writer) {

@@ -225,6 +225,11 @@ static void turn(opd_http_server *server);
 /* Gives bytes to the protocol they are of; the first ones tell which. */
 static opd_err conn_receive(server_conn *conn, const uint8_t *bytes, size_t size_bytes) {
     size_t before = conn->preface_bytes;
+    if (conn->h1 == NULL && conn->server->o.http1_only && opd_h1_is_preface(&conn->preface_bytes, bytes, size_bytes)) {
+        conn->broken = opd_h1_preface_whole(conn->preface_bytes);
+        return OPD_OK;
+    }
+    conn->preface_bytes = before;
     if (conn->h1 == NULL && !opd_h1_is_preface(&conn->preface_bytes, bytes, size_bytes)) {
         OPD_TRY(opd_h1_session_create(conn->server->o.alloc, HEAD_BYTES_MAX, &h2_events, conn, before,
                                       &conn->h1));
@@ -362,6 +367,7 @@ static void on_timer_closed(void *arg) {
     opd_http_server *server = arg;
     void (*closed)(void *) = server->closed;
     void *closed_arg = server->closed_arg;
+    OPD_ASSERT(server->receiving_bytes == 0 && server->answering_bytes == 0 && server->conn_count == 0);
     opd_tls_context_destroy(server->tls);
     opd_mem_free(server->o.alloc, server);
     closed(closed_arg);
@@ -439,7 +445,7 @@ static void options_complete(opd_http_server_options *o) {
     o->connection_window_bytes = (uint32_t)or_default(o->connection_window_bytes, 16u << 20);
     o->handshake_timeout_ms = or_default(o->handshake_timeout_ms, 10000);
     o->request_timeout_ms = or_default(o->request_timeout_ms, 60000);
-    o->http1_idle_ms = or_default(o->http1_idle_ms, 60000);
+    o->http1_idle_ms = or_default(o->http1_idle_ms, o->http1_only ? 5000 : 60000);
 }
 
 opd_err opd_http_server_create(const opd_http_server_options *options, opd_http_handler handler,
@@ -538,10 +544,18 @@ opd_h2_stream *opd__http_exchange_stream(opd_http_exchange *exchange) {
     return exchange->stream;
 }
 
+opd_h1_session *opd__http_exchange_session(opd_http_exchange *exchange) { return exchange->h1; }
+
+void opd__http_exchange_break(opd_http_exchange *exchange) {
+    exchange->conn->broken = true;
+    wake(exchange->server);
+}
+
 void opd_http_exchange_drop(opd_http_exchange *exchange, uint32_t code, bool hang_up) {
-    if (exchange->stream != NULL || exchange->h1 != NULL) {
-        if (hang_up || exchange->h1 != NULL) exchange->conn->broken = true;
-        else opd_h2_reset(exchange->stream, (opd_h2_code)code);
+    if (exchange->h1 != NULL || (hang_up && exchange->stream != NULL)) {
+        opd__http_exchange_break(exchange);
+    } else if (exchange->stream != NULL) {
+        opd_h2_reset(exchange->stream, (opd_h2_code)code);
         wake(exchange->server);
     }
     exchange_destroy(exchange);

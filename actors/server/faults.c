@@ -48,6 +48,7 @@ static const word ACTIONS[] = {
     {"ragged", OPD_SERVER_FAULT_RAGGED},       {"prompt_tokens", OPD_SERVER_FAULT_PROMPT_TOKENS},
     {"uniform", OPD_SERVER_FAULT_UNIFORM},     {"weight_version", OPD_SERVER_FAULT_WEIGHT_VERSION},
     {"pad", OPD_SERVER_FAULT_PAD},             {"idle_close", OPD_SERVER_FAULT_IDLE_CLOSE},
+    {"http1_only", OPD_SERVER_FAULT_HTTP1_ONLY},
 };
 
 static const word CODES[] = { /* RFC 9113 section 7 */
@@ -87,6 +88,7 @@ static opd_err word_find(const word *words, size_t count, const char *key, const
      OF(LONG) | OF(IDS) | OF(RAGGED) | OF(PROMPT_TOKENS) | OF(WEIGHT_VERSION) | OF(UNIFORM) |  \
      OF(PAD))
 #define MATCHED (ANSWERS | OF(EARLY))
+#define ALWAYS (OF(IDLE_CLOSE) | OF(HTTP1_ONLY)) /* of the server */
 
 /* A line being read. */
 typedef struct reading {
@@ -210,6 +212,11 @@ static opd_err read_form(reading *r, const char *name) {
     return OPD_OK;
 }
 
+static opd_err read_chunked(reading *r, const char *name) {
+    (void)name;
+    return opd_json_read_bool(&r->json, &r->rule->fault.chunked) ? OPD_OK : opd_json_status(&r->json);
+}
+
 static opd_err read_status(reading *r, const char *name) {
     int64_t value = 0;
     OPD_TRY(read_whole(r, name, 200, 599, &value));
@@ -238,7 +245,7 @@ static opd_err read_action(reading *r, const char *name) {
 }
 
 static const key KEYS[] = {
-    {"do", MATCHED | OF(IDLE_CLOSE), MATCHED | OF(IDLE_CLOSE), read_action},
+    {"do", MATCHED | ALWAYS, MATCHED | ALWAYS, read_action},
     {"path", MATCHED, 0, read_path},
     {"nth", MATCHED, 0, read_nth},
     {"from", MATCHED, 0, read_from},
@@ -250,6 +257,7 @@ static const key KEYS[] = {
     {"until_s", MATCHED, 0, read_until},
     {"delay_ms", ANSWERS | OF(IDLE_CLOSE), OF(DELAY) | OF(IDLE_CLOSE), read_delay},
     {"bytes", OF(STALL) | OF(TRUNCATE) | OF(PAD), OF(PAD), read_bytes},
+    {"chunked", OF(STALL) | OF(TRUNCATE), 0, read_chunked},
     {"code", OF(RESET), OF(RESET), read_code},
     {"kind", OF(GOAWAY), OF(GOAWAY), read_goaway},
     {"streams", OF(SETTINGS), OF(SETTINGS), read_streams},
@@ -409,8 +417,8 @@ bool opd_server_faults_next(opd_server_faults *faults, const char *path, bool ea
     *out_fault = (opd_server_fault){.kind = OPD_SERVER_FAULT_NONE};
     for (size_t i = 0; faults != NULL && i < faults->rule_count; i++) {
         rule *r = &faults->rules[i];
-        if (r->fault.kind == OPD_SERVER_FAULT_IDLE_CLOSE || (r->fault.kind == OPD_SERVER_FAULT_EARLY) != early)
-            continue;
+        bool always = (ALWAYS & (1u << r->fault.kind)) != 0;
+        if (always || (r->fault.kind == OPD_SERVER_FAULT_EARLY) != early) continue;
         /* every rule counts every request of its path, also one that another rule takes */
         if (!path_fits(r, path) || !rule_fires(r, i, elapsed_ns)) continue;
         if (out_fault->kind != OPD_SERVER_FAULT_NONE) continue;
@@ -420,11 +428,20 @@ bool opd_server_faults_next(opd_server_faults *faults, const char *path, bool ea
     return out_fault->kind != OPD_SERVER_FAULT_NONE;
 }
 
-uint32_t opd_server_faults_idle_close_ms(const opd_server_faults *faults) {
+/* The first rule of a kind that is always on; NULL: none. */
+static const rule *find(const opd_server_faults *faults, opd_server_fault_kind kind) {
     for (size_t i = 0; faults != NULL && i < faults->rule_count; i++)
-        if (faults->rules[i].fault.kind == OPD_SERVER_FAULT_IDLE_CLOSE)
-            return faults->rules[i].fault.delay_ms;
-    return 0;
+        if (faults->rules[i].fault.kind == kind) return &faults->rules[i];
+    return NULL;
+}
+
+uint32_t opd_server_faults_idle_close_ms(const opd_server_faults *faults) {
+    const rule *r = find(faults, OPD_SERVER_FAULT_IDLE_CLOSE);
+    return r != NULL ? r->fault.delay_ms : 0;
+}
+
+bool opd_server_faults_http1_only(const opd_server_faults *faults) {
+    return find(faults, OPD_SERVER_FAULT_HTTP1_ONLY) != NULL;
 }
 
 uint64_t opd_server_faults_fired(const opd_server_faults *faults) {

@@ -56,6 +56,7 @@ typedef enum opd_server_fault_kind {
     OPD_SERVER_FAULT_PAD,            /* `bytes` of text more than there should be       */
     /* of the server, not of a request */
     OPD_SERVER_FAULT_IDLE_CLOSE, /* connections without a request for delay_ms end      */
+    OPD_SERVER_FAULT_HTTP1_ONLY, /* no HTTP/2, as uvicorn                               */
     OPD_SERVER_FAULT_KIND_COUNT
 } opd_server_fault_kind;
 
@@ -73,6 +74,7 @@ typedef struct opd_server_fault {
     uint32_t delay_ms; /* before anything else happens */
     uint32_t bytes, row, streams, code; /* code: RFC 9113 section 7 */
     int status, retry_after_s;          /* retry_after_s 0: no such header */
+    bool chunked;     /* STALL, TRUNCATE over HTTP/1.1: not by content-length */
     bool object_form; /* {"object": "error", ...} instead of {"error": {...}} */
     opd_server_fault_goaway goaway;
     char text[OPD_SERVER_FAULT_TEXT_SIZE];
@@ -99,6 +101,9 @@ bool opd_server_faults_next(opd_server_faults *faults, const char *path, bool ea
 
 /* Milliseconds after which an idle connection is closed; 0: never. */
 uint32_t opd_server_faults_idle_close_ms(const opd_server_faults *faults);
+
+/* Whether the server is to speak HTTP/1.1 alone. */
+bool opd_server_faults_http1_only(const opd_server_faults *faults);
 
 /* How many requests a rule has fired on, over all rules. */
 uint64_t opd_server_faults_fired(const opd_server_faults *faults);

@@ -12,7 +12,8 @@
 
 static const uint64_t ns_per_ms = 1000000;
 
-/* The stream is not processed: nghttp2 refuses it with the GOAWAY, which cancels the visit. */
+/* A request that is not processed: nghttp2 refuses its stream with the GOAWAY, HTTP/1.1 closes; either cancels the
+ * visit. */
 static void say_goaway(opd__visit *visit) {
     switch (visit->fault.goaway) {
     case OPD_SERVER_FAULT_GOAWAY_GRACEFUL:
@@ -47,8 +48,8 @@ static void act(opd__visit *visit) {
     case OPD_SERVER_FAULT_RESET: opd__visit_drop(visit, fault->code, false); return;
     case OPD_SERVER_FAULT_CLOSE: opd__visit_drop(visit, 0, true); return;
     case OPD_SERVER_FAULT_GOAWAY: say_goaway(visit); return;
-    case OPD_SERVER_FAULT_STALL: opd_http_exchange_cut(visit->exchange, fault->bytes, true); break;
-    case OPD_SERVER_FAULT_TRUNCATE: opd_http_exchange_cut(visit->exchange, fault->bytes, false); break;
+    case OPD_SERVER_FAULT_STALL: opd_http_exchange_cut(visit->exchange, fault->bytes, true, fault->chunked); break;
+    case OPD_SERVER_FAULT_TRUNCATE: opd_http_exchange_cut(visit->exchange, fault->bytes, false, fault->chunked); break;
     case OPD_SERVER_FAULT_SETTINGS: opd_http_exchange_max_streams(visit->exchange, fault->streams); break;
     default: break;
     }

@@ -331,6 +331,7 @@ static opd_err front_open(opd__server *self) {
         .max_total_bytes = OPD_SERVER_BODIES_BYTES_MAX,
         .max_answers_bytes = OPD_SERVER_ANSWERS_BYTES_MAX,
         .idle_timeout_ms = opd_server_faults_idle_close_ms(c->faults),
+        .http1_only = opd_server_faults_http1_only(c->faults),
         .early = c->faults != NULL ? on_early : NULL};
     opd_err err = opd_http_server_create(&options, on_exchange, front, &front->server);
     if (err != OPD_OK) {
@@ -389,6 +390,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
     opd__answer_spent_free(self);
     for (opd_list *node; (node = opd_list_first(&self->visits)) != NULL;)
         opd__visit_refuse(OPD_CONTAINER_OF(node, opd__visit, node), 503, "the server is stopping");
+    OPD_ASSERT(self->queued == 0 && self->work_bytes == 0);
 }
 
 const opd_actor_class opd_server_class = {

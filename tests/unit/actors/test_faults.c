@@ -106,7 +106,17 @@ TEST(early_rules_are_asked_for_apart) {
     CHECK_INT(fault.status, 413);
     CHECK_INT(opd_server_faults_idle_close_ms(faults), 300);
     CHECK_INT(opd_server_faults_idle_close_ms(NULL), 0);
+    CHECK(!opd_server_faults_http1_only(faults) && !opd_server_faults_http1_only(NULL));
     opd_server_faults_destroy(faults);
+}
+
+TEST(a_server_without_http2) {
+    opd_server_faults *faults = script("{\"do\": \"http1_only\"}");
+    opd_server_fault fault;
+    CHECK(!opd_server_faults_next(faults, "/generate", false, 0, &fault));
+    CHECK(opd_server_faults_http1_only(faults));
+    opd_server_faults_destroy(faults);
+    bad("{\"do\": \"http1_only\", \"nth\": 1}", "no key of the action http1_only");
 }
 
 TEST(parameters_arrive) {
@@ -115,7 +125,7 @@ TEST(parameters_arrive) {
         "\"object\", \"delay_ms\": 40, \"nth\": 1}\n"
         "{\"do\": \"reset\", \"code\": \"CANCEL\", \"nth\": 2}\n"
         "{\"do\": \"goaway\", \"kind\": \"two_step\", \"nth\": 3}\n"
-        "{\"do\": \"stall\", \"bytes\": 77, \"nth\": 4}\n");
+        "{\"do\": \"stall\", \"bytes\": 77, \"chunked\": true, \"nth\": 4}\n");
     opd_server_fault f;
     CHECK(opd_server_faults_next(faults, "/generate", false, 0, &f));
     CHECK_INT(f.status, 503);
@@ -130,6 +140,7 @@ TEST(parameters_arrive) {
     CHECK_INT(f.goaway, OPD_SERVER_FAULT_GOAWAY_TWO_STEP);
     CHECK(opd_server_faults_next(faults, "/generate", false, 0, &f));
     CHECK_INT(f.bytes, 77);
+    CHECK(f.chunked);
     opd_server_faults_destroy(faults);
 }
 

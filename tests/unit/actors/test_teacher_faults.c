@@ -1,6 +1,9 @@
 /* test_teacher_faults.c - the teacher's client against `opd serve`'s own server under a script of
  * faults: one test for each way in which servers are known to fail (docs/teacher.md has the table).
  *
+ * Compiled twice: as teacher_faults over HTTP/2, and with FAULTS_HTTP1 as teacher_faults_http1 against the same
+ * server on a port that speaks HTTP/1.1 alone, where the client has to find that out first.
+ *
  * In every one: exactly one SCORES for each sample, none later than its deadline; every valid score
  * is the model's own; what is not valid is 0; and no memory is held in the end.
  */
@@ -8,12 +11,17 @@
 #include "core/base/check.h"
 #include "tests/unit/actors/serve_rig.h"
 
-enum { DEADLINE_S = 6};
+enum { DEADLINE_S = 6, SCRIPT_MAX = 2048 };
+#ifdef FAULTS_HTTP1
+enum { HTTP1 = true };
+#else
+enum { HTTP1 = false };
+#endif
 
 typedef struct outcome {
     int scored, refused; /* samples */
     int masked;          /* tokens of scored samples */
-    uint32_t attempts_max, attempts_min;
+    uint32_t attempts_max, attempts_min, attempts; /* of a sample; of all together */
     uint64_t took_ms;
 } outcome;
 
@@ -21,9 +29,11 @@ static serve_rig s;
 static opd_teacher_http_config config;
 
 static void up(int count, const char *faults) {
-    serve_up(&s, count, faults);
+    char text[SCRIPT_MAX];
+    (void)snprintf(text, sizeof text, "%s%s", HTTP1 ? "{\"do\": \"http1_only\"}\n" : "", faults);
+    serve_up(&s, count, text);
     config = serve_teacher(&s, 1);
-    s.teacher.timeout_s = 1;
+    s.teacher.timeout_s = 2.5;
     s.teacher.deadline_s = DEADLINE_S;
     s.teacher.max_inflight = 64;
 }
@@ -44,7 +54,7 @@ static void check_tokens(int group, outcome *o) {
     }
 }
 
-static outcome run(void) {
+static outcome run_for(int deadline_s) {
     outcome o = {.attempts_min = UINT32_MAX};
     if (s.rig.roles.teacher == OPD_PID_NOBODY) {
         rig_teacher(&s.rig, &config);
@@ -53,7 +63,7 @@ static outcome run(void) {
     uint64_t began = opd_env_now_ns(s.rig.t.env);
     CHECK_OK(rig_run(&s.rig));
     o.took_ms = (opd_env_now_ns(s.rig.t.env) - began) / 1000000;
-    CHECK(o.took_ms < DEADLINE_S * 1000 + 2000);
+    CHECK(o.took_ms < (uint64_t)deadline_s * 1000 + 2000);
     CHECK_INT(s.rig.got, s.rig.count);
     for (int g = 0; g < s.rig.count; g++) {
         const rig_sample *sample = &s.rig.scores[g];
@@ -62,36 +72,45 @@ static outcome run(void) {
         else CHECK(sample->reason[0] != '\0');
         o.scored += sample->scored;
         o.refused += !sample->scored;
+        o.attempts += sample->attempts;
         if (sample->attempts > o.attempts_max) o.attempts_max = sample->attempts;
         if (sample->attempts < o.attempts_min) o.attempts_min = sample->attempts;
     }
     return o;
 }
 
+static outcome run(void) { return run_for(DEADLINE_S); }
+
 /* How many requests the script spoiled. */
 static uint64_t fired(void) { return opd_server_faults_fired(s.server.faults); }
 
 static void down(void) { serve_down(&s); }
 
-/* Every sample is scored whole in the end; the most attempts one took, 0: as many as it happens
- * (streams that were on their way when the server refused to take more are sent again). */
-static void all_scored(const char *faults, uint32_t attempts_max) {
+/* Every sample is scored whole in the end; the most attempts one took. 0: as many as it happens
+ * (streams that were on their way when the server refused to take more are sent again). Each fault costs one attempt, or
+ * none; of those that end a connection of HTTP/1.1 without a byte, so many more may cost none: the client sends again what went out on a kept one. */
+static void all_scored_but(const char *faults, uint32_t attempts_max, uint32_t replays_max) {
     up(SERVE_COUNT, faults);
     outcome o = run();
     CHECK_INT(o.scored, SERVE_COUNT);
     CHECK_INT(o.masked, 0);
     if (attempts_max > 0) CHECK_INT(o.attempts_max, attempts_max);
     CHECK(fired() > 0);
+    uint64_t attempts = SERVE_COUNT + (attempts_max > 1 ? fired() : 0);
+    if (attempts_max > 0) CHECK(o.attempts <= attempts && o.attempts + replays_max >= attempts);
     down();
 }
 
-/* No sample is scored: each was asked `attempts` times and says why. */
+static void all_scored(const char *faults, uint32_t attempts_max) { all_scored_but(faults, attempts_max, 0); }
+
+/* No sample is scored: each was asked `attempts` times, all of them in vain, and says why. */
 static void all_refused(const char *faults, uint32_t attempts, const char *reason) {
     up(SERVE_COUNT, faults);
     outcome o = run();
     CHECK_INT(o.refused, SERVE_COUNT);
     CHECK_INT(o.attempts_min, attempts);
     CHECK_INT(o.attempts_max, attempts);
+    CHECK_INT(fired(), SERVE_COUNT * attempts);
     for (int g = 0; g < SERVE_COUNT; g++) CHECK_CONTAINS(s.rig.scores[g].reason, reason);
     down();
 }
@@ -133,9 +152,32 @@ TEST(idle_connection_is_closed) {
     down();
 }
 
-/* The race: the connection is closed while the requests are on their way to it. */
+/* Every request ends its connection: over HTTP/1.1 that is what a server's crash, a reset and a GOAWAY that drops look
+ * like, too. Samples are given up after so many losses, whatever their retries. */
+static void all_lost(const char *faults) {
+    up(SERVE_COUNT, faults);
+    s.teacher.deadline_s = 60;
+    s.teacher.retries = 0;
+    config.teacher_lost_s = 60;
+    outcome o = run_for(60);
+    CHECK_INT(o.refused, SERVE_COUNT);
+    CHECK_INT(o.attempts_min, OPD_TEACHER_BREAKS_MAX);
+    CHECK_INT(o.attempts_max, OPD_TEACHER_BREAKS_MAX);
+    CHECK(fired() >= SERVE_COUNT * OPD_TEACHER_BREAKS_MAX); /* more: kept connections are replayed */
+    for (int g = 0; g < SERVE_COUNT; g++) CHECK_CONTAINS(s.rig.scores[g].reason, "connection lost");
+    down();
+}
+
+/* The race: the connection is closed while the requests are on their way to it. All of HTTP/2 were on it; over HTTP/1.1 it
+ * was a kept one, and the request goes out again by itself. */
 TEST(idle_connection_is_closed_under_the_request) {
-    all_scored("{\"do\": \"close\", \"nth\": 1}", 2);
+    up(SERVE_COUNT, "{\"do\": \"close\", \"nth\": 1}");
+    outcome o = run();
+    CHECK_INT(o.scored, SERVE_COUNT);
+    CHECK_INT(o.masked, 0);
+    CHECK_INT(o.attempts_max, HTTP1 ? 1 : 2);
+    CHECK_INT(fired(), 1);
+    down();
 }
 
 /* ---- slow, silent, busy ---- */
@@ -189,6 +231,11 @@ TEST(overload_for_ever) {
 
 TEST(internal_error_500) {
     all_scored("{\"do\": \"status\", \"status\": 500, \"count\": 10}", 2);
+}
+
+/* What a server says that still works on an earlier attempt: asking again would not help. */
+TEST(duplicate_rid_400) {
+    all_refused("{\"do\": \"status\", \"status\": 400, \"text\": \"Duplicate request ID: x\"}", 1, "HTTP 400: Duplicate request ID");
 }
 
 /* ---- 200, but no scores ---- */
@@ -304,18 +351,22 @@ TEST(reset_refused_stream_for_ever) {
     outcome o = run();
     CHECK_INT(o.refused, SERVE_COUNT);
     CHECK(o.took_ms >= 990);
-    CHECK(o.attempts_min >= 3 && o.attempts_max <= 12);
+    CHECK(o.attempts_min >= (HTTP1 ? 1 : 3) && o.attempts_max <= 12); /* a loss there waits for a probe */
     for (int g = 0; g < SERVE_COUNT; g++) CHECK_CONTAINS(s.rig.scores[g].reason, "deadline");
     down();
 }
 
 TEST(reset_internal_error) {
-    all_scored("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\", \"count\": 20}", 2);
-    all_refused("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\"}", 4, "reset");
+    all_scored_but("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\", \"count\": 20}", 2, HTTP1);
+    if (HTTP1) all_lost("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\"}");
+    else all_refused("{\"do\": \"reset\", \"code\": \"INTERNAL_ERROR\"}", 4, "reset");
 }
 
-TEST(reset_cancel) { all_scored("{\"do\": \"reset\", \"code\": \"CANCEL\", \"count\": 20}", 2); }
-TEST(reset_no_error) { all_refused("{\"do\": \"reset\", \"code\": \"NO_ERROR\"}", 4, "reset"); }
+TEST(reset_cancel) { all_scored_but("{\"do\": \"reset\", \"code\": \"CANCEL\", \"count\": 20}", 2, HTTP1); }
+TEST(reset_no_error) {
+    if (HTTP1) all_lost("{\"do\": \"reset\", \"code\": \"NO_ERROR\"}");
+    else all_refused("{\"do\": \"reset\", \"code\": \"NO_ERROR\"}", 4, "reset");
+}
 
 TEST(early_413) {
     all_refused("{\"do\": \"early\", \"status\": 413, \"text\": \"too large\"}", 1, "client_max_body_size): too large");
@@ -332,28 +383,15 @@ TEST(connection_lost_with_50_streams) {
     s.teacher.retries = 0; /* a loss must not use up an attempt */
     outcome o = run();
     CHECK_INT(o.scored, 50);
-    CHECK_INT(o.attempts_min, 2);
+    CHECK_INT(o.attempts_min, HTTP1 ? 1 : 2); /* there each request has a connection of its own */
     CHECK_INT(o.attempts_max, 2);
+    CHECK_INT(o.attempts, HTTP1 ? 51 : 100);
     CHECK_INT(s.rig.holds, s.rig.releases);
     down();
 }
 
-/* A request that kills its server each time is given up; the others are not. */
-TEST(connection_lost_each_time) {
-    up(3, "{\"do\": \"close\"}");
-    s.teacher.deadline_s = 60;
-    s.teacher.retries = 0;
-    config.teacher_lost_s = 60;
-    rig_teacher(&s.rig, &config);
-    rig_feed(&s.rig);
-    CHECK_OK(rig_run(&s.rig));
-    for (int g = 0; g < 3; g++) {
-        CHECK(!s.rig.scores[g].scored);
-        CHECK_INT(s.rig.scores[g].attempts, OPD_TEACHER_BREAKS_MAX);
-        CHECK_CONTAINS(s.rig.scores[g].reason, "connection lost");
-    }
-    down();
-}
+/* A request that kills its server each time is given up. */
+TEST(connection_lost_each_time) { all_lost("{\"do\": \"close\"}"); }
 
 /* The server takes one stream at once and lets the first one hang: its place is free again when its
  * attempt ends, and all others pass through it. */
@@ -370,20 +408,44 @@ TEST(cancelled_stream_frees_its_place) {
 
 /* ---- bodies ---- */
 
+/* Over HTTP/1.1 the connection ends with the body, so that it counts as lost; how often a sample is asked until it is given
+ * up is then a matter of its deadline, too. */
+static void truncated_for_ever(const char *faults) {
+    up(SERVE_COUNT, faults);
+    outcome o = run();
+    CHECK_INT(o.refused, SERVE_COUNT);
+    CHECK(o.attempts_min >= 4 && o.attempts_max <= (HTTP1 ? OPD_TEACHER_BREAKS_MAX : 4));
+    CHECK_INT(fired(), o.attempts);
+    for (int g = 0; g < SERVE_COUNT && !HTTP1; g++) CHECK_CONTAINS(s.rig.scores[g].reason, "broken answer");
+    down();
+}
+
 TEST(truncated_body) {
     all_scored("{\"do\": \"truncate\", \"bytes\": 1, \"count\": 8}\n"
                "{\"do\": \"truncate\", \"bytes\": 200, \"count\": 16}", 2);
-    all_refused("{\"do\": \"truncate\", \"bytes\": 300}", 4, "broken answer");
+    truncated_for_ever("{\"do\": \"truncate\", \"bytes\": 300}");
 }
 
-TEST(stalled_body) {
-    up(SERVE_COUNT, "{\"do\": \"stall\", \"bytes\": 150, \"count\": 24}");
+/* In the middle of a chunk (HTTP/2 has none), and of a base64 text. */
+TEST(truncated_chunk) {
+    all_scored("{\"do\": \"truncate\", \"chunked\": true, \"bytes\": 1, \"count\": 8}\n"
+               "{\"do\": \"truncate\", \"chunked\": true, \"bytes\": 620, \"count\": 16}", 2);
+}
+
+TEST(truncated_base64) { all_scored("{\"do\": \"truncate\", \"bytes\": 620, \"count\": 24}", 2); }
+
+static void stalled(const char *faults) {
+    up(SERVE_COUNT, faults);
     s.teacher.timeout_s = 0.3;
     outcome o = run();
     CHECK_INT(o.scored, SERVE_COUNT);
     CHECK_INT(o.attempts_max, 2);
+    CHECK_INT(o.attempts, SERVE_COUNT + fired());
     down();
 }
+
+TEST(stalled_body) { stalled("{\"do\": \"stall\", \"bytes\": 150, \"count\": 24}"); }
+TEST(stalled_chunk) { stalled("{\"do\": \"stall\", \"chunked\": true, \"bytes\": 150, \"count\": 24}"); }
 
 /* Alternatives without end, or whatever: the client takes what its own sizes allow. */
 TEST(endless_body) {

@@ -23,6 +23,22 @@ static void handler(void *arg, opd_http_exchange *exchange) {
         s->held[s->held_count++] = exchange;
         return;
     }
+    const char *path = opd_http_exchange_path(exchange);
+    if (strcmp(path, "/drop") == 0) {
+        opd_http_exchange_drop(exchange, 2, false);
+        return;
+    }
+    if (strcmp(path, "/short") == 0) opd_http_exchange_cut(exchange, 4, false, false);
+    if (strcmp(path, "/chunk") == 0) opd_http_exchange_cut(exchange, 4, false, true);
+    if (strcmp(path, "/stall") == 0) opd_http_exchange_cut(exchange, 4, true, false);
+    if (strcmp(path, "/bye") == 0) opd_http_exchange_goaway(exchange, OPD_HTTP_GOAWAY_GRACEFUL);
+    if (strcmp(path, "/streams") == 0) opd_http_exchange_max_streams(exchange, 1);
+    if (strcmp(path, "/lost") == 0) {
+        opd_http_exchange_on_cancel(exchange, on_cancel, s);
+        s->held[s->held_count++] = exchange;
+        opd_http_exchange_goaway(exchange, OPD_HTTP_GOAWAY_DROP);
+        return;
+    }
     char text[256];
     snprintf(text, sizeof text, "[%s %s %.100s]", opd_http_exchange_method(exchange),
              opd_http_exchange_path(exchange), opd_http_exchange_body(exchange));
@@ -269,5 +285,66 @@ TEST(endless_pipeline) {
     CHECK_INT(s.requests, 1);
     raw_stop(&raw);
     free(say);
+    site_close(&s);
+}
+
+/* ---- on purpose ---- */
+
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: x\r\n\r\n"
+
+/* What the server does to a request, with another one right behind it; all of it is heard. */
+static void misbehaves(const char *say, const char *heard) {
+    site s;
+    raw_client raw;
+    site_open(&s, (opd_http_server_options){0});
+    raw_ask(&s, &raw, say, strlen(say), 1000);
+    CHECK_STR(raw.heard.data, heard);
+    CHECK_INT(s.cancelled, s.held_count);
+    raw_stop(&raw);
+    site_close(&s);
+}
+
+TEST(faults_end_the_connection) {
+    misbehaves(GET("/drop") GET("/2"), "");
+    misbehaves(GET("/lost") GET("/2"), "");
+    misbehaves(GET("/bye") GET("/2"), "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 11\r\n"
+                                      "connection: close\r\n\r\n[GET /bye ]");
+    misbehaves(GET("/short") GET("/2"), "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 13\r\n\r\n[GET");
+    misbehaves(GET("/chunk") GET("/2"), "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
+                                        "transfer-encoding: chunked\r\n\r\nd\r\n[GET");
+    misbehaves(LAST("/streams"), "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 15\r\n"
+                                 "connection: close\r\n\r\n[GET /streams ]");
+}
+
+TEST(a_stalled_answer_never_ends) {
+    site s;
+    raw_client raw;
+    site_open(&s, (opd_http_server_options){.http1_idle_ms = 100});
+    raw_start(&s, &raw, GET("/stall") GET("/2"), strlen(GET("/stall") GET("/2")), 1000);
+    loop_for_ms(600);
+    CHECK(strstr(raw.heard.data, "content-length: 13\r\n\r\n[GET") != NULL && raw.ended == 0);
+    CHECK_INT(s.requests, 1);
+    raw_stop(&raw);
+    site_close(&s);
+}
+
+/* As uvicorn: HTTP/2's preface, whole or in pieces, is answered by the connection's end. */
+TEST(without_http2_its_preface_closes) {
+    static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0";
+    static const size_t pieces[] = {1, 5, 24, 33};
+    site s;
+    raw_client raw;
+    site_open(&s, (opd_http_server_options){.http1_only = true});
+    for (size_t i = 0; i < OPD_COUNTOF(pieces); i++) {
+        raw_ask(&s, &raw, preface, sizeof preface - 1, pieces[i]);
+        CHECK_STR(raw.heard.data, "");
+        raw_stop(&raw);
+    }
+    raw_ask(&s, &raw, POST("/1", "abc") LAST("/2"), strlen(POST("/1", "abc") LAST("/2")), 3);
+    CHECK_INT(count(raw.heard.data, "HTTP/1.1 200 OK"), 2);
+    raw_stop(&raw);
+    raw_ask(&s, &raw, "PRI * HTTP/1.1\r\n\r\n", 18, 18); /* so it begins, but it is not */
+    CHECK_CONTAINS(raw.heard.data, "HTTP/1.1 400 ");
+    raw_stop(&raw);
     site_close(&s);
 }
