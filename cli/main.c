@@ -18,7 +18,8 @@ static const char HELP[] =
     "  opd run CONFIG [--resume | --force] [--set KEY=VALUE]... [seed-page flags]\n"
     "  opd serve --model DIR [--host H] [--port N] [--threads N] [--max-sequences N]\n"
     "            [--tls-cert FILE [--tls-key FILE] [--tls-client-ca FILE]]\n"
-    "            [--max-queue N] [--prefix-cache-mb N] [--faults FILE]\n"
+    "            [--api-key-file FILE | --api-key-env VARIABLE] [--max-queue N] [--drain-s S]\n"
+    "            [--prefix-cache-mb N] [--faults FILE]\n"
     "  opd eval --model DIR CONFIG [--set KEY=VALUE]...\n"
     "  opd generate --model DIR --prompt TEXT [--max-tokens N] [--count N]\n"
     "               [--temperature T] [--top-p P] [--top-k K] [--seed N]\n"
@@ -181,6 +182,9 @@ static opd_err command_serve(args *a) {
         else if (args_is(a, "tls-key", 0)) err = args_text(a, &options.tls_key);
         else if (args_is(a, "tls-client-ca", 0)) err = args_text(a, &options.tls_client_ca);
         else if (args_is(a, "max-queue", 0)) err = args_int(a, 1, 4096, &options.max_queue);
+        else if (args_is(a, "api-key-file", 0)) err = args_text(a, &options.api_key_file);
+        else if (args_is(a, "api-key-env", 0)) err = args_text(a, &options.api_key_env);
+        else if (args_is(a, "drain-s", 0)) err = args_int(a, 1, 86400, &options.drain_s);
         else if (args_is(a, "prefix-cache-mb", 0)) {
             err = args_int(a, 0, 1 << 20, &options.prefix_cache_mb);
             if (options.prefix_cache_mb == 0) options.prefix_cache_mb = -1; /* none */

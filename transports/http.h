@@ -195,6 +195,11 @@ opd_err opd_http_server_create(const opd_http_server_options *options, opd_http_
 /* The port it listens on. */
 uint16_t opd_http_server_port(const opd_http_server *server);
 
+/* The first of two steps of a shutdown, which close is the second of: stops listening and tells every peer that its
+ * connection will end, over HTTP/2 by a GOAWAY that refuses nothing yet, over HTTP/1.1 by `connection: close` with
+ * the next answer. Requests still come, to be answered as the handler likes. Legal once. */
+void opd_http_server_drain(opd_http_server *server);
+
 /* Stops listening, tells every peer to go away, lets running exchanges finish for drain_ms at
  * most, then closes all and calls closed(arg) exactly once, always later; the server is freed
  * just before. Exchanges not answered by then are cancelled (their owner still responds). */

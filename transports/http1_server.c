@@ -27,6 +27,7 @@ struct opd_h1_session {
     bool closing;    /* the present answer is the last; what comes in is dropped */
     size_t cut_bytes; /* of the next body no more than this is sent; 0: all of it */
     bool stall, chunked;
+    bool last;        /* the next answer ends the connection */
 };
 
 bool opd_h1_is_preface(size_t *matched, const uint8_t *bytes, size_t size_bytes) {
@@ -136,7 +137,7 @@ void opd_h1_session_receive(opd_h1_session *session, const uint8_t *bytes, size_
 opd_err opd_h1_session_respond(opd_h1_session *session, int status, const opd_http_header *headers,
                                size_t header_count, opd_slice body) {
     bool cut = session->cut_bytes > 0;
-    if (!session->complete || cut) session->closing = true;
+    if (!session->complete || cut || session->last) session->closing = true;
     session->user = NULL;
     session->busy = session->stall;
     opd_err err = cut ? opd_h1_write_cut_response(&session->writer, status, headers, header_count, body,
@@ -176,6 +177,8 @@ void opd_h1_session_pull(opd_h1_session *session, opd_iobatch *batch) {
 }
 
 bool opd_h1_session_attached(const opd_h1_session *session) { return session->user != NULL; }
+
+void opd_h1_session_last(opd_h1_session *session) { session->last = true; }
 
 void opd_h1_session_drain(opd_h1_session *session) { session->closing = true; }
 

@@ -54,6 +54,9 @@ bool opd_h1_session_attached(const opd_h1_session *session);
 /* The connection ends after the answer under way, at once if there is none. */
 void opd_h1_session_drain(opd_h1_session *session);
 
+/* The connection ends with the next answer, that under way or of a request yet to come. */
+void opd_h1_session_last(opd_h1_session *session);
+
 /* A server that misbehaves on purpose, before opd_h1_session_respond: the answer ends short (opd_h1_write_cut_response)
  * and the connection with it; with stall both stay open for ever. */
 void opd_h1_session_cut(opd_h1_session *session, size_t size_bytes, bool stall, bool chunked);

@@ -444,6 +444,8 @@ uint32_t opd_h2_peer_max_streams(const opd_h2 *h2) {
 
 uint32_t opd_h2_stream_count(const opd_h2 *h2) { return h2->stream_count; }
 
+void opd_h2_notice(opd_h2 *h2) { (void)nghttp2_submit_shutdown_notice(h2->session); }
+
 void opd_h2_goaway(opd_h2 *h2) {
     h2->draining = true;
     /* A failure here is lack of memory; the owner's drain deadline then ends the connection. */

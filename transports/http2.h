@@ -134,6 +134,9 @@ bool opd_h2_attached(const opd_h2_stream *stream);
 /* Gives size_bytes of a received body back to the windows. */
 void opd_h2_consume(opd_h2_stream *stream, size_t size_bytes);
 
+/* Server, the first of two steps: says that the connection will end; nothing is refused yet. */
+void opd_h2_notice(opd_h2 *h2);
+
 /* Server: says that no new stream will be accepted; running ones go on. */
 void opd_h2_goaway(opd_h2 *h2);
 

@@ -1,6 +1,6 @@
 /* http_fault.c - a server that misbehaves on purpose (http.h): GOAWAY, bodies that end early,
  * fewer streams. Thread: the loop. Nothing to free. */
-#include "transports/http_fault.h"
+#include "transports/http_server_inside.h"
 
 void opd_http_exchange_goaway(opd_http_exchange *exchange, opd_http_goaway kind) {
     static const opd_h2_farewell farewells[] = {
@@ -9,7 +9,7 @@ void opd_http_exchange_goaway(opd_http_exchange *exchange, opd_http_goaway kind)
         [OPD_HTTP_GOAWAY_NOTICE] = OPD_H2_FAREWELL_NOTICE,
         [OPD_HTTP_GOAWAY_CALM] = OPD_H2_FAREWELL_CALM};
     opd_h2_stream *stream = opd__http_exchange_stream(exchange);
-    opd_h1_session *session = opd__http_exchange_session(exchange);
+    opd_h1_session *session = exchange->h1;
     bool processed = kind == OPD_HTTP_GOAWAY_GRACEFUL || kind == OPD_HTTP_GOAWAY_NOTICE;
     if (stream != NULL) opd_h2_farewell_send(stream, farewells[kind]);
     else if (session != NULL && processed) opd_h1_session_drain(session);
@@ -18,7 +18,7 @@ void opd_http_exchange_goaway(opd_http_exchange *exchange, opd_http_goaway kind)
 
 void opd_http_exchange_cut(opd_http_exchange *exchange, size_t size_bytes, bool stall, bool chunked) {
     opd_h2_stream *stream = opd__http_exchange_stream(exchange);
-    opd_h1_session *session = opd__http_exchange_session(exchange);
+    opd_h1_session *session = exchange->h1;
     if (stream != NULL) opd_h2_cut(stream, size_bytes, stall);
     else if (session != NULL) opd_h1_session_cut(session, size_bytes, stall, chunked);
 }

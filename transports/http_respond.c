@@ -2,7 +2,7 @@
  * opd_http_respond_headers. Thread: the loop. Nothing to free. */
 #include <string.h>
 
-#include "transports/http_fault.h"
+#include "transports/http_server_inside.h"
 
 void opd_http_respond(opd_http_exchange *exchange, int status, const char *content_type,
                       opd_slice body) {
@@ -14,7 +14,7 @@ void opd_http_respond_text(opd_http_exchange *exchange, int status, const char *
                            const char *text) {
     opd_buf *buf = NULL;
     size_t size = strlen(text);
-    const opd_alloc *alloc = opd__http_exchange_alloc(exchange);
+    const opd_alloc *alloc = exchange->alloc;
     if (size > 0 && opd_buf_create(alloc, size, &buf) == OPD_OK)
         memcpy(opd_buf_data(buf), text, size);
     else if (size > 0)

@@ -19,64 +19,14 @@
 
 #include "core/base/check.h"
 #include "opd/log.h"
-#include "transports/answer_hold.h"
-#include "transports/http1_server.h"
-#include "transports/http_fault.h"
 #include "transports/http_head.h"
+#include "transports/http_server_inside.h"
 #include "transports/tls_tcp.h"
 
 enum { HEAD_BYTES_MAX = 32 * 1024, HEADERS_OUT_MAX = 16 };
 static const uint64_t ns_per_ms = 1000000;
 static const uint64_t tick_ns = 250 * 1000000;
 static const uint64_t linger_ns = 1000 * 1000000;
-
-typedef struct server_conn {
-    opd_http_server *server;
-    opd_tcp *tcp;
-    opd_h2 *h2;          /* NULL once h1 has taken over */
-    opd_h1_session *h1;  /* NULL unless the peer speaks HTTP/1.1 */
-    size_t preface_bytes; /* of HTTP/2's preface that came */
-    opd_list link;
-    opd_list exchanges; /* not yet answered */
-    uint64_t close_at_ns; /* handshake or finishing deadline; UINT64_MAX: none */
-    uint64_t busy_at_ns;  /* when it last had a stream, or a request of HTTP/1.1 */
-    bool broken, finishing, closing;
-} server_conn;
-
-struct opd_http_server {
-    opd_http_server_options o;
-    opd_http_handler handler;
-    void *arg;
-    opd_tls_context *tls; /* NULL: cleartext */
-    opd_tcp_listener *listener;
-    opd_tcp_timer *timer;
-    uint64_t timer_at_ns;
-    uint16_t port;
-    opd_list conns;
-    uint32_t conn_count;
-    opd_list ready, cancelled; /* of exchanges, to be told to the user */
-    size_t receiving_bytes;    /* sum of body.size over all exchanges */
-    size_t answering_bytes;    /* of answers on their way out */
-    bool in_turn, closing, listener_closed, finishing;
-    uint64_t drain_until_ns;
-    void (*closed)(void *arg);
-    void *closed_arg;
-};
-
-struct opd_http_exchange {
-    opd_http_server *server; /* NULL once the connection is gone */
-    server_conn *conn;       /* as above */
-    opd_h2_stream *stream;   /* NULL once the stream is gone, or */
-    opd_h1_session *h1;      /* the connection that carries it alone; as above */
-    const opd_alloc *alloc;
-    opd_list link;       /* in conn->exchanges */
-    opd_list event_link; /* in server->ready or ->cancelled */
-    opd_str head, body;  /* head holds :method and :path too */
-    uint64_t started_ns;
-    bool begun, complete, handed, cancelled; /* begun: some of the body came */
-    void (*on_cancel)(void *arg, opd_http_exchange *exchange);
-    void *cancel_arg;
-};
 
 static uint64_t now_of(const opd_http_server *server) { return opd_tcp_now_ns(server->o.env); }
 
@@ -86,13 +36,13 @@ static void arm(opd_http_server *server, uint64_t at_ns) {
     opd_tcp_timer_set(server->timer, at_ns);
 }
 
-static void wake(opd_http_server *server) {
+void opd__http_server_wake(opd_http_server *server) {
     if (!server->in_turn) arm(server, now_of(server));
 }
 
 /* ---- exchanges ---- */
 
-static void exchange_destroy(opd_http_exchange *exchange) {
+void opd__http_exchange_destroy(opd_http_exchange *exchange) {
     if (exchange->stream != NULL) opd_h2_detach(exchange->stream);
     if (exchange->h1 != NULL) opd_h1_session_detach(exchange->h1);
     if (exchange->server != NULL) exchange->server->receiving_bytes -= exchange->body.size;
@@ -188,12 +138,12 @@ static void on_stream_close(void *arg, void *user, const opd_h2_end *end) {
     exchange->stream = NULL;
     exchange->h1 = NULL;
     if (!exchange->handed) {
-        exchange_destroy(exchange);
+        opd__http_exchange_destroy(exchange);
         return;
     }
     exchange->cancelled = true;
     opd_list_push_back(&conn->server->cancelled, &exchange->event_link);
-    wake(conn->server);
+    opd__http_server_wake(conn->server);
 }
 
 static const opd_h2_events h2_events = {.on_request = on_request, .on_header = on_header,
@@ -235,6 +185,7 @@ static opd_err conn_receive(server_conn *conn, const uint8_t *bytes, size_t size
                                       &conn->h1));
         opd_h2_destroy(conn->h2);
         conn->h2 = NULL;
+        if (conn->server->draining) opd_h1_session_last(conn->h1);
     }
     if (conn->h1 == NULL) return opd_h2_receive(conn->h2, bytes, size_bytes);
     opd_h1_session_receive(conn->h1, bytes, size_bytes);
@@ -261,13 +212,13 @@ static void on_tcp_pull(void *arg, opd_iobatch *batch) {
     if (conn->h1 != NULL) {
         opd_h1_session_pull(conn->h1, batch);
         bool news = opd_h1_session_finished(conn->h1) || !opd_list_empty(&conn->server->ready);
-        if (news) wake(conn->server);
+        if (news) opd__http_server_wake(conn->server);
         return;
     }
     if (conn->h2 == NULL || !opd_h2_greeted(conn->h2)) return;
     if (opd_h2_pull(conn->h2, batch) == OPD_OK) return;
     conn->broken = true;
-    wake(conn->server);
+    opd__http_server_wake(conn->server);
 }
 
 static void on_tcp_end(void *arg, opd_err err) {
@@ -289,7 +240,7 @@ static void on_tcp_closed(void *arg) {
     opd_list_remove(&conn->link);
     server->conn_count--;
     opd_mem_free(server->o.alloc, conn);
-    wake(server);
+    opd__http_server_wake(server);
 }
 
 static const opd_tcp_events tcp_events = {NULL, on_tcp_bytes, on_tcp_pull, on_tcp_end,
@@ -316,7 +267,7 @@ static void on_accepted(void *arg, opd_tcp *tcp) {
     opd_http_server *server = arg;
     server_conn *conn = NULL;
     bool full = server->conn_count >= server->o.max_connections;
-    if (full || server->closing || opd_tls_accept(server->tls, server->o.alloc, &tcp) != OPD_OK ||
+    if (full || server->draining || server->closing || opd_tls_accept(server->tls, server->o.alloc, &tcp) != OPD_OK ||
         conn_create(server, &conn) != OPD_OK) {
         OPD_LOG_WARN("port %u: a connection was refused: %s", (unsigned)server->port,
                      full ? "max_connections reached" : opd_err_context());
@@ -378,7 +329,7 @@ static void turn(opd_http_server *server) {
     tell_user(server);
     flush_conns(server);
     server->in_turn = false;
-    if (!opd_list_empty(&server->ready) || !opd_list_empty(&server->cancelled)) wake(server);
+    if (!opd_list_empty(&server->ready) || !opd_list_empty(&server->cancelled)) opd__http_server_wake(server);
     if (!server->closing || !server->listener_closed || server->finishing ||
         !opd_list_empty(&server->conns) || !opd_list_empty(&server->cancelled))
         return;
@@ -488,7 +439,20 @@ uint16_t opd_http_server_port(const opd_http_server *server) { return server->po
 static void on_listener_closed(void *arg) {
     opd_http_server *server = arg;
     server->listener_closed = true;
-    wake(server);
+    opd__http_server_wake(server);
+}
+
+void opd_http_server_drain(opd_http_server *server) {
+    OPD_ASSERT(!server->closing && !server->draining);
+    server->draining = true;
+    opd_tcp_listener_close(server->listener, on_listener_closed, server);
+    for (opd_list *node = server->conns.next; node != &server->conns; node = node->next) {
+        server_conn *conn = OPD_CONTAINER_OF(node, server_conn, link);
+        if (conn->closing) continue;
+        if (conn->h1 != NULL) opd_h1_session_last(conn->h1);
+        else if (opd_h2_greeted(conn->h2)) opd_h2_notice(conn->h2);
+    }
+    opd__http_server_wake(server);
 }
 
 void opd_http_server_close(opd_http_server *server, uint64_t drain_ms, void (*closed)(void *arg),
@@ -498,7 +462,7 @@ void opd_http_server_close(opd_http_server *server, uint64_t drain_ms, void (*cl
     server->closed = closed;
     server->closed_arg = arg;
     server->drain_until_ns = now_of(server) + drain_ms * ns_per_ms;
-    opd_tcp_listener_close(server->listener, on_listener_closed, server);
+    if (!server->draining) opd_tcp_listener_close(server->listener, on_listener_closed, server);
     for (opd_list *node = server->conns.next; node != &server->conns; node = node->next) {
         server_conn *conn = OPD_CONTAINER_OF(node, server_conn, link);
         if (conn->closing) continue;
@@ -506,88 +470,5 @@ void opd_http_server_close(opd_http_server *server, uint64_t drain_ms, void (*cl
         else if (opd_h2_greeted(conn->h2)) opd_h2_goaway(conn->h2);
         else conn->close_at_ns = 0; /* it never said a word */
     }
-    wake(server);
-}
-
-const char *opd_http_exchange_method(const opd_http_exchange *exchange) {
-    const char *method = opd__http_head_get(&exchange->head, ":method");
-    return method != NULL ? method : "";
-}
-
-const char *opd_http_exchange_path(const opd_http_exchange *exchange) {
-    const char *path = opd__http_head_get(&exchange->head, ":path");
-    return path != NULL ? path : "";
-}
-
-const char *opd_http_exchange_header(const opd_http_exchange *exchange, const char *name) {
-    return opd__http_head_get(&exchange->head, name);
-}
-
-const char *opd_http_exchange_body(const opd_http_exchange *exchange) { return exchange->body.data; }
-size_t opd_http_exchange_body_size(const opd_http_exchange *exchange) { return exchange->body.size; }
-
-void opd_http_exchange_on_cancel(opd_http_exchange *exchange,
-                                 void (*cancelled)(void *arg, opd_http_exchange *exchange),
-                                 void *arg) {
-    exchange->on_cancel = cancelled;
-    exchange->cancel_arg = arg;
-}
-
-bool opd_http_exchange_cancelled(const opd_http_exchange *exchange) { return exchange->cancelled; }
-
-const opd_alloc *opd__http_exchange_alloc(const opd_http_exchange *exchange) {
-    return exchange->alloc;
-}
-
-opd_h2_stream *opd__http_exchange_stream(opd_http_exchange *exchange) {
-    if (exchange->stream != NULL) wake(exchange->server); /* for what is submitted on it */
-    return exchange->stream;
-}
-
-opd_h1_session *opd__http_exchange_session(opd_http_exchange *exchange) { return exchange->h1; }
-
-void opd__http_exchange_break(opd_http_exchange *exchange) {
-    exchange->conn->broken = true;
-    wake(exchange->server);
-}
-
-void opd_http_exchange_drop(opd_http_exchange *exchange, uint32_t code, bool hang_up) {
-    if (exchange->h1 != NULL || (hang_up && exchange->stream != NULL)) {
-        opd__http_exchange_break(exchange);
-    } else if (exchange->stream != NULL) {
-        opd_h2_reset(exchange->stream, (opd_h2_code)code);
-        wake(exchange->server);
-    }
-    exchange_destroy(exchange);
-}
-
-static void send_answer(opd_http_exchange *exchange, int status, const opd_http_header *headers,
-                        size_t header_count, opd_slice body) {
-    if (strcmp(opd_http_exchange_method(exchange), "HEAD") == 0) body = (opd_slice){0};
-    opd_http_server *server = exchange->server;
-    if (body.buf != NULL && opd__answer_hold(server->o.alloc, server->o.max_answers_bytes,
-                                             &server->answering_bytes, &body) != OPD_OK) {
-        OPD_LOG_WARN("an answer of %zu bytes became a 503: %s", body.size_bytes, opd_err_context());
-        status = 503;
-        header_count = 0;
-        body = (opd_slice){0};
-    }
-    if (exchange->h1 != NULL) {
-        if (opd_h1_session_respond(exchange->h1, status, headers, header_count, body) != OPD_OK)
-            OPD_LOG_ERROR("an answer was lost: %s", opd_err_context());
-    } else if (opd_h2_respond(exchange->stream, status, headers, header_count, body) != OPD_OK) {
-        OPD_LOG_ERROR("an answer was lost: %s", opd_err_context());
-        opd_h2_reset(exchange->stream, OPD_H2_CODE_INTERNAL_ERROR);
-    }
-    opd_buf_release(body.buf); /* the stream has its own reference */
-    wake(exchange->server);
-}
-
-void opd_http_respond_headers(opd_http_exchange *exchange, int status,
-                              const opd_http_header *headers, size_t header_count,
-                              opd_slice body) {
-    OPD_ASSERT(status >= 200 && status <= 599);
-    if (exchange->stream != NULL || exchange->h1 != NULL)
-        send_answer(exchange, status, headers, header_count, body);
-    exchange_destroy(exchange);
+    opd__http_server_wake(server);
 }

@@ -19,6 +19,7 @@
 #include "actors/server/server_actor.h"
 #include "actors/weights.h"
 #include "core/base/check.h"
+#include "core/base/secret.h"
 #include "core/env/env.h"
 #include "models/safetensors.h"
 #include "opd/run.h"
@@ -29,6 +30,8 @@ enum {
     SEQUENCES_DEFAULT = 64,
     PREFIX_CACHE_MB = 256,
     LANE_QUEUE = 4,
+    DRAIN_S_DEFAULT = 30,
+    STOP_MORE_MS = 5000, /* beyond the drain, then the server is ended by force */
     WATCHDOG_MS = 1000,
     STALL_REPORT_MS = 60000,
     CONTEXT_SIZE = 1024
@@ -39,6 +42,7 @@ typedef struct serving {
     opd_model *model;
     opd_tokenizer *tokenizer;
     opd_server_faults *faults;
+    char *api_key; /* NULL: none */
     opd_env *env;
     opd_system *system;
     opd_signals *signals;
@@ -69,7 +73,20 @@ static opd_err follow_parent(void) {
     return OPD_OK;
 }
 
+static opd_err load_key(serving *s) {
+    if (s->o->api_key_file != NULL && s->o->api_key_env != NULL)
+        return opd_fail(OPD_ERR_INVALID, "--api-key-file or --api-key-env, not both");
+    if (s->o->api_key_file != NULL) return opd_secret_from_file(NULL, s->o->api_key_file, &s->api_key);
+    if (s->o->api_key_env != NULL) return opd_secret_from_env(NULL, s->o->api_key_env, &s->api_key);
+    return OPD_OK;
+}
+
+static uint64_t drain_ms(const serving *s) {
+    return (uint64_t)(s->o->drain_s > 0 ? s->o->drain_s : DRAIN_S_DEFAULT) * 1000;
+}
+
 static opd_err load(serving *s) {
+    OPD_TRY(load_key(s));
     OPD_TRY(opd_model_open(s->o->model, NULL, &s->model));
     OPD_TRY(opd_tokenizer_open(s->o->model, NULL, &s->tokenizer));
     if (s->o->faults != NULL) OPD_TRY(opd_server_faults_open(NULL, s->o->faults, &s->faults));
@@ -139,6 +156,7 @@ static opd_err start_server(opd_system *system, void *arg, opd_pid *out_pid) {
                                 .host = s->o->host, .port = port, .out_port = &s->port,
                                 .tls = s->o->tls_cert != NULL ? &s->tls : NULL,
                                 .max_queue = (uint32_t)s->o->max_queue,
+                                .drain_ms = drain_ms(s), .api_key = s->api_key,
                                 .write_lane = s->write_lane, .faults = s->faults};
     OPD_TRY(opd_spawn(system, &opd_server_class, NULL, &server, out_pid));
     s->roles.server = *out_pid;
@@ -149,7 +167,8 @@ static opd_err start_actors(serving *s) {
     opd_pid pid;
     s->children[0] = (opd_child_spec){.id = "scorer", .start = start_scorer, .arg = s};
     s->children[1] = (opd_child_spec){.id = "rollout", .start = start_rollout, .arg = s};
-    s->children[2] = (opd_child_spec){.id = "server", .start = start_server, .arg = s};
+    s->children[2] = (opd_child_spec){.id = "server", .start = start_server, .arg = s,
+                                        .stop_timeout_ms = drain_ms(s) + STOP_MORE_MS};
     opd_supervisor_options serve = {.name = "serve", .children = s->children,
                                     .child_count = OPD_COUNTOF(s->children)};
     return opd_supervisor_start(s->system, &serve, &pid);
@@ -210,6 +229,7 @@ static opd_err tear_down(serving *s, opd_err err) {
     opd_kernels_destroy(s->rollout_kernels);
     opd_err closed = opd_env_destroy(s->env);
     opd_server_faults_destroy(s->faults);
+    opd_secret_free(NULL, s->api_key);
     opd_tokenizer_destroy(s->tokenizer);
     opd_model_destroy(s->model);
     return err == OPD_OK ? closed : opd_fail(err, "%s", context);

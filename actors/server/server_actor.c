@@ -9,14 +9,21 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "actors/server/server_inside.h"
 #include "core/base/check.h"
 #include "core/base/list.h"
+#include "core/base/secret.h"
 #include "opd/diagnosis.h"
 #include "opd/log.h"
 
-enum { DRAIN_MS = 1000, TEXT_BYTES_MAX = 64 * 1024 };
+enum {
+    DRAIN_MS = 1000,
+    NOTICE_MS = 100,  /* between the two steps of a shutdown: what peers sent before they heard of it has come */
+    GOODBYE_MS = 1000, /* for the last bytes */
+    TEXT_BYTES_MAX = 64 * 1024
+};
 
 static const char JSON_TYPE[] = "application/json";
 
@@ -26,6 +33,7 @@ struct opd__front {
     opd_pid owner;
     opd_http_server *server; /* NULL once closing */
     opd_server_faults *faults;
+    const char *api_key; /* NULL: none */
     struct opd_env *env;
     uint64_t started_ns;
     bool alive;              /* the actor is */
@@ -40,7 +48,10 @@ static void note_progress(const opd__server *server) {
     opd_progress_note(opd_self_system(server->ctx), opd_list_empty(&server->visits) ? 0 : 1);
 }
 
+static void drain_advance(opd__server *self);
+
 static void visit_free(opd__visit *visit) {
+    opd__server *server = visit->server;
     opd_event_cancel(&visit->arrived);
     opd_event_cancel(&visit->cancelled);
     if (visit->held) opd_timer_stop(&visit->delay);
@@ -50,6 +61,7 @@ static void visit_free(opd__visit *visit) {
     }
     opd__generate_fini(visit);
     opd_mem_free(visit->alloc, visit);
+    if (server != NULL) drain_advance(server);
 }
 
 bool opd__front_post(opd__front *front, opd_event *event) {
@@ -234,6 +246,8 @@ static opd_err deliver_visit(opd_ctx *ctx, void *state, opd_event *event) {
     note_progress(self);
     if (opd_http_exchange_cancelled(visit->exchange))
         opd__visit_refuse(visit, 503, "cancelled"); /* goes nowhere */
+    else if (self->draining && strcmp(opd_http_exchange_path(visit->exchange), "/abort_request") != 0)
+        opd__visit_refuse(visit, 503, "the server is stopping");
     else
         opd__misbehave_begin(visit);
     return OPD_OK;
@@ -259,8 +273,28 @@ static void on_cancel(void *arg, opd_http_exchange *exchange) {
     if (visit->front->alive) opd_event_post(visit->front->system, &visit->cancelled);
 }
 
+/* Answers 401 unless the request has the key, or needs none. Returns whether it did. */
+static bool refused_without_key(const opd__front *front, opd_http_exchange *exchange) {
+    static const char open_path[] = "/health", scheme[] = "Bearer ";
+    static const char text[] = "{\"error\":\"Unauthorized\"}";
+    opd_http_header headers[] = {{"content-type", JSON_TYPE}, {"www-authenticate", "Bearer"}};
+    opd_slice body = {.buf = NULL};
+    if (front->api_key == NULL ||
+        strncmp(opd_http_exchange_path(exchange), open_path, sizeof open_path - 1) == 0)
+        return false;
+    const char *given = opd_http_exchange_header(exchange, "authorization");
+    if (given != NULL && strncasecmp(given, scheme, sizeof scheme - 1) == 0 &&
+        opd_secret_equal(front->api_key, given + sizeof scheme - 1))
+        return false;
+    if (opd_slice_copy(front->alloc, text, sizeof text - 1, &body) != OPD_OK) body.buf = NULL;
+    opd_http_respond_headers(exchange, 401, headers, OPD_COUNTOF(headers), body);
+    opd_buf_release(body.buf);
+    return true;
+}
+
 static void on_exchange(void *arg, opd_http_exchange *exchange) {
     opd__front *front = arg;
+    if (refused_without_key(front, exchange)) return;
     opd__visit *visit = front->alive ? opd_mem_get(front->alloc, sizeof *visit) : NULL;
     if (visit == NULL) {
         opd_http_respond_text(exchange, 503, NULL, "");
@@ -279,7 +313,7 @@ static void on_exchange(void *arg, opd_http_exchange *exchange) {
 
 static void on_early(void *arg, opd_http_exchange *exchange) {
     opd__front *front = arg;
-    if (front->alive)
+    if (!refused_without_key(front, exchange) && front->alive)
         opd__misbehave_early(front->faults, opd_env_now_ns(front->env) - front->started_ns,
                              front->alloc, exchange);
 }
@@ -332,7 +366,7 @@ static opd_err front_open(opd__server *self) {
         .max_answers_bytes = OPD_SERVER_ANSWERS_BYTES_MAX,
         .idle_timeout_ms = opd_server_faults_idle_close_ms(c->faults),
         .http1_only = opd_server_faults_http1_only(c->faults),
-        .early = c->faults != NULL ? on_early : NULL};
+        .early = c->faults != NULL || c->api_key != NULL ? on_early : NULL};
     opd_err err = opd_http_server_create(&options, on_exchange, front, &front->server);
     if (err != OPD_OK) {
         opd_mem_free(c->alloc, front);
@@ -342,6 +376,7 @@ static opd_err front_open(opd__server *self) {
     front->system = opd_self_system(self->ctx);
     front->owner = opd_self(self->ctx);
     front->faults = c->faults;
+    front->api_key = c->api_key;
     front->env = c->env;
     front->started_ns = self->started_ns;
     front->alive = true;
@@ -354,6 +389,39 @@ static opd_err front_open(opd__server *self) {
     return OPD_OK;
 }
 
+/* ---- the way out ---- */
+
+/* The second step, when nothing is under way any more. */
+static void drain_advance(opd__server *self) {
+    if (!self->noticed || !opd_list_empty(&self->visits) || self->front == NULL) return;
+    opd_timer_stop(&self->drain);
+    front_close(self->front, GOODBYE_MS);
+}
+
+static opd_err drain_over(opd_ctx *ctx, void *state, opd_timer *timer) {
+    opd__server *self = state;
+    (void)ctx;
+    (void)timer;
+    if (self->front != NULL) front_close(self->front, 0);
+    return OPD_OK;
+}
+
+static opd_err notice_over(opd_ctx *ctx, void *state, opd_timer *timer) {
+    opd__server *self = state;
+    self->noticed = true;
+    opd_timer_init(timer, ctx, drain_over);
+    opd_err err = opd_timer_start_after(timer, self->c.drain_ms * 1000000);
+    drain_advance(self);
+    return err;
+}
+
+static opd_err drain_begin(opd__server *self) {
+    self->draining = true;
+    opd_http_server_drain(self->front->server);
+    opd_timer_init(&self->drain, self->ctx, notice_over);
+    return opd_timer_start_after(&self->drain, NOTICE_MS * (uint64_t)1000000);
+}
+
 /* ---- the actor ---- */
 
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
@@ -362,6 +430,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     self->ctx = ctx;
     self->started_ns = opd_env_now_ns(self->c.env);
     if (self->c.max_queue == 0) self->c.max_queue = OPD_SERVER_QUEUE_DEFAULT;
+    if (self->c.drain_ms == 0) self->c.drain_ms = DRAIN_MS;
     if (self->c.max_work_bytes == 0) self->c.max_work_bytes = OPD_SERVER_WORK_BYTES_DEFAULT;
     opd_list_init(&self->visits);
     opd_list_init(&self->spent);
@@ -377,16 +446,16 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
 
 static opd_err on_signal(opd_ctx *ctx, void *state, const opd_signal *signal) {
     opd__server *self = state;
-    if (signal->kind != OPD_SIGNAL_STOP || self->front == NULL) return OPD_OK;
-    front_close(self->front, DRAIN_MS);
+    if (signal->kind != OPD_SIGNAL_STOP || self->front == NULL || self->draining) return OPD_OK;
     opd_stop_defer(ctx);
-    return OPD_OK;
+    return drain_begin(self);
 }
 
 static void on_stop(opd_ctx *ctx, void *state) {
     opd__server *self = state;
     (void)ctx;
     if (self->visits.next == NULL) return;
+    self->noticed = false; /* the front ends with its owner */
     opd__answer_spent_free(self);
     for (opd_list *node; (node = opd_list_first(&self->visits)) != NULL;)
         opd__visit_refuse(OPD_CONTAINER_OF(node, opd__visit, node), 503, "the server is stopping");

@@ -14,6 +14,9 @@
  * More than max_queue requests at once, or more than max_work_bytes of them, are 503 with
  * Retry-After; so is a full queue of the actors behind. A rid that is in use is 400. A body
  * without the schema is 400 in the form {"object": "error"}, all else {"error": {"message"}}.
+ * With api_key a request without `authorization: Bearer KEY` is 401 {"error": "Unauthorized"}, before its body.
+ * STOP drains: no new connection, peers are told to go, new requests (but /abort_request) are 503 with Retry-After,
+ * and what is under way is answered within drain_ms.
  * A peer that goes away has its requests cancelled. `faults` make it misbehave (faults.h).
  *
  * Thread: the loop. The actor owns the HTTP server; STOP closes it in order.
@@ -40,6 +43,8 @@ typedef struct opd_server_config {
     uint16_t *out_port;             /* set by the spawn: where it listens; may be NULL */
     uint32_t max_queue;             /* requests of /generate at once; 0: 1024           */
     uint64_t max_work_bytes;        /* what they and their answers take; 0: 512 MiB     */
+    uint64_t drain_ms;              /* how long a STOP lets requests finish; 0: 1,000    */
+    const char *api_key;            /* asked of every request but /health*; NULL: none   */
     opd_lane *write_lane;           /* writes large answers; NULL: the loop does         */
     opd_server_faults *faults;      /* NULL: none                                        */
 } opd_server_config;

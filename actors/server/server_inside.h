@@ -30,7 +30,9 @@ typedef struct opd__server {
     uint64_t started_ns;  /* the clock of the faults */
     uint32_t queued;      /* visits of /generate */
     uint64_t work_bytes;  /* sum of their cost_bytes */
-    bool stopping;
+    bool draining;        /* STOP came: nothing new is begun                     */
+    bool noticed;         /* and peers had the time to hear of it                */
+    opd_timer drain;      /* until they had, and then until drain_ms are over    */
 } opd__server;
 
 /* One sequence of a visit. */

@@ -50,6 +50,9 @@ typedef struct opd_serve_options {
     const char *tls_key;       /* its key, PEM; NULL: in tls_cert                         */
     const char *tls_client_ca; /* clients must show a certificate of these; NULL: need not */
     int max_queue;             /* requests of /generate at once, 0: 1024; more are 503    */
+    const char *api_key_file;  /* its first line is the key that clients must show, ...    */
+    const char *api_key_env;   /* ... or the value of this variable; NULL: no key          */
+    int drain_s;               /* how long requests may take after a signal, 0: 30        */
     const char *faults;        /* a script of misbehaviour (docs/teacher.md); NULL: none  */
     int prefix_cache_mb;       /* MiB of keys and values kept of scored texts, 0: 256; < 0: none */
     bool handle_signals;

@@ -1,9 +1,15 @@
 /* test_server_limits.c - the server's own bounds: requests at once, work at once, a rid once; what
- * an abort frees; the two forms of an error. */
+ * an abort frees; the two forms of an error. Compiled twice, as test_teacher_faults.c: over HTTP/2, and with LIMITS_HTTP1
+ * over HTTP/1.1. */
 #include "core/base/check.h"
 #include "tests/unit/actors/serve_rig.h"
 
 enum { CROWD_MAX = 64, BODY_SIZE = 512 };
+#ifdef LIMITS_HTTP1
+#define SCRIPT "{\"do\": \"http1_only\"}"
+#else
+#define SCRIPT NULL
+#endif
 
 /* An actor that sends `count` requests at once, perhaps one more behind them, and stops the system when
  * all are answered. */
@@ -108,7 +114,7 @@ static const char SCORE[] = "{\"input_ids\": [1, 5, 9, 4], \"rid\": \"r%d.\", \"
 
 TEST(more_than_the_queue_is_503) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     s.server.max_queue = 4;
     serve_start(&s); /* a second server, with that limit */
     c = (crowd){.count = 40, .body = SCORE};
@@ -124,7 +130,7 @@ TEST(more_than_the_queue_is_503) {
 
 TEST(more_than_the_work_is_503) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     s.server.max_work_bytes = 20000;
     serve_start(&s);
     c = (crowd){.count = 40, .body = SCORE};
@@ -136,7 +142,7 @@ TEST(more_than_the_work_is_503) {
 
 TEST(more_than_all_work_is_400) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     s.server.max_work_bytes = 2000;
     serve_start(&s);
     c = (crowd){.count = 1, .body = SCORE};
@@ -152,7 +158,7 @@ static const char LONG[] = "{\"input_ids\": [[1, 5], [1, 6]], \"rid\": [\"a.\", 
 
 TEST(a_rid_in_use_is_400) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     c = (crowd){.count = 2, .body = LONG};
     crowd_run(&s);
     CHECK_INT(with_status(200), 1);
@@ -163,7 +169,7 @@ TEST(a_rid_in_use_is_400) {
 
 static void aborted(const char *abort_body, const char *answer, int finish_count) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     c = (crowd){.count = 1, .body = LONG, .late_path = "/abort_request", .late_body = abort_body};
     crowd_run(&s);
     CHECK_INT(c.status[0], 200);
@@ -189,7 +195,7 @@ TEST(an_abort_by_prefix_ends_nothing) {
 /* One bad item refuses the batch whole, as real servers do. */
 TEST(a_bad_item_fails_its_batch) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     c = (crowd){.count = 1, .body = "{\"input_ids\": [[1, 5], [1, 99]]}"};
     crowd_run(&s);
     CHECK_INT(c.status[0], 400);
@@ -199,7 +205,7 @@ TEST(a_bad_item_fails_its_batch) {
 
 TEST(a_body_without_the_schema_has_the_other_form) {
     static serve_rig s;
-    serve_up(&s, 0, NULL);
+    serve_up(&s, 0, SCRIPT);
     c = (crowd){.count = 1, .body = "{\"input_ids\": \"x\"}"};
     crowd_run(&s);
     CHECK_INT(c.status[0], 400);
