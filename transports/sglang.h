@@ -29,7 +29,7 @@ enum {
     OPD_SGLANG_NAME_SIZE = 128,   /* rids, weight versions, hashes, with the NUL      */
     OPD_SGLANG_MESSAGE_SIZE = 512, /* error messages, cut                             */
     OPD_SGLANG_BATCH_MAX = 1024,  /* sequences in one request                         */
-    OPD_SGLANG_STOP_MAX = 16,     /* stop strings or stop ids of one request          */
+    OPD_SGLANG_STOP_MAX = 16,     /* stop ids of one sequence                          */
     OPD_SGLANG_TOP_MAX = 1024     /* top_logprobs_num                                 */
 };
 
@@ -126,37 +126,36 @@ OPD_MUST_CHECK opd_err opd_sglang_server_info_read(const char *body, size_t size
 
 /* ---- server: requests ---- */
 
-typedef struct opd_sglang_stop {
-    char *text;
-    size_t size_bytes;
-} opd_sglang_stop;
+/* What is wanted of one sequence. logprob_start -1 = outputs only. */
+typedef struct opd_sglang_ask {
+    bool return_logprob, ignore_eos, skip_special_tokens;
+    int32_t logprob_start, top_logprobs;
+    int32_t max_new_tokens, min_new_tokens;
+    double temperature, top_p;
+    int32_t top_k;           /* 0 = all                                       */
+    bool seeded;
+    int64_t seed;
+    size_t stop_count;       /* stop strings; which is not kept               */
+    int32_t stop_ids[OPD_SGLANG_STOP_MAX];
+    size_t stop_id_count;
+} opd_sglang_ask;
 
-/* One sequence of a request; fields that a batch shares are copied to each. */
+/* One sequence of a request. */
 typedef struct opd_sglang_item {
     int32_t *ids;     /* [count]; NULL when text was sent                     */
     size_t count;
     char *text;       /* NULL when ids were sent                              */
     size_t text_size_bytes;
     char rid[OPD_SGLANG_NAME_SIZE]; /* "" when none was sent                  */
+    opd_sglang_ask ask; /* the batch's, or its entry of a list                */
 } opd_sglang_item;
 
-/* What one /generate asks. logprob_start -1 = outputs only. */
+/* What one /generate asks. */
 typedef struct opd_sglang_generate {
     opd_sglang_item *items; /* [item_count]                                   */
     size_t item_count;
     bool batch;             /* the answer is an array                         */
-    bool return_logprob, return_text, stream, ignore_eos, skip_special_tokens;
-    int32_t logprob_start, top_logprobs;
     bool flat, flat_base64; /* the form of the input's alternatives           */
-    int32_t max_new_tokens, min_new_tokens;
-    double temperature, top_p;
-    int32_t top_k;          /* 0 = all                                        */
-    bool seeded;
-    int64_t seed;
-    opd_sglang_stop stops[OPD_SGLANG_STOP_MAX];
-    size_t stop_count;
-    int32_t stop_ids[OPD_SGLANG_STOP_MAX];
-    size_t stop_id_count;
     const opd_alloc *alloc;
 } opd_sglang_generate;
 
@@ -176,9 +175,9 @@ OPD_MUST_CHECK opd_err opd_sglang_generate_read(const char *body, size_t size_by
                                                 opd_sglang_generate *out_request);
 void opd_sglang_generate_fini(opd_sglang_generate *request);
 
-/* Whether `count` input ids fit the limits and the request. Errors: INVALID. */
+/* Whether `count` input ids fit the limits and what is wanted of them. Errors: INVALID. */
 OPD_MUST_CHECK opd_err opd_sglang_length_check(const opd_sglang_limits *limits,
-                                               const opd_sglang_generate *request, size_t count);
+                                               const opd_sglang_ask *ask, size_t count);
 
 /* ---- server: answers ---- */
 

@@ -3,7 +3,7 @@
  * Invariants: nothing is believed before it is checked against the limits; a field that
  * would change the answer and is not supported is refused by name, one that would not is
  * ignored. null means "use the default" everywhere, as in SGLang.
- * Thread: any. Memory: the request owns its items and stops; on error it is emptied here.
+ * Thread: any. Memory: the request owns its items; on error it is emptied here.
  */
 #include <math.h>
 #include <stdio.h>
@@ -12,13 +12,20 @@
 #include "core/base/check.h"
 #include "transports/sglang.h"
 
-enum { MAX_NEW_TOKENS_DEFAULT = 128 };
+static const opd_sglang_ask ask_default = {.logprob_start = -1, .skip_special_tokens = true, .max_new_tokens = 128,
+                                           .temperature = 1, .top_p = 1};
+
+/* Fields that are one value for a batch or a list with one for each sequence: read once these are known. */
+typedef enum per_item { RETURN_LOGPROB, LOGPROB_START, TOP_LOGPROBS, SAMPLING, PER_ITEM_COUNT } per_item;
 
 typedef struct reading {
     opd_json *json;
     opd_sglang_generate *request;
     const opd_sglang_limits *limits;
-    opd_json rids; /* bookmark at the value of "rid", once items are known */
+    opd_sglang_ask *ask; /* of the sequence whose fields are read */
+    opd_json marks[PER_ITEM_COUNT]; /* bookmarks at their values */
+    bool has[PER_ITEM_COUNT];
+    opd_json rids; /* bookmark at the value of "rid" */
     bool has_rids, has_ids, has_text;
     opd_err err; /* first refusal; its text is the thread's context */
 } reading;
@@ -45,7 +52,7 @@ static void read_flag(reading *r, bool *out) {
     if (!is_null(r->json)) opd_json_read_bool(r->json, out);
 }
 
-/* A feature that is not here: null, false, 0, "", [] and {} do not ask for it. */
+/* A feature that is not here: null, false, 0, "", [], {} and, in a batch, a list of such but 0 do not ask for it. */
 static void read_absent(reading *r, opd_json_text name, double neutral) {
     const char *data;
     size_t size;
@@ -53,14 +60,18 @@ static void read_absent(reading *r, opd_json_text name, double neutral) {
     opd_json mark;
     switch (opd_json_peek(r->json)) {
         case OPD_JSON_NULL: opd_json_read_null(r->json); return;
+        case OPD_JSON_ARRAY:
+            opd_json_array_begin(r->json);
+            while (r->err == OPD_OK && opd_json_array_next(r->json)) read_absent(r, name, NAN);
+            return;
         case OPD_JSON_NUMBER:
-            if (opd_json_read_double(r->json, &number) && (number == neutral || number == 0)) return;
+            if (opd_json_read_double(r->json, &number) && (number == neutral || (number == 0 && !isnan(neutral)))) return;
             break;
         default:
             mark = *r->json;
             if (!opd_json_raw(r->json, &data, &size)) return;
             if (opd_json_peek(&mark) == OPD_JSON_BOOL && data[0] == 'f') return;
-            if (size == 2) return; /* "", [] or {} */
+            if (size == 2) return; /* "" or {} */
             break;
     }
     refuse(r, opd_fail(OPD_ERR_UNSUPPORTED, "%.*s is not supported by this server",
@@ -80,7 +91,7 @@ static void read_temperature(reading *r) {
     if (is_null(r->json) || !opd_json_read_double(r->json, &value)) return;
     if (!(value >= 0))
         refuse(r, opd_fail(OPD_ERR_INVALID, "temperature must be non-negative, got %g", value));
-    r->request->temperature = value < 1e-6 ? 0 : value; /* greedy, as in SGLang */
+    r->ask->temperature = value < 1e-6 ? 0 : value; /* greedy, as in SGLang */
 }
 
 static void read_top_p(reading *r) {
@@ -88,35 +99,32 @@ static void read_top_p(reading *r) {
     if (is_null(r->json) || !opd_json_read_double(r->json, &value)) return;
     if (!(value > 0 && value <= 1))
         refuse(r, opd_fail(OPD_ERR_INVALID, "top_p must be in (0, 1], got %g", value));
-    r->request->top_p = value;
+    r->ask->top_p = value;
 }
 
 static void read_top_k(reading *r) {
     int32_t value = -1;
     read_int(r, "top_k", -1, INT32_MAX, &value);
     if (value == 0) refuse(r, opd_fail(OPD_ERR_INVALID, "top_k must be -1 (all) or at least 1, got 0"));
-    r->request->top_k = value > 0 ? value : 0;
+    r->ask->top_k = value > 0 ? value : 0;
 }
 
 static void read_seed(reading *r) {
-    if (!is_null(r->json)) r->request->seeded = opd_json_read_int64(r->json, &r->request->seed);
+    if (!is_null(r->json)) r->ask->seeded = opd_json_read_int64(r->json, &r->ask->seed);
 }
 
+/* Only counted: the server refuses them by name. */
 static void read_one_stop(reading *r) {
-    opd_sglang_generate *q = r->request;
-    if (q->stop_count == OPD_SGLANG_STOP_MAX) {
-        opd_json_skip(r->json);
-        refuse(r, opd_fail(OPD_ERR_LIMIT, "more than %d stop strings", OPD_SGLANG_STOP_MAX));
-        return;
-    }
-    opd_sglang_stop *stop = &q->stops[q->stop_count];
-    if (!opd_json_read_dup(r->json, q->alloc, &stop->text, &stop->size_bytes)) return;
-    q->stop_count++;
-    if (stop->size_bytes == 0) refuse(r, opd_fail(OPD_ERR_INVALID, "a stop string is empty"));
+    opd_json mark = *r->json;
+    const char *data;
+    size_t size = 0;
+    if (opd_json_peek(&mark) != OPD_JSON_STRING) opd_json_error(r->json, "expected a string");
+    else if (opd_json_raw(r->json, &data, &size)) r->ask->stop_count++;
+    if (r->json->error == NULL && size == 2) refuse(r, opd_fail(OPD_ERR_INVALID, "a stop string is empty"));
 }
 
 static void read_one_stop_id(reading *r) {
-    opd_sglang_generate *q = r->request;
+    opd_sglang_ask *q = r->ask;
     if (q->stop_id_count == OPD_SGLANG_STOP_MAX) {
         opd_json_skip(r->json);
         refuse(r, opd_fail(OPD_ERR_LIMIT, "more than %d stop_token_ids", OPD_SGLANG_STOP_MAX));
@@ -140,7 +148,7 @@ static void read_sampling_field(reading *r, opd_json_text key) {
     static const char *const absent[] = {"min_p", "frequency_penalty", "presence_penalty", "stop_regex",
                                          "json_schema", "regex", "ebnf", "structural_tag", "logit_bias",
                                          "custom_params", "no_stop_trim"};
-    opd_sglang_generate *q = r->request;
+    opd_sglang_ask *q = r->ask;
     if (opd_json_text_is(key, "max_new_tokens")) read_int(r, "max_new_tokens", 0, INT32_MAX, &q->max_new_tokens);
     else if (opd_json_text_is(key, "min_new_tokens")) read_int(r, "min_new_tokens", 0, INT32_MAX, &q->min_new_tokens);
     else if (opd_json_text_is(key, "temperature")) read_temperature(r);
@@ -159,11 +167,6 @@ static void read_sampling_field(reading *r, opd_json_text key) {
 static void read_sampling(reading *r) {
     opd_json_text key;
     if (is_null(r->json)) return;
-    if (opd_json_peek(r->json) == OPD_JSON_ARRAY) {
-        opd_json_skip(r->json);
-        refuse(r, opd_fail(OPD_ERR_UNSUPPORTED, "sampling_params must be one object for the whole batch"));
-        return;
-    }
     opd_json_object_begin(r->json);
     while (opd_json_object_next(r->json, &key)) read_sampling_field(r, key);
 }
@@ -183,7 +186,7 @@ static opd_sglang_item *add_item(reading *r) {
     }
     q->items = grown;
     opd_sglang_item *item = &q->items[q->item_count++];
-    *item = (opd_sglang_item){0};
+    *item = (opd_sglang_item){.ask = ask_default};
     return item;
 }
 
@@ -255,6 +258,21 @@ static void read_text(reading *r) {
 
 /* ---- the request ---- */
 
+static const char *const per_item_names[] = {"return_logprob", "logprob_start_len", "top_logprobs_num", "sampling_params"};
+
+/* Whether it is a field of that kind; its value is then passed over. */
+static bool mark_per_item(reading *r, opd_json_text key) {
+    for (int i = 0; i < PER_ITEM_COUNT; i++) {
+        if (!opd_json_text_is(key, per_item_names[i])) continue;
+        (void)opd_json_peek(r->json);
+        r->marks[i] = *r->json;
+        r->has[i] = true;
+        opd_json_skip(r->json);
+        return true;
+    }
+    return false;
+}
+
 static void read_field(reading *r, opd_json_text key) {
     static const char *const absent[] = {"input_embeds", "token_ids_logprob", "image_data", "video_data",
                                          "audio_data", "return_hidden_states", "return_routed_experts",
@@ -270,14 +288,8 @@ static void read_field(reading *r, opd_json_text key) {
         read_input_ids(r);
     } else if (opd_json_text_is(key, "text")) {
         read_text(r);
-    } else if (opd_json_text_is(key, "sampling_params")) {
-        read_sampling(r);
-    } else if (opd_json_text_is(key, "return_logprob")) {
-        read_flag(r, &q->return_logprob);
-    } else if (opd_json_text_is(key, "logprob_start_len")) {
-        read_int(r, "logprob_start_len", -1, INT32_MAX, &q->logprob_start);
-    } else if (opd_json_text_is(key, "top_logprobs_num")) {
-        read_int(r, "top_logprobs_num", 0, OPD_SGLANG_TOP_MAX, &q->top_logprobs);
+    } else if (mark_per_item(r, key)) {
+        return;
     } else if (opd_json_text_is(key, "return_flat_raw_top_logprobs")) {
         read_flag(r, &q->flat);
     } else if (opd_json_text_is(key, "return_flat_raw_top_logprobs_b64")) {
@@ -322,36 +334,75 @@ static void read_rids(reading *r) {
     if (json->error == NULL && i != q->item_count) opd_json_error(json, "fewer rids than sequences");
 }
 
-opd_err opd_sglang_length_check(const opd_sglang_limits *limits, const opd_sglang_generate *request,
-                                size_t count) {
-    size_t context = (size_t)limits->context_size, wanted = (size_t)request->max_new_tokens;
+opd_err opd_sglang_length_check(const opd_sglang_limits *limits, const opd_sglang_ask *ask, size_t count) {
+    size_t context = (size_t)limits->context_size, wanted = (size_t)ask->max_new_tokens;
     if (count >= context)
         return opd_fail(OPD_ERR_INVALID, "The input (%zu tokens) is longer than the model's context length (%zu tokens).",
                         count, context);
     if (wanted > context - count)
         return opd_fail(OPD_ERR_INVALID, "Requested token count exceeds the model's maximum context length of %zu tokens: "
                         "%zu in the input, %zu to generate.", context, count, wanted);
-    if (request->return_logprob && request->logprob_start > 0 && (size_t)request->logprob_start > count)
+    if (ask->return_logprob && ask->logprob_start > 0 && (size_t)ask->logprob_start > count)
         return opd_fail(OPD_ERR_INVALID, "logprob_start_len (%d) is higher than the number of input tokens (%zu)",
-                        (int)request->logprob_start, count);
+                        (int)ask->logprob_start, count);
     return OPD_OK;
+}
+
+static void read_per_item(reading *r, per_item field) {
+    switch (field) {
+        case RETURN_LOGPROB: read_flag(r, &r->ask->return_logprob); break;
+        case LOGPROB_START: read_int(r, "logprob_start_len", -1, INT32_MAX, &r->ask->logprob_start); break;
+        case TOP_LOGPROBS: read_int(r, "top_logprobs_num", 0, OPD_SGLANG_TOP_MAX, &r->ask->top_logprobs); break;
+        default: read_sampling(r); break;
+    }
+}
+
+/* One value, read for each sequence again, or a list of one for each. Without sequences into nowhere, for its errors. */
+static opd_err spread(reading *r, per_item field) {
+    const char *name = per_item_names[field];
+    opd_sglang_ask nowhere = ask_default;
+    opd_json json = r->marks[field];
+    opd_sglang_generate *q = r->request;
+    bool list = opd_json_peek(&json) == OPD_JSON_ARRAY;
+    size_t count = q->item_count > 0 ? q->item_count : 1;
+    if (list && !q->batch) return opd_fail(OPD_ERR_INVALID, "%s: a list is for a batch; this is one sequence", name);
+    r->json = &json;
+    if (list) opd_json_array_begin(&json);
+    for (size_t i = 0; i < count; i++) {
+        if (!list) json = r->marks[field];
+        else if (!opd_json_array_next(&json))
+            return opd_fail(OPD_ERR_INVALID, "%s: %zu values for %zu sequences", name, i, count);
+        r->ask = q->item_count > 0 ? &q->items[i].ask : &nowhere;
+        read_per_item(r, field);
+        OPD_TRY(r->err);
+        OPD_TRY(opd_json_status(&json));
+    }
+    if (list && opd_json_array_next(&json))
+        return opd_fail(OPD_ERR_INVALID, "%s: more values than sequences (%zu)", name, count);
+    return OPD_OK;
+}
+
+static opd_err check_ask(const opd_sglang_limits *limits, const opd_sglang_item *item) {
+    const opd_sglang_ask *q = &item->ask;
+    if (q->top_logprobs > limits->vocab_size)
+        return opd_fail(OPD_ERR_INVALID, "top_logprobs_num %d is larger than the vocabulary of %d ids",
+                        (int)q->top_logprobs, (int)limits->vocab_size);
+    if (q->min_new_tokens > q->max_new_tokens)
+        return opd_fail(OPD_ERR_INVALID, "min_new_tokens %d is larger than max_new_tokens %d",
+                        (int)q->min_new_tokens, (int)q->max_new_tokens);
+    return item->ids != NULL ? opd_sglang_length_check(limits, q, item->count) : OPD_OK;
 }
 
 static opd_err check_request(reading *r) {
     const opd_sglang_generate *q = r->request;
+    for (int i = 0; i < PER_ITEM_COUNT; i++)
+        if (r->has[i]) OPD_TRY(spread(r, (per_item)i));
     if (!r->has_ids && !r->has_text)
         return opd_fail(OPD_ERR_INVALID, "Either text or input_ids should be provided.");
     if (q->item_count == 0) return opd_fail(OPD_ERR_INVALID, "the batch is empty");
     if (q->flat_base64 && !q->flat)
         return opd_fail(OPD_ERR_INVALID, "return_flat_raw_top_logprobs_b64 needs return_flat_raw_top_logprobs");
-    if (q->top_logprobs > r->limits->vocab_size)
-        return opd_fail(OPD_ERR_INVALID, "top_logprobs_num %d is larger than the vocabulary of %d ids",
-                        (int)q->top_logprobs, (int)r->limits->vocab_size);
-    if (q->min_new_tokens > q->max_new_tokens)
-        return opd_fail(OPD_ERR_INVALID, "min_new_tokens %d is larger than max_new_tokens %d",
-                        (int)q->min_new_tokens, (int)q->max_new_tokens);
-    for (size_t i = 0; i < q->item_count; i++)
-        if (q->items[i].ids != NULL) OPD_TRY(opd_sglang_length_check(r->limits, q, q->items[i].count));
+    for (size_t i = 0; i < q->item_count; i++) OPD_TRY(check_ask(r->limits, &q->items[i]));
     if (r->has_rids) {
         read_rids(r);
         OPD_TRY(opd_err_prefix(opd_json_status(&r->rids), "rid"));
@@ -372,9 +423,7 @@ opd_err opd_sglang_generate_read(const char *body, size_t size_bytes, const opd_
                                  const opd_alloc *alloc, opd_sglang_generate *out_request) {
     opd_json json;
     reading r = {.json = &json, .request = out_request, .limits = limits, .err = OPD_OK};
-    *out_request = (opd_sglang_generate){.logprob_start = -1, .skip_special_tokens = true,
-                                         .max_new_tokens = MAX_NEW_TOKENS_DEFAULT,
-                                         .temperature = 1, .top_p = 1, .alloc = alloc};
+    *out_request = (opd_sglang_generate){.alloc = alloc};
     opd_json_init(&json, body, size_bytes);
     opd_err err = read_request(&r);
     if (err != OPD_OK) opd_sglang_generate_fini(out_request);
@@ -386,8 +435,7 @@ void opd_sglang_generate_fini(opd_sglang_generate *request) {
         opd_mem_free(request->alloc, request->items[i].ids);
         opd_mem_free(request->alloc, request->items[i].text);
     }
-    for (size_t i = 0; i < request->stop_count; i++) opd_mem_free(request->alloc, request->stops[i].text);
     opd_mem_free(request->alloc, request->items);
     request->items = NULL;
-    request->item_count = request->stop_count = 0;
+    request->item_count = 0;
 }

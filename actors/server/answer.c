@@ -26,7 +26,7 @@ enum {
 static opd_err input_logprobs(const opd__part *part, opd_sglang_logprobs *out, void **out_block) {
     const opd__visit *visit = part->visit;
     size_t start = opd__input_start(part), count = part->aborted ? 0 : part->count - start;
-    size_t k = (size_t)visit->request.top_logprobs, scored = count > 0 ? count - 1 : 0;
+    size_t k = (size_t)part->ask->top_logprobs, scored = count > 0 ? count - 1 : 0;
     *out = (opd_sglang_logprobs){.ids = part->ids + start, .count = count, .top_k = (int32_t)k};
     *out_block = NULL;
     if (count == 0) return OPD_OK;
@@ -52,7 +52,7 @@ static opd_err input_logprobs(const opd__part *part, opd_sglang_logprobs *out, v
 
 /* Where the output ends: after the first of the request's stop ids, else where it does. */
 static size_t output_end(const opd__part *part, opd_sglang_answer *answer) {
-    const opd_sglang_generate *q = &part->visit->request;
+    const opd_sglang_ask *q = part->ask;
     const int32_t *ids = opd_slice_data(part->generation.tokens);
     size_t count = part->generation.tokens.size_bytes / sizeof(int32_t);
     for (size_t i = 0; i < count; i++)
@@ -87,14 +87,14 @@ static void set_output(const opd__part *part, opd_sglang_answer *answer, opd_str
     }
     if (tokenizer == NULL) return;
     opd_tokenizer_decode(tokenizer, answer->output_ids, answer->output_count,
-                         visit->request.skip_special_tokens, text);
+                         part->ask->skip_special_tokens, text);
     answer->text = text->data;
     answer->text_size_bytes = text->size;
 }
 
 /* Does to the answer what the visit's fault says. */
 static void bend(const opd__part *part, opd_sglang_answer *answer, float *block) {
-    size_t rows = part->count - opd__input_start(part), k = (size_t)part->visit->request.top_logprobs;
+    size_t rows = part->count - opd__input_start(part), k = (size_t)part->ask->top_logprobs;
     if (block == NULL || answer->input.count == 0) rows = k = 0;
     opd_server_fault_numbers numbers = {.ids = part->ids + opd__input_start(part),
                                  .logp = block,
@@ -113,7 +113,7 @@ static opd_err write_part(const opd__part *part, size_t index, opd_json_writer *
                                 .prompt_count = part->count,
                                 .cached_count = part->score.cached,
                                 .weight_version = "default",
-                                .return_logprob = q->return_logprob};
+                                .return_logprob = part->ask->return_logprob};
     answer.e2e_latency_s = (double)(visit->answered_ns - visit->began_ns) / 1e9;
     if (q->flat) answer.form = q->flat_base64 ? OPD_SGLANG_FORM_BASE64 : OPD_SGLANG_FORM_FLAT;
     OPD_TRY(input_logprobs(part, &answer.input, &block));
@@ -239,7 +239,7 @@ static size_t size_of(const opd__visit *visit) {
     size_t triples = 0;
     for (size_t i = 0; i < visit->part_count; i++) {
         const opd__part *part = &visit->parts[i];
-        triples += (part->count - opd__input_start(part)) * (1 + (size_t)visit->request.top_logprobs);
+        triples += (part->count - opd__input_start(part)) * (1 + (size_t)part->ask->top_logprobs);
         triples += part->generation.tokens.size_bytes / sizeof(int32_t);
     }
     return triples * TRIPLE_BYTES + visit->fault.bytes;

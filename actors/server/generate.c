@@ -22,10 +22,10 @@ enum {
 
 static const double GREEDY_BELOW = 1e-6; /* SGLang's bound */
 
-static bool generates(const opd__visit *visit) { return visit->request.max_new_tokens > 0; }
+static bool generates(const opd__part *part) { return part->ask->max_new_tokens > 0; }
 
 size_t opd__input_start(const opd__part *part) {
-    const opd_sglang_generate *q = &part->visit->request;
+    const opd_sglang_ask *q = part->ask;
     if (!q->return_logprob || q->logprob_start < 0) return part->count;
     size_t start = (size_t)q->logprob_start;
     return start > part->count ? part->count : start;
@@ -126,8 +126,8 @@ static void ask(opd__part *part, opd_pid to, opd_message_kind kind, const void *
 
 static void ask_score(opd__part *part, opd_slice tokens, uint64_t deadline_ns) {
     const opd__visit *visit = part->visit;
-    const opd_sglang_generate *q = &visit->request;
-    bool plain = generates(visit) || q->temperature < GREEDY_BELOW || visit->health;
+    const opd_sglang_ask *q = part->ask;
+    bool plain = generates(part) || q->temperature < GREEDY_BELOW || visit->health;
     opd_score_fields fields = {.tokens = tokens,
                                .start = (uint32_t)(visit->health ? 0 : opd__input_start(part)),
                                .top_k = (uint32_t)q->top_logprobs,
@@ -138,7 +138,7 @@ static void ask_score(opd__part *part, opd_slice tokens, uint64_t deadline_ns) {
 
 static void ask_generate(opd__part *part, size_t index, opd_slice tokens) {
     const opd__visit *visit = part->visit;
-    const opd_sglang_generate *q = &visit->request;
+    const opd_sglang_ask *q = part->ask;
     opd_generate_fields fields = {
         .tokens = tokens,
         .max_new = (uint32_t)q->max_new_tokens,
@@ -162,23 +162,23 @@ static void begin_part(opd__part *part, size_t index) {
         return;
     }
     if (start + 1 < part->count) ask_score(part, tokens, OPD_NO_DEADLINE);
-    if (generates(part->visit) && part->visit->err == OPD_OK) ask_generate(part, index, tokens);
+    if (generates(part) && part->visit->err == OPD_OK) ask_generate(part, index, tokens);
     opd_buf_release(tokens.buf);
 }
 
 /* ---- checks ---- */
 
-static opd_err refuse_unsupported(const opd__visit *visit) {
-    const opd_sglang_generate *q = &visit->request;
+static opd_err refuse_unsupported(const opd__part *part) {
+    const opd_sglang_ask *q = part->ask;
     if (q->stop_count > 0)
         return opd_fail(OPD_ERR_UNSUPPORTED, "stop strings are not supported; use stop_token_ids");
     if (q->min_new_tokens > 0)
         return opd_fail(OPD_ERR_UNSUPPORTED, "min_new_tokens is not supported");
-    if (!generates(visit)) return OPD_OK;
+    if (!generates(part)) return OPD_OK;
     if (q->return_logprob && q->top_logprobs > 0)
         return opd_fail(OPD_ERR_UNSUPPORTED, "top_logprobs_num is supported with max_new_tokens 0 "
                                              "only");
-    if (visit->server->c.roles->rollout == OPD_PID_NOBODY)
+    if (part->visit->server->c.roles->rollout == OPD_PID_NOBODY)
         return opd_fail(OPD_ERR_UNSUPPORTED, "this server only scores: set max_new_tokens to 0");
     return OPD_OK;
 }
@@ -195,7 +195,7 @@ static opd_err part_ids(opd__part *part, opd_sglang_item *item, const opd_sglang
     part->ids = item->ids;
     OPD_TRY(opd_tokenizer_encode(visit->server->c.tokenizer, item->text, item->text_size_bytes,
                                  true, item->ids, item->text_size_bytes, &part->count));
-    return opd_sglang_length_check(limits, &visit->request, part->count);
+    return opd_sglang_length_check(limits, part->ask, part->count);
 }
 
 /* max_position tokens can be scored; SGLang's rule is one less than the context. */
@@ -210,7 +210,6 @@ static opd_err read_request(opd__visit *visit) {
     OPD_TRY(opd_sglang_generate_read(opd_http_exchange_body(visit->exchange),
                                      opd_http_exchange_body_size(visit->exchange), &limits,
                                      visit->alloc, &visit->request));
-    OPD_TRY(refuse_unsupported(visit));
     size_t count = visit->request.item_count;
     visit->parts = opd_mem_get(visit->alloc, count * sizeof *visit->parts);
     if (visit->parts == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for %zu sequences", count);
@@ -220,6 +219,8 @@ static opd_err read_request(opd__visit *visit) {
         if (rid[0] == '\0')
             (void)snprintf(rid, OPD_SGLANG_NAME_SIZE, "%016" PRIx64, opd_random(visit->server->ctx));
         visit->parts[i].visit = visit;
+        visit->parts[i].ask = &visit->request.items[i].ask;
+        OPD_TRY(refuse_unsupported(&visit->parts[i]));
         OPD_TRY(part_ids(&visit->parts[i], &visit->request.items[i], &limits));
     }
     return OPD_OK;
@@ -230,15 +231,13 @@ static opd_err read_request(opd__visit *visit) {
 /* The most that a visit takes besides its body: ids and their copy; replies of the actors and the
  * answer's arrays, each a score and k alternatives for a row; the answer's text. */
 static uint64_t cost_of(const opd__visit *visit) {
-    const opd_sglang_generate *q = &visit->request;
-    uint64_t k = (uint64_t)q->top_logprobs, bytes = sizeof *visit;
-    uint64_t output = generates(visit) ? (uint64_t)q->max_new_tokens : 0;
+    uint64_t bytes = sizeof *visit;
     for (size_t i = 0; i < visit->part_count; i++) {
         const opd__part *part = &visit->parts[i];
-        uint64_t rows = part->count - opd__input_start(part);
+        uint64_t rows = part->count - opd__input_start(part), k = (uint64_t)part->ask->top_logprobs;
         bytes += sizeof *part + 4096 + part->count * 2 * sizeof(int32_t);
         bytes += rows * (2 * (1 + 2 * k) * sizeof(float) + (1 + k) * TRIPLE_BYTES);
-        bytes += output * (4 * sizeof(float) + 2 * TRIPLE_BYTES);
+        bytes += (uint64_t)part->ask->max_new_tokens * (4 * sizeof(float) + 2 * TRIPLE_BYTES);
     }
     return bytes;
 }
@@ -294,6 +293,7 @@ void opd__generate_begin(opd__visit *visit) {
 }
 
 void opd__health_begin(opd__visit *visit) {
+    static const opd_sglang_ask nothing = {.logprob_start = -1};
     opd__server *server = visit->server;
     int32_t ids[2] = {server->c.model->bos_id, server->c.model->eos_id};
     opd_slice tokens;
@@ -307,6 +307,7 @@ void opd__health_begin(opd__visit *visit) {
     }
     visit->part_count = 1;
     visit->parts[0].visit = visit;
+    visit->parts[0].ask = &nothing;
     ask_score(&visit->parts[0], tokens, opd_deadline_in(server->ctx, HEALTH_MS));
     opd_buf_release(tokens.buf);
     settle(visit);

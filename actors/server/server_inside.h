@@ -40,6 +40,7 @@ typedef struct opd__part {
     opd__visit *visit;
     int32_t *ids; /* [count], the visit's */
     size_t count;
+    const opd_sglang_ask *ask; /* the request's item's; of a probe: nothing */
     bool aborted;
     uint64_t score_id, generate_id; /* requests under way; 0: none */
     opd_msg *scored, *generated;    /* replies kept */

@@ -252,6 +252,24 @@ def check_batch(url, vocab):
     expect([a["meta_info"]["id"] for a in answers] == ["batch_0", "batch_1"], "rids of a batch")
 
 
+def check_lists(url, vocab):
+    """A batch whose sequences are asked for different things."""
+    pair = [[1 % vocab, 2 % vocab, 3 % vocab], [4 % vocab, 5 % vocab]]
+    body = {"input_ids": pair, "return_logprob": [True, False], "logprob_start_len": [1, -1], "top_logprobs_num": [2, 0],
+            "token_ids_logprob": [None, None], "rid": ["one.", "two."],
+            "sampling_params": [{"max_new_tokens": 0}, {"max_new_tokens": 3, "temperature": 0, "ignore_eos": True}]}
+    first, second = generate(url, body)
+    check_rows(first["meta_info"], pair[0], 1)
+    expect([len(row or []) for row in first["meta_info"]["input_top_logprobs"]] == [0, 2], "alternatives of the first")
+    expect(len(second["output_ids"]) == 3 and "input_token_logprobs" not in second["meta_info"], f"the second: {second}")
+    expect([first["meta_info"]["id"], second["meta_info"]["id"]] == ["one.", "two."], "rids of a list")
+    refused(url, {**body, "top_logprobs_num": [2]}, "a list that is too short")
+    refused(url, {**body, "rid": ["one.", "one."]}, "a rid twice")
+    refused(url, {**body, "input_ids": [pair[0], []]}, "an empty sequence in a batch")
+    refused(url, {**body, "logprob_start_len": [4, -1]}, "logprob_start_len behind the end of one")
+    refused(url, {**body, "token_ids_logprob": [[1], None]}, "token_ids_logprob")
+
+
 def check_errors(url, info):
     vocab, small = info["vocab_size"], {"max_new_tokens": 0}
     refused(url, "{", "broken JSON")
@@ -284,7 +302,7 @@ def main():
         status, info = ask(url, "/model_info")
         expect(status == 200, f"/model_info: {status}")
         validate(info, "model-info")
-        for check in (check_scoring, check_top, check_flat, check_generation, check_batch):
+        for check in (check_scoring, check_top, check_flat, check_generation, check_batch, check_lists):
             check(url, info["vocab_size"])
         check_errors(url, info)
     except (Failure, json.JSONDecodeError, KeyError, TypeError) as error:

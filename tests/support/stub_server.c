@@ -62,7 +62,7 @@ static void begin_next(stub *s) {
 static void write_answer(const job *j, opd_str *out) {
     float logp[STUB_SERVER_LEN_MAX];
     const opd_sglang_item *item = &j->question.items[0];
-    size_t start = (size_t)j->question.logprob_start, rows = item->count - start;
+    size_t start = (size_t)item->ask.logprob_start, rows = item->count - start;
     for (size_t i = 0; i < rows; i++) logp[i] = stub_server_score(item->ids[start + i], start + i);
     opd_sglang_answer answer = {.rid = item->rid, .prompt_count = item->count,
                                 .weight_version = "stub", .return_logprob = true,

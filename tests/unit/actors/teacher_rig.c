@@ -216,7 +216,7 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
                           script_step step) {
     float logp[2 * RIG_TOKENS_MAX];
     const opd_sglang_item *item = &q->items[0];
-    size_t start = (size_t)q->logprob_start, rows = item->count - start;
+    size_t start = (size_t)item->ask.logprob_start, rows = item->count - start;
     opd_json_writer w;
     opd_str out;
     script *s = p->script;

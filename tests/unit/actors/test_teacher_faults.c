@@ -330,7 +330,7 @@ TEST(goaway_enhance_your_calm) {
     s.teacher.retries = 0;
     outcome o = run();
     CHECK_INT(o.scored, SERVE_COUNT);
-    CHECK(o.took_ms >= 50); /* it did back off */
+    CHECK(HTTP1 || o.took_ms >= 50); /* it did back off; HTTP/1.1 cannot ask for that */
     down();
 }
 
