@@ -15,7 +15,7 @@
 #include "tests/support/sys_test.h"
 #include "transports/sglang.h"
 
-enum { VOCAB = 151936, TOP = 64, PROMPT = 3, SMALL_ROWS = 20, LARGE_ROWS = 9500, CALLS = 4, PACE_NS = 1 };
+enum { VOCAB = 151936, TOP = 64, PROMPT = 3, SMALL_ROWS = 20, LARGE_ROWS = 9500, CALLS = 4, PACE_NS = 1, NOT_ANSWERED = 3 };
 enum { BODY_MAX = 1 << 20, ANSWER_MAX = 64 << 20 };
 
 /* ---- the numbers ---- */
@@ -32,6 +32,9 @@ typedef struct plan {
     size_t rows;
     const char *extra; /* of the request */
     bool leave;        /* the client goes as soon as it has asked; the run ends soon after */
+    long fail_at;      /* the server's allocation that fails; 0: none                      */
+    long allocations;  /* out: how many it asked for                                       */
+    bool answered;     /* out: the client got 200 and all that belongs to it               */
     pid_t client;
     opd_slice logp, topk_ids, topk_logp;
     int scored;
@@ -113,10 +116,11 @@ static void ask_once(void) {
     opd_str_init(&answer, NULL, ANSWER_MAX);
     request_text(&request);
     CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
-    CHECK(send(fd, request.data, request.size, MSG_WAITALL) == (ssize_t)request.size);
+    CHECK(send(fd, request.data, request.size, MSG_NOSIGNAL) == (ssize_t)request.size || p.fail_at > 0);
     for (ssize_t n; !p.leave && (n = recv(fd, piece, sizeof piece, 0)) > 0;) opd_str_append(&answer, piece, (size_t)n);
     (void)close(fd);
-    if (!p.leave) {
+    bool answered = answer.size > 13 && strncmp(answer.data, "HTTP/1.1 200 ", 13) == 0;
+    if (!p.leave && (p.fail_at == 0 || answered)) {
         CHECK_OK(opd_str_status(&answer));
         CHECK(strncmp(answer.data, "HTTP/1.1 200 ", 13) == 0);
         const char *body = strstr(answer.data, "\r\n\r\n");
@@ -125,6 +129,7 @@ static void ask_once(void) {
     }
     opd_str_fini(&answer);
     opd_str_fini(&request);
+    p.answered = answered;
 }
 
 static void client_start(void) {
@@ -132,8 +137,8 @@ static void client_start(void) {
     p.client = fork();
     CHECK(p.client >= 0);
     if (p.client != 0) return;
-    for (int i = 0; i < CALLS; i++) ask_once();
-    _exit(0);
+    for (int i = 0; i < (p.fail_at > 0 ? 1 : CALLS); i++) ask_once();
+    _exit(p.answered || p.leave ? 0 : NOT_ANSWERED);
 }
 
 /* ---- who looks at the clock, and waits for the client ---- */
@@ -148,7 +153,8 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
     if (p.scored > 0) callback_watch(); /* the first request makes the actor's table of requests, once */
     callback_look();
     if (waitpid(p.client, &status, WNOHANG) != p.client) return opd_timer_start_after(timer, PACE_NS);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    p.answered = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    CHECK(p.answered || (p.fail_at > 0 && WEXITSTATUS(status) == NOT_ANSWERED));
     opd_system_stop(opd_self_system(ctx), OPD_OK);
     return OPD_OK;
 }
@@ -176,10 +182,17 @@ static void serve(size_t rows, const char *extra, bool lane) {
     CHECK_OK(opd_spawn(p.t.system, &scorer_class, NULL, NULL, &p.roles.scorer));
     opd_server_config server = {.roles = &p.roles, .env = p.t.env, .alloc = &p.t.memory.alloc, .model = &model,
                                 .model_path = "made", .out_port = &p.port, .write_lane = p.lane};
-    CHECK_OK(opd_spawn(p.t.system, &opd_server_class, NULL, &server, &pid));
-    CHECK_OK(opd_spawn(p.t.system, &waiter_class, NULL, NULL, &pid));
+    opd_test_alloc failing;
+    opd_test_alloc_failing(&failing, p.fail_at, false);
+    if (p.fail_at > 0) server.alloc = &failing.alloc;
+    bool started = opd_spawn(p.t.system, &opd_server_class, NULL, &server, &pid) == OPD_OK;
+    CHECK(started || p.fail_at > 0);
+    if (started) CHECK_OK(opd_spawn(p.t.system, &waiter_class, NULL, NULL, &pid));
+    else opd_system_stop(p.t.system, OPD_OK);
     CHECK_OK(opd_system_run(p.t.system));
-    CHECK(p.leave || p.scored == CALLS);
+    CHECK(p.leave || p.fail_at > 0 || p.scored == CALLS);
+    CHECK_INT(failing.live, 0);
+    p.allocations = failing.calls;
     opd_buf_release(p.logp.buf);
     opd_buf_release(p.topk_logp.buf);
     opd_buf_release(p.topk_ids.buf);
@@ -199,6 +212,16 @@ TEST(without_a_lane_the_loop_writes_all) { serve(LARGE_ROWS / 10, BASE64, false)
 TEST(a_client_may_leave_while_a_lane_writes) {
     p.leave = true;
     serve(LARGE_ROWS / 2, "", true);
+}
+
+/* Whatever the server has no memory for, the client gets a whole answer or none, and nothing is left. */
+TEST(every_failed_allocation_is_survived) {
+    long n = 0;
+    do {
+        p = (plan){.fail_at = ++n};
+        serve(SMALL_ROWS * 4, "", true);
+    } while (p.allocations >= n);
+    CHECK(p.answered && n > 10);
 }
 
 TEST(no_callback_takes_2_ms_while_20_mb_are_written) {

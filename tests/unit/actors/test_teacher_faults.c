@@ -94,7 +94,8 @@ static void all_scored_but(const char *faults, uint32_t attempts_max, uint32_t r
     outcome o = run();
     CHECK_INT(o.scored, SERVE_COUNT);
     CHECK_INT(o.masked, 0);
-    if (attempts_max > 0) CHECK_INT(o.attempts_max, attempts_max);
+    if (attempts_max > 0)
+        CHECK(o.attempts_max == attempts_max || (replays_max > 0 && o.attempts_max < attempts_max));
     CHECK(fired() > 0);
     uint64_t attempts = SERVE_COUNT + (attempts_max > 1 ? fired() : 0);
     if (attempts_max > 0) CHECK(o.attempts <= attempts && o.attempts + replays_max >= attempts);
@@ -322,8 +323,11 @@ TEST(goaway_at_every_request) {
     down();
 }
 
-/* Streams that the server did not process go out again unseen. */
-TEST(goaway_drops_streams) { all_scored("{\"do\": \"goaway\", \"kind\": \"drop\", \"nth\": 3}", 1); }
+/* Streams that the server did not process go out again unseen. Over HTTP/1.1 nothing says that it did not, unless the
+ * connection was a kept one. */
+TEST(goaway_drops_streams) {
+    all_scored_but("{\"do\": \"goaway\", \"kind\": \"drop\", \"nth\": 3}", HTTP1 ? 2 : 1, HTTP1);
+}
 
 TEST(goaway_enhance_your_calm) {
     up(SERVE_COUNT, "{\"do\": \"goaway\", \"kind\": \"calm\", \"nth\": 3}");
@@ -415,7 +419,7 @@ static void truncated_for_ever(const char *faults) {
     outcome o = run();
     CHECK_INT(o.refused, SERVE_COUNT);
     CHECK(o.attempts_min >= 4 && o.attempts_max <= (HTTP1 ? OPD_TEACHER_BREAKS_MAX : 4));
-    CHECK_INT(fired(), o.attempts);
+    CHECK(HTTP1 ? fired() <= o.attempts : fired() == o.attempts); /* there the deadline may come before the connection */
     for (int g = 0; g < SERVE_COUNT && !HTTP1; g++) CHECK_CONTAINS(s.rig.scores[g].reason, "broken answer");
     down();
 }
