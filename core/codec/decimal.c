@@ -111,6 +111,8 @@ static decimal of_bits(uint32_t bits) {
     int exponent = (int)(bits >> FRACTION_BITS & 0xFF);
     uint32_t c = exponent > 0 ? fraction | 1u << FRACTION_BITS : fraction;
     int q = (exponent > 0 ? exponent : 1) - EXPONENT_BIAS;
+    /* Of all floats the one whose shortest text a reader of doubles would round twice, to its neighbour. */
+    if (bits == 0x15AE43FDu) return (decimal){70385307u, -33};
     bool whole = q <= 0 && -q <= FRACTION_BITS && (c & ((1u << -q) - 1)) == 0;
     decimal d = whole ? (decimal){c >> -q, 0} : shortest(c, q, fraction == 0 && exponent > 1);
     while (d.digits >= 10 && d.digits % 10 == 0) {

@@ -1,7 +1,8 @@
 /* core/codec/decimal.h - numbers as decimal text, fast: what answers of megabytes are made of.
  *
  * Floats come out as the shortest decimal that lies nearer to them than to any other float, so that every
- * correct reader gets the same bits back; locale plays no part.
+ * correct reader of floats gets the same bits back, and every reader of doubles that rounds them to floats (for
+ * this one float has a digit more); locale plays no part.
  * Thread: any. Memory: the caller's.
  */
 #ifndef OPD_CORE_CODEC_DECIMAL_H

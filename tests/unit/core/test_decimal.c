@@ -67,6 +67,16 @@ TEST(floats_have_the_text_of_json) {
     }
 }
 
+/* Found by trying all floats: its shortest text is 7.038531e-26, which as a double lies on the border. */
+TEST(the_float_that_would_be_rounded_twice) {
+    char text[OPD_DECIMAL_ROOM + 1];
+    float value = of_bits(0x15AE43FD);
+    text[opd_decimal_float(value, text)] = '\0';
+    CHECK_STR(text, "7.0385307e-26");
+    CHECK(same_bits((float)strtod(text, NULL), value) && same_bits(strtof(text, NULL), value));
+    CHECK(!same_bits((float)strtod("7.038531e-26", NULL), value));
+}
+
 /* Every exponent, with the fractions where rules change. */
 TEST(floats_of_all_exponents_come_back) {
     static const uint32_t fractions[] = {0, 1, 2, 3, 0x3FFFFF, 0x400000, 0x400001, 0x7FFFFE, 0x7FFFFF, 0x2AAAAA, 0x555555};
