@@ -449,9 +449,8 @@ void opd_h2_notice(opd_h2 *h2) { (void)nghttp2_submit_shutdown_notice(h2->sessio
 void opd_h2_goaway(opd_h2 *h2) {
     h2->draining = true;
     /* A failure here is lack of memory; the owner's drain deadline then ends the connection. */
-    (void)nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE,
-                                nghttp2_session_get_last_proc_stream_id(h2->session),
-                                NGHTTP2_NO_ERROR, NULL, 0);
+    int32_t last = nghttp2_session_get_last_proc_stream_id(h2->session);
+    (void)nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0);
 }
 
 /* ---- messages ---- */
