@@ -22,8 +22,10 @@ typedef struct reading {
     opd_json *json;
     opd_sglang_generate *request;
     const opd_sglang_limits *limits;
-    opd_sglang_ask *ask; /* of the sequence whose fields are read */
+    opd_sglang_ask *ask; /* of the sequence whose fields are read, or nowhere */
+    opd_sglang_ask nowhere;
     opd_json marks[PER_ITEM_COUNT]; /* bookmarks at their values */
+    opd_json spread; /* the one that is read from one of these */
     bool has[PER_ITEM_COUNT];
     opd_json rids; /* bookmark at the value of "rid" */
     bool has_rids, has_ids, has_text;
@@ -360,24 +362,24 @@ static void read_per_item(reading *r, per_item field) {
 /* One value, read for each sequence again, or a list of one for each. Without sequences into nowhere, for its errors. */
 static opd_err spread(reading *r, per_item field) {
     const char *name = per_item_names[field];
-    opd_sglang_ask nowhere = ask_default;
-    opd_json json = r->marks[field];
+    r->nowhere = ask_default;
+    opd_json *json = r->json = &r->spread;
     opd_sglang_generate *q = r->request;
-    bool list = opd_json_peek(&json) == OPD_JSON_ARRAY;
+    *json = r->marks[field];
+    bool list = opd_json_peek(json) == OPD_JSON_ARRAY;
     size_t count = q->item_count > 0 ? q->item_count : 1;
     if (list && !q->batch) return opd_fail(OPD_ERR_INVALID, "%s: a list is for a batch; this is one sequence", name);
-    r->json = &json;
-    if (list) opd_json_array_begin(&json);
+    if (list) opd_json_array_begin(json);
     for (size_t i = 0; i < count; i++) {
-        if (!list) json = r->marks[field];
-        else if (!opd_json_array_next(&json))
+        if (!list) *json = r->marks[field];
+        else if (!opd_json_array_next(json))
             return opd_fail(OPD_ERR_INVALID, "%s: %zu values for %zu sequences", name, i, count);
-        r->ask = q->item_count > 0 ? &q->items[i].ask : &nowhere;
+        r->ask = q->item_count > 0 ? &q->items[i].ask : &r->nowhere;
         read_per_item(r, field);
         OPD_TRY(r->err);
-        OPD_TRY(opd_json_status(&json));
+        OPD_TRY(opd_json_status(json));
     }
-    if (list && opd_json_array_next(&json))
+    if (list && opd_json_array_next(json))
         return opd_fail(OPD_ERR_INVALID, "%s: more values than sequences (%zu)", name, count);
     return OPD_OK;
 }
