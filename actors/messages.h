@@ -28,8 +28,9 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, group) X(T, U32, epoch) X(T, U64, min_version) X(T, I32S, tokens) X(T, U8S, label) \
     X(T, TEXT, source)
 
-/* dataset -> trainer: one supervised example. */
-#define OPD_EXAMPLE_FIELDS(X, T) X(T, U64, group) X(T, U32, epoch) X(T, U32, prompt_len) X(T, I32S, tokens)
+/* dataset -> trainer: one supervised example. learn [R]: 1 where the token is learnt; absent: all. */
+#define OPD_EXAMPLE_FIELDS(X, T) \
+    X(T, U64, group) X(T, U32, epoch) X(T, U32, prompt_len) X(T, I32S, tokens) X(T, U8S, learn)
 
 /* rollout -> panel, reward, batcher: a finished member of a group. finish: opd_finish.
  * logp [R]; spans [n, 2]: (weight version, first response token), oldest first. */

@@ -1,5 +1,5 @@
 /* dataset.c - rows, their order and their tokens (dataset.h).
- * Thread: any one at a time. The dataset owns its JSONL rows and the list of kept ones. */
+ * Thread: any one at a time. The dataset owns its JSONL rows and the lists of kept ones. */
 #include "actors/dataset/dataset.h"
 
 #include <string.h>
@@ -7,103 +7,207 @@
 #include "core/base/check.h"
 #include "opd/log.h"
 
-static size_t prompt_tokens(const opd_row *row) { return strlen(row->prompt) + 1; }
+/* ---- tokens ---- */
 
-/* Whether a row is used; a row that cannot be is an error with its place. */
-static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd_row *row,
-                         bool *out_keep) {
-    size_t prompt = prompt_tokens(row);
-    size_t whole = prompt + (row->response != NULL ? strlen(row->response) + 1 : 0);
-    *out_keep = o->max_prompt_len == 0 || prompt <= o->max_prompt_len;
-    if (*out_keep && whole > o->max_len)
-        return opd_fail(OPD_ERR_INVALID,
-                        "%s:%zu: this row has %zu tokens and the model takes %u; leave long rows "
-                        "out with data.max_prompt_len, or raise model.init.max_position",
-                        d->rows->path, row->line, whole, o->max_len);
-    if (*out_keep && prompt > d->prompt_max) d->prompt_max = (uint32_t)prompt;
-    if (*out_keep && whole > d->whole_max) d->whole_max = (uint32_t)whole;
-    return OPD_OK;
-}
+/* The pieces of a row, the same for all kinds: a prompt and a response are two segments. */
+typedef struct pieces {
+    opd_segment two[2];
+    const opd_segment *at;
+    size_t count;
+} pieces;
 
-static opd_err keep_rows(opd_dataset *d, const opd_dataset_options *o) {
-    d->kept = opd_mem_get(o->alloc, (d->rows->count + 1) * sizeof *d->kept);
-    if (d->kept == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", o->path);
-    for (uint64_t i = o->skip; i < d->rows->count; i++) {
-        if (o->limit > 0 && d->count == o->limit) break;
-        bool keep;
-        OPD_TRY(row_check(d, o, &d->rows->rows[i], &keep));
-        if (keep) d->kept[d->count++] = i;
-        else d->dropped++;
-        d->unsourced += keep && o->source_key != NULL && d->rows->rows[i].source[0] == '\0';
+static void pieces_of(const opd_row *row, bool response, pieces *out) {
+    if (row->segments != NULL) {
+        out->at = row->segments;
+        out->count = row->prompt_segments;
+        for (size_t i = 0; response && i < row->segment_count; i++)
+            if (row->segments[i].learn) out->count = i + 1;
+        return;
     }
-    if (d->count == 0)
-        return opd_fail(OPD_ERR_INVALID, "%s: no row is left of %zu after data.skip and "
-                        "data.max_prompt_len", o->path, d->rows->count);
-    if (d->dropped > 0)
-        OPD_LOG_WARN("%s: %llu prompts longer than %u tokens are left out", o->path,
-                     (unsigned long long)d->dropped, o->max_prompt_len);
-    if (d->unsourced > 0)
-        OPD_LOG_WARN("%s: %llu of %llu rows have no \"%s\": the default teacher (opd.teacher) scores "
-                     "them", o->path, (unsigned long long)d->unsourced,
-                     (unsigned long long)d->count, o->source_key);
+    out->two[0] = (opd_segment){.text = row->prompt};
+    out->two[1] = (opd_segment){.text = row->response, .learn = true, .ends = true};
+    out->at = out->two;
+    out->count = response ? 2 : 1;
+}
+
+static size_t ids_max(const pieces *p) {
+    size_t size = 1; /* BOS */
+    for (size_t i = 0; i < p->count; i++) size += strlen(p->at[i].text) + 1;
+    return size;
+}
+
+/* Writes ids[ids_max], and learn [ids_max] where it is not NULL. *out_prompt: those before the first
+ * that is learnt, or all. */
+static opd_err encode(const opd_dataset *d, const pieces *p, int32_t *ids, uint8_t *learn,
+                      size_t *out_count, size_t *out_prompt) {
+    size_t n = 0, prompt = SIZE_MAX;
+    if (opd_tokenizer_bos(d->tokenizer) >= 0) ids[n++] = opd_tokenizer_bos(d->tokenizer);
+    for (size_t i = 0; i < p->count; i++) {
+        const opd_segment *s = &p->at[i];
+        size_t size = strlen(s->text), from = n, count;
+        OPD_TRY(opd_tokenizer_encode(d->tokenizer, s->text, size, false, ids + n, size, &count));
+        n += count;
+        if (s->ends) ids[n++] = opd_tokenizer_eos(d->tokenizer);
+        if (learn != NULL) memset(learn + from, s->learn, n - from);
+        if (s->learn && prompt == SIZE_MAX) prompt = from;
+    }
+    *out_count = n;
+    *out_prompt = prompt == SIZE_MAX ? n : prompt;
     return OPD_OK;
-}
-
-opd_err opd_dataset_open(const opd_dataset_options *o, opd_dataset **out) {
-    opd_dataset *d = opd_mem_get(o->alloc, sizeof *d);
-    if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", o->path);
-    *d = (opd_dataset){.alloc = o->alloc, .tokenizer = o->tokenizer};
-    opd_jsonl_keys keys = {.prompt = o->prompt_key, .label = o->label_key,
-                           .response = o->response_key, .source = o->source_key};
-    opd_err err;
-    OPD_TRY_GOTO(opd_jsonl_load(o->alloc, o->path, &keys, &d->rows), fail);
-    OPD_TRY_GOTO(keep_rows(d, o), fail);
-    d->order = (opd_order){.count = d->count, .seed = o->seed, .shuffle = o->shuffle};
-    *out = d;
-    return OPD_OK;
-fail:
-    opd_dataset_close(d);
-    return err;
-}
-
-void opd_dataset_close(opd_dataset *d) {
-    if (d == NULL) return;
-    opd_jsonl_destroy(d->rows);
-    opd_mem_free(d->alloc, d->kept);
-    opd_mem_free(d->alloc, d);
-}
-
-const opd_row *opd_dataset_row(const opd_dataset *d, uint64_t group, uint64_t *out_epoch) {
-    uint64_t position = opd_order_of_group(&d->order, group, out_epoch);
-    return &d->rows->rows[d->kept[position]];
 }
 
 opd_err opd_dataset_tokens(const opd_dataset *d, const opd_row *row, bool response,
                            opd_slice *out_tokens, uint32_t *out_prompt_len) {
-    size_t prompt = strlen(row->prompt), tail = response ? strlen(row->response) : 0;
+    pieces p;
+    pieces_of(row, response, &p);
     opd_buf *buf;
-    OPD_TRY(opd_buf_create(d->alloc, (prompt + tail + 2) * sizeof(int32_t), &buf));
-    int32_t *ids = opd_buf_data(buf);
-    size_t n = 0, count = 0;
-    if (opd_tokenizer_bos(d->tokenizer) >= 0) ids[n++] = opd_tokenizer_bos(d->tokenizer);
-    opd_err err;
-    OPD_TRY_GOTO(opd_tokenizer_encode(d->tokenizer, row->prompt, prompt, false, ids + n, prompt,
-                                      &count), fail);
-    n += count;
-    *out_prompt_len = (uint32_t)n;
-    if (response) {
-        OPD_TRY_GOTO(opd_tokenizer_encode(d->tokenizer, row->response, tail, false, ids + n,
-                                          tail, &count), fail);
-        n += count;
-        ids[n++] = opd_tokenizer_eos(d->tokenizer);
+    size_t count, prompt;
+    OPD_TRY(opd_buf_create(d->alloc, ids_max(&p) * sizeof(int32_t), &buf));
+    opd_err err = encode(d, &p, opd_buf_data(buf), NULL, &count, &prompt);
+    if (err != OPD_OK) {
+        opd_buf_release(buf);
+        return err;
     }
-    *out_tokens = (opd_slice){.buf = buf, .size_bytes = n * sizeof(int32_t)};
+    *out_tokens = (opd_slice){.buf = buf, .size_bytes = count * sizeof(int32_t)};
+    *out_prompt_len = (uint32_t)(response ? prompt : count);
     return OPD_OK;
-fail:
-    opd_buf_release(buf);
+}
+
+opd_err opd_dataset_mask(const opd_dataset *d, const opd_row *row, opd_slice *out_mask) {
+    pieces p;
+    pieces_of(row, true, &p);
+    *out_mask = (opd_slice){.buf = NULL};
+    if (row->segments == NULL) return OPD_OK;
+    opd_buf *buf;
+    size_t count = 0, prompt = 0, most = ids_max(&p);
+    int32_t *ids = opd_mem_get(d->alloc, most * sizeof *ids);
+    if (ids == NULL) return opd_fail(OPD_ERR_NOMEM, "data: no memory for a row");
+    opd_err err = opd_buf_create(d->alloc, most, &buf);
+    if (err == OPD_OK) {
+        err = encode(d, &p, ids, opd_buf_data(buf), &count, &prompt);
+        memmove(opd_buf_data(buf), (uint8_t *)opd_buf_data(buf) + prompt, count - prompt);
+        *out_mask = (opd_slice){.buf = buf, .size_bytes = count - prompt};
+    }
+    opd_mem_free(d->alloc, ids);
     return err;
 }
 
+/* ---- which rows ---- */
+
+opd_jsonl_keys opd_dataset_keys(const opd_config_record *record) {
+    if (record->messages_key[0] != '\0') return (opd_jsonl_keys){.messages = record->messages_key};
+    if (record->prompt_template[0] != '\0')
+        return (opd_jsonl_keys){.template_text = record->prompt_template};
+    return (opd_jsonl_keys){.prompt = record->prompt_key};
+}
+
+/* Whether a row is used; a row that cannot be is an error with its place. */
+static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd_jsonl *file,
+                         const opd_row *row, bool *out_keep) {
+    opd_slice tokens;
+    uint32_t prompt, whole, learnt_from;
+    bool response = o->keys.response != NULL || o->keys.roles != NULL;
+    OPD_TRY(opd_dataset_tokens(d, row, false, &tokens, &prompt));
+    opd_buf_release(tokens.buf);
+    whole = prompt;
+    if (response) {
+        OPD_TRY(opd_dataset_tokens(d, row, true, &tokens, &learnt_from));
+        whole = (uint32_t)(tokens.size_bytes / sizeof(int32_t));
+        prompt = learnt_from;
+        opd_buf_release(tokens.buf);
+    }
+    *out_keep = o->max_prompt_len == 0 || prompt <= o->max_prompt_len;
+    if (*out_keep && whole > o->max_len)
+        return opd_fail(OPD_ERR_INVALID,
+                        "%s:%zu: this row has %u tokens and the model takes %u; leave long rows "
+                        "out with data.max_prompt_len, or raise model.init.max_position",
+                        file->path, row->line, whole, o->max_len);
+    if (*out_keep && prompt > d->prompt_max) d->prompt_max = prompt;
+    if (*out_keep && whole > d->whole_max) d->whole_max = whole;
+    return OPD_OK;
+}
+
+static opd_err keep_rows(opd_dataset *d, const opd_dataset_options *o, opd_dataset_source *s) {
+    uint64_t dropped = 0, unsourced = 0;
+    s->kept = opd_mem_get(o->alloc, (s->rows->count + 1) * sizeof *s->kept);
+    if (s->kept == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", o->path);
+    for (uint64_t i = o->skip; i < s->rows->count; i++) {
+        opd_row *row = &s->rows->rows_block[i];
+        if (o->limit > 0 && s->count == o->limit) break;
+        bool keep;
+        OPD_TRY(row_check(d, o, s->rows, row, &keep));
+        if (keep) s->kept[s->count++] = i;
+        else dropped++;
+        unsourced += keep && o->keys.source != NULL && row->source[0] == '\0';
+        if (o->name != NULL && row->source[0] == '\0') row->source = o->name;
+    }
+    if (s->count == 0)
+        return opd_fail(OPD_ERR_INVALID, "%s: no row is left of %zu after data.skip and "
+                        "data.max_prompt_len", o->path, s->rows->count);
+    if (dropped > 0)
+        OPD_LOG_WARN("%s: %llu prompts longer than %u tokens are left out", o->path,
+                     (unsigned long long)dropped, o->max_prompt_len);
+    if (unsourced > 0 && o->name == NULL)
+        OPD_LOG_WARN("%s: %llu of %llu rows have no \"%s\": the default teacher (opd.teacher) scores "
+                     "them", o->path, (unsigned long long)unsourced, (unsigned long long)s->count,
+                     o->keys.source);
+    d->count += s->count;
+    d->dropped += dropped;
+    d->unsourced += unsourced;
+    return OPD_OK;
+}
+
+static opd_err open_source(opd_dataset *d, const opd_dataset_options *o) {
+    opd_dataset_source *s = &d->sources[d->source_count++];
+    OPD_TRY(opd_jsonl_load(o->alloc, o->path, &o->keys, &s->rows));
+    OPD_TRY(keep_rows(d, o, s));
+    s->order = (opd_order){.count = s->count, .seed = o->seed, .shuffle = o->shuffle};
+    return OPD_OK;
+}
+
+opd_err opd_dataset_open_mixed(const opd_dataset_options *o, size_t count, opd_dataset **out) {
+    double weights[OPD_MIX_SOURCES_MAX];
+    OPD_ASSERT(count > 0 && count <= OPD_MIX_SOURCES_MAX);
+    opd_dataset *d = opd_mem_get(o->alloc, sizeof *d);
+    if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", o->path);
+    *d = (opd_dataset){.alloc = o->alloc, .tokenizer = o->tokenizer};
+    for (size_t i = 0; i < count; i++) {
+        opd_err err = open_source(d, &o[i]);
+        if (err != OPD_OK) {
+            opd_dataset_close(d);
+            return err;
+        }
+        weights[i] = count > 1 ? o[i].weight : 1;
+    }
+    d->mix = opd_mix_of(weights, count);
+    *out = d;
+    return OPD_OK;
+}
+
+opd_err opd_dataset_open(const opd_dataset_options *o, opd_dataset **out) {
+    return opd_dataset_open_mixed(o, 1, out);
+}
+
+void opd_dataset_close(opd_dataset *d) {
+    if (d == NULL) return;
+    for (size_t i = 0; i < d->source_count; i++) {
+        opd_jsonl_destroy(d->sources[i].rows);
+        opd_mem_free(d->alloc, d->sources[i].kept);
+    }
+    opd_mem_free(d->alloc, d);
+}
+
+const opd_row *opd_dataset_row(const opd_dataset *d, uint64_t group, uint64_t *out_epoch) {
+    uint64_t index;
+    const opd_dataset_source *s = &d->sources[opd_mix_at(&d->mix, group, &index)];
+    uint64_t position = opd_order_of_group(&s->order, index, out_epoch);
+    return &s->rows->rows[s->kept[position]];
+}
+
 opd_err opd_dataset_check_disjoint(const opd_dataset *train, const opd_dataset *eval) {
-    return opd_jsonl_check_disjoint(train->alloc, train->rows, eval->rows);
+    for (size_t i = 0; i < train->source_count; i++)
+        for (size_t j = 0; j < eval->source_count; j++)
+            OPD_TRY(opd_jsonl_check_disjoint(train->alloc, train->sources[i].rows,
+                                             eval->sources[j].rows));
+    return OPD_OK;
 }

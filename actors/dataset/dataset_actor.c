@@ -44,9 +44,13 @@ out:
 
 static opd_err make_example(dataset_state *s, opd_ctx *ctx, const opd_row *row, uint32_t epoch) {
     opd_example_fields f = {.group = s->next, .epoch = epoch};
+    opd_err err;
     OPD_TRY(opd_dataset_tokens(s->c.dataset, row, true, &f.tokens, &f.prompt_len));
-    opd_err err = opd_message_create(opd_self_system(ctx), OPD_MESSAGE_EXAMPLE, &f, &s->ready);
+    OPD_TRY_GOTO(opd_dataset_mask(s->c.dataset, row, &f.learn), out);
+    err = opd_message_create(opd_self_system(ctx), OPD_MESSAGE_EXAMPLE, &f, &s->ready);
+out:
     opd_buf_release(f.tokens.buf);
+    opd_buf_release(f.learn.buf);
     return err;
 }
 

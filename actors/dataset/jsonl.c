@@ -1,142 +1,22 @@
-/* actors/dataset/jsonl.c - see jsonl.h. Loading goes over the lines once; each line is checked
- * whole as JSON, then every wanted key is looked up in it. Texts land in one block whose size
- * is known beforehand: a decoded text is never longer than its source. */
+/* actors/dataset/jsonl.c - see jsonl.h. Loading goes over the lines once (record.c reads each).
+ * Texts and segments land in blocks whose sizes are known beforehand (opd__record_needs).
+ * Thread: the caller's; the opd_jsonl owns the blocks. */
 #include "actors/dataset/jsonl.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/dataset/record.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/map.h"
 #include "core/base/rng.h"
-#include "core/codec/json.h"
-
-#define KEY_COUNT 4
-#define KEY_PART_SIZE 128 /* longest part of a dotted key, with its NUL */
 
 /* Which rows of a file are wanted: begin .. end-1. */
 typedef struct row_range {
     size_t begin, end;
 } row_range;
-
-/* What loading carries along. */
-typedef struct jsonl_loader {
-    const char *name; /* of the file, for errors                */
-    size_t line;      /* being read, from 1                     */
-    char *text;       /* next free byte of the block of texts   */
-    opd_row *rows;
-    size_t count;
-} jsonl_loader;
-
-/* ---- one line ---- */
-
-/* Moves the cursor, which stands before an object, to the value of the (dotted) key. A key
- * that has dots itself wins over a path. False when it is not there. */
-static bool find_value(opd_json *json, const char *key) {
-    opd_json start = *json;
-    opd_json_text name;
-    if (opd_json_peek(json) != OPD_JSON_OBJECT || !opd_json_object_begin(json)) return false;
-    while (opd_json_object_next(json, &name)) {
-        if (opd_json_text_is(name, key)) return true;
-        opd_json_skip(json);
-    }
-    const char *dot = strchr(key, '.');
-    char part[KEY_PART_SIZE];
-    if (dot == NULL || (size_t)(dot - key) >= sizeof part) return false;
-    memcpy(part, key, (size_t)(dot - key));
-    part[dot - key] = '\0';
-    *json = start;
-    (void)opd_json_object_begin(json);
-    while (opd_json_object_next(json, &name)) {
-        if (opd_json_text_is(name, part)) return find_value(json, dot + 1);
-        opd_json_skip(json);
-    }
-    return false;
-}
-
-/* Stores the value at the cursor as a text. */
-static opd_err store_value(jsonl_loader *loader, opd_json *json, const char *key,
-                           const char **out_text) {
-    char *text = loader->text;
-    size_t size = 0;
-    opd_json_kind kind = opd_json_peek(json);
-    if (kind == OPD_JSON_STRING) {
-        opd_json_text value;
-        (void)opd_json_read_text(json, &value); /* the line was checked: cannot fail */
-        size = opd_json_text_unescape(value, text);
-    } else if (kind == OPD_JSON_NUMBER || kind == OPD_JSON_BOOL) {
-        const char *raw;
-        (void)opd_json_raw(json, &raw, &size);
-        memcpy(text, raw, size);
-    } else {
-        return opd_fail(OPD_ERR_INVALID,
-                        "%s:%zu: the value of key \"%s\" is neither a string nor a number",
-                        loader->name, loader->line, key);
-    }
-    if (memchr(text, '\0', size) != NULL)
-        return opd_fail(OPD_ERR_INVALID, "%s:%zu: the value of key \"%s\" holds a NUL character",
-                        loader->name, loader->line, key);
-    text[size] = '\0';
-    loader->text += size + 1;
-    *out_text = text;
-    return OPD_OK;
-}
-
-static opd_err read_key(jsonl_loader *loader, const char *line, size_t size_bytes, const char *key,
-                        const char **out_text) {
-    *out_text = NULL;
-    if (key == NULL) return OPD_OK;
-    opd_json json;
-    opd_json_init(&json, line, size_bytes);
-    if (!find_value(&json, key))
-        return opd_fail(OPD_ERR_INVALID,
-                        "%s:%zu: there is no key \"%s\"; give the data set's own key names in the "
-                        "configuration",
-                        loader->name, loader->line, key);
-    return store_value(loader, &json, key, out_text);
-}
-
-/* A row need not say where it is from. */
-static opd_err read_source(jsonl_loader *loader, const char *line, size_t size_bytes,
-                           const char *key, const char **out_text) {
-    *out_text = "";
-    if (key == NULL) return OPD_OK;
-    opd_json json;
-    opd_json_init(&json, line, size_bytes);
-    if (!find_value(&json, key) || opd_json_peek(&json) == OPD_JSON_NULL) return OPD_OK;
-    OPD_TRY(store_value(loader, &json, key, out_text));
-    if (strlen(*out_text) <= OPD_JSONL_SOURCE_MAX) return OPD_OK;
-    return opd_fail(OPD_ERR_INVALID, "%s:%zu: the value of key \"%s\" has %zu bytes, the most is %d; "
-                    "it should name a kind of data, not be the data", loader->name, loader->line, key,
-                    strlen(*out_text), OPD_JSONL_SOURCE_MAX);
-}
-
-static opd_err read_line(jsonl_loader *loader, const char *line, size_t size_bytes,
-                         const opd_jsonl_keys *keys) {
-    opd_json json;
-    opd_json_init(&json, line, size_bytes);
-    bool is_object = opd_json_peek(&json) == OPD_JSON_OBJECT;
-    (void)opd_json_skip(&json);
-    opd_err err = opd_json_finish(&json);
-    if (err != OPD_OK)
-        return opd_err_prefix(err, "%s:%zu: this line is not valid JSON", loader->name,
-                              loader->line);
-    if (!is_object)
-        return opd_fail(OPD_ERR_PARSE, "%s:%zu: this line is not a JSON object", loader->name,
-                        loader->line);
-    opd_row row = {.line = loader->line};
-    OPD_TRY(read_key(loader, line, size_bytes, keys->prompt, &row.prompt));
-    OPD_TRY(read_key(loader, line, size_bytes, keys->label, &row.label));
-    OPD_TRY(read_key(loader, line, size_bytes, keys->response, &row.response));
-    OPD_TRY(read_source(loader, line, size_bytes, keys->source, &row.source));
-    if (row.prompt[0] == '\0')
-        return opd_fail(OPD_ERR_INVALID, "%s:%zu: the value of key \"%s\" is empty", loader->name,
-                        loader->line, keys->prompt);
-    loader->rows[loader->count++] = row;
-    return OPD_OK;
-}
 
 /* ---- the file ---- */
 
@@ -146,7 +26,7 @@ static bool is_blank(const char *line, size_t size_bytes) {
     return true;
 }
 
-static opd_err read_lines(jsonl_loader *loader, const char *data, size_t size_bytes,
+static opd_err read_lines(opd__loader *loader, const char *data, size_t size_bytes,
                           row_range range, const opd_jsonl_keys *keys) {
     const char *at = data, *end = data + size_bytes;
     size_t row = 0;
@@ -156,7 +36,7 @@ static opd_err read_lines(jsonl_loader *loader, const char *data, size_t size_by
         if (stop == NULL) stop = end;
         loader->line++;
         if (!is_blank(at, (size_t)(stop - at)) && row++ >= range.begin)
-            OPD_TRY(read_line(loader, at, (size_t)(stop - at), keys));
+            OPD_TRY(opd__record_read(loader, at, (size_t)(stop - at), keys));
         at = stop < end ? stop + 1 : end;
     }
     if (loader->count == 0)
@@ -174,7 +54,7 @@ static size_t count_lines(const char *data, size_t size_bytes) {
 static opd_err parse_range(const opd_alloc *alloc, const char *name, const char *data,
                            size_t size_bytes, row_range range, const opd_jsonl_keys *keys,
                            opd_jsonl **out_jsonl) {
-    OPD_ASSERT(keys->prompt != NULL);
+    OPD_TRY(opd_err_prefix(opd__record_keys_check(keys), "%s", name));
     if (size_bytes > OPD_JSONL_SIZE_MAX)
         return opd_fail(OPD_ERR_LIMIT, "%s: larger than %zu bytes", name, OPD_JSONL_SIZE_MAX);
     opd_jsonl *jsonl = opd_mem_get(alloc, sizeof *jsonl);
@@ -182,15 +62,20 @@ static opd_err parse_range(const opd_alloc *alloc, const char *name, const char 
     opd_err err;
     size_t lines = count_lines(data, size_bytes);
     jsonl->alloc = alloc;
-    jsonl->memory_bytes = lines * sizeof(opd_row) + (KEY_COUNT + 1) * size_bytes;
+    size_t text_bytes, segments;
+    opd__record_needs(keys, size_bytes, lines, &text_bytes, &segments);
+    jsonl->memory_bytes = lines * sizeof(opd_row) + segments * sizeof(opd_segment) + text_bytes + size_bytes;
     jsonl->rows_block = opd_mem_get(alloc, lines * sizeof(opd_row));
-    jsonl->text_block = opd_mem_get(alloc, KEY_COUNT * size_bytes + 1);
+    jsonl->text_block = opd_mem_get(alloc, text_bytes);
+    jsonl->segments_block = opd_mem_get(alloc, (segments + 1) * sizeof(opd_segment));
     jsonl->path_block = opd_mem_strdup(alloc, name);
-    if (jsonl->rows_block == NULL || jsonl->text_block == NULL || jsonl->path_block == NULL) {
+    if (jsonl->rows_block == NULL || jsonl->text_block == NULL || jsonl->segments_block == NULL ||
+        jsonl->path_block == NULL) {
         err = opd_fail(OPD_ERR_NOMEM, "%s: no memory to load it", name);
         goto failed;
     }
-    jsonl_loader loader = {.name = name, .text = jsonl->text_block, .rows = jsonl->rows_block};
+    opd__loader loader = {.name = name, .text = jsonl->text_block, .segments = jsonl->segments_block,
+                          .rows = jsonl->rows_block};
     OPD_TRY_GOTO(read_lines(&loader, data, size_bytes, range, keys), failed);
     jsonl->rows = jsonl->rows_block;
     jsonl->count = loader.count;
@@ -211,6 +96,7 @@ void opd_jsonl_destroy(opd_jsonl *jsonl) {
     if (jsonl == NULL) return;
     opd_mem_free(jsonl->alloc, jsonl->rows_block);
     opd_mem_free(jsonl->alloc, jsonl->text_block);
+    opd_mem_free(jsonl->alloc, jsonl->segments_block);
     opd_mem_free(jsonl->alloc, jsonl->path_block);
     opd_mem_free(jsonl->alloc, jsonl);
 }

@@ -10,6 +10,7 @@
 #include "actors/teacher/panel_actor.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
+#include "core/base/rng.h"
 #include "models/model_config.h"
 #include "models/reader.h"
 #include "models/safetensors.h"
@@ -132,44 +133,77 @@ static opd_err load_teachers(opd_assets *a) {
 static const char *key_or_null(const char *key) { return key[0] != '\0' ? key : NULL; }
 
 /* What is learnt from, or judged by, must have a key. */
-static opd_err check_keys(const opd_config_stage *c, bool sft, bool judged) {
-    const opd_config_data *d = &c->data;
-    bool labels = (judged && c->kind == OPD_CONFIG_KIND_RL) || c->eval.path[0] != '\0';
-    if (sft && d->response_key[0] == '\0')
-        return opd_fail(OPD_ERR_CONFIG, "stage %s: data.response_key is empty; name the key of the "
-                        "text that SFT learns to write", c->name);
-    if (labels && d->label_key[0] == '\0')
-        return opd_fail(OPD_ERR_CONFIG, "stage %s: data.label_key is empty; name the key of the "
-                        "right answers", c->name);
+static opd_err check_key(const opd_config_stage *c, const char *key, const char *name,
+                         const char *meaning) {
+    if (key[0] != '\0') return OPD_OK;
+    return opd_fail(OPD_ERR_CONFIG, "stage %s: data.%s is empty; name the key of %s", c->name, name,
+                    meaning);
+}
+
+/* The keys that a stage reads of its training problems. */
+static opd_err train_keys(const opd_config_stage *c, const opd_config_record *record,
+                          opd_jsonl_keys *out) {
+    bool sft = c->kind == OPD_CONFIG_KIND_SFT, judged = c->reward.type != OPD_CONFIG_REWARD_TYPE_NONE;
+    *out = opd_dataset_keys(record);
+    if (sft && out->messages != NULL) {
+        out->roles = c->data.loss_roles;
+    } else if (sft) {
+        OPD_TRY(check_key(c, record->response_key, "response_key", "the text that SFT learns to write"));
+        out->response = record->response_key;
+    } else if (judged) {
+        OPD_TRY(check_key(c, record->label_key, "label_key", "the right answers"));
+        out->label = record->label_key;
+    }
+    if (c->opd.enabled) out->source = key_or_null(c->opd.teacher_key);
     return OPD_OK;
+}
+
+/* Several sources go through the same permutation only if they are the same file: each has a seed of
+ * its own. */
+static opd_err open_train(opd_assets *a, const opd_dataset_options *common) {
+    const opd_config_data *d = &a->config->data;
+    size_t count = d->source_count > 0 ? d->source_count : 1;
+    opd_dataset_options options[OPD_CONFIG_SOURCES_MAX];
+    for (size_t i = 0; i < count; i++) {
+        options[i] = *common;
+        OPD_TRY(train_keys(a->config, d->source_count > 0 ? &d->sources[i].record : &d->record,
+                           &options[i].keys));
+        if (d->source_count == 0) continue;
+        const opd_config_source *source = &d->sources[i];
+        options[i].path = source->path;
+        options[i].name = source->name;
+        options[i].weight = source->weight;
+        options[i].skip = (uint64_t)source->skip;
+        options[i].limit = (uint64_t)source->limit;
+        options[i].seed = opd_rng_at((uint64_t)d->seed, i, 0, 0);
+    }
+    return opd_err_prefix(opd_dataset_open_mixed(options, count, &a->train), "%s",
+                          d->source_count > 0 ? "data.sources" : "data.path");
 }
 
 static opd_err load_data(opd_assets *a) {
     const opd_config_stage *c = a->config;
     const opd_config_data *d = &c->data;
-    bool sft = c->kind == OPD_CONFIG_KIND_SFT, judged = c->reward.type != OPD_CONFIG_REWARD_TYPE_NONE;
-    OPD_TRY(check_keys(c, sft, judged));
+    bool sft = c->kind == OPD_CONFIG_KIND_SFT;
     uint32_t longest = (uint32_t)a->model->config.max_position;
     opd_dataset_options train = {
-        .path = d->path, .prompt_key = d->prompt_key,
-        .label_key = sft || !judged ? NULL : key_or_null(d->label_key),
-        .response_key = sft ? key_or_null(d->response_key) : NULL,
-        .source_key = c->opd.enabled ? key_or_null(c->opd.teacher_key) : NULL, .skip = (uint64_t)d->skip,
-        .limit = (uint64_t)d->limit, .max_prompt_len = (uint32_t)d->max_prompt_len,
-        .max_len = sft ? longest : longest - 1, .shuffle = d->shuffle, .seed = (uint64_t)d->seed,
-        .tokenizer = a->tokenizer, .alloc = a->alloc};
+        .path = d->path, .skip = (uint64_t)d->skip, .limit = (uint64_t)d->limit,
+        .max_prompt_len = (uint32_t)d->max_prompt_len, .max_len = sft ? longest : longest - 1,
+        .shuffle = d->shuffle, .seed = (uint64_t)d->seed, .tokenizer = a->tokenizer,
+        .alloc = a->alloc};
     opd_dataset_options eval = train;
     eval.path = c->eval.path;
-    eval.label_key = key_or_null(d->label_key);
-    eval.response_key = eval.source_key = NULL;
+    eval.keys = opd_dataset_keys(&d->record);
+    eval.keys.label = key_or_null(d->record.label_key);
     eval.skip = 0;
     eval.limit = (uint64_t)c->eval.limit;
     eval.max_len = longest - 1;
     eval.shuffle = false;
-    if (c->kind != OPD_CONFIG_KIND_EVAL)
-        OPD_TRY(opd_err_prefix(opd_dataset_open(&train, &a->train), "data.path"));
-    if (c->eval.path[0] != '\0')
+    if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(open_train(a, &train));
+    if (c->eval.path[0] != '\0') {
+        OPD_TRY(check_key(c, d->record.label_key, "label_key", "the right answers"));
         OPD_TRY(opd_err_prefix(opd_dataset_open(&eval, &a->eval), "eval.path"));
+    }
     if (a->train != NULL && a->eval != NULL && c->eval.require_disjoint)
         OPD_TRY(opd_err_prefix(opd_dataset_check_disjoint(a->train, a->eval),
                                "stage %s: held-out problems must not be trained on (or set "

@@ -59,9 +59,10 @@ static opd_err start_examiner(opd_system *system, void *arg, opd_pid *out_pid) {
 static opd_err open_problems(const opd_config_stage *stage, const opd_model *model,
                              const opd_tokenizer *tokenizer, opd_dataset **out) {
     opd_dataset_options options = {
-        .path = stage->eval.path, .prompt_key = stage->data.prompt_key,
-        .label_key = stage->data.label_key, .limit = (uint64_t)stage->eval.limit,
+        .path = stage->eval.path, .keys = opd_dataset_keys(&stage->data.record),
+        .limit = (uint64_t)stage->eval.limit,
         .max_len = (uint32_t)model->config.max_position - 1, .tokenizer = tokenizer};
+    options.keys.label = stage->data.record.label_key;
     return opd_dataset_open(&options, out);
 }
 

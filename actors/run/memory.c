@@ -156,7 +156,7 @@ static uint64_t batch_bytes(const opd_assets *a) {
     uint64_t k = a->config->opd.enabled ? u64(a->config->opd.log_prob_top_k) : 0;
     if (k == 0) k = 1;
     uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
-    uint64_t flat = 2 * FLOAT + teachers * (FLOAT + 1) + FLOAT * k;
+    uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + FLOAT * k;
     uint64_t learner = 8 * FLOAT + 2 + 2 * FLOAT * k + 16;
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
     return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
@@ -198,7 +198,12 @@ static uint64_t http_bytes(const opd_assets *a) {
 /* Texts and rows, the file itself while it is read, and the order of the rows kept. */
 static uint64_t dataset_bytes(const opd_dataset *dataset) {
     if (dataset == NULL) return 0;
-    return dataset->rows->memory_bytes + dataset->rows->count * 2 * sizeof(uint64_t) + SMALL;
+    uint64_t bytes = SMALL;
+    for (size_t i = 0; i < dataset->source_count; i++) {
+        const opd_jsonl *rows = dataset->sources[i].rows;
+        bytes += rows->memory_bytes + rows->count * 2 * sizeof(uint64_t) + SMALL;
+    }
+    return bytes;
 }
 
 opd_memory opd_memory_of(const opd_assets *a) {

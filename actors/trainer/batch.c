@@ -24,6 +24,7 @@ opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max, size_t toke
     b->reward_valid = opd_mem_get(alloc, samples_max);
     b->reuse_logp = opd_mem_get(alloc, samples_max);
     b->tokens = opd_mem_get(alloc, tokens_max * sizeof *b->tokens);
+    b->learn = opd_mem_get(alloc, tokens_max);
     b->rollout_logp = opd_mem_get(alloc, tokens_max * sizeof *b->rollout_logp);
     b->teacher_logp = opd_mem_get(alloc, scores * sizeof *b->teacher_logp);
     b->teacher_valid = opd_mem_get(alloc, scores);
@@ -31,7 +32,7 @@ opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max, size_t toke
     if (!b->seq_start || !b->offsets || !b->groups || !b->rewards || !b->reward_valid ||
         !b->reuse_logp || !b->tokens || !b->rollout_logp || !b->teacher_logp ||
         !b->teacher_valid || !b->teacher_topk || !b->scores_start || !b->teacher_count ||
-        !b->teachers || !b->weights) {
+        !b->teachers || !b->weights || !b->learn) {
         opd_batch_destroy(b);
         return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu samples of %zu "
                         "tokens in all; lower rollout.batch_prompts or max_response_len",
@@ -46,7 +47,7 @@ void opd_batch_destroy(opd_batch *b) {
     void *blocks[] = {b->seq_start, b->offsets, b->groups, b->rewards, b->reward_valid,
                       b->reuse_logp, b->tokens, b->rollout_logp, b->teacher_logp,
                       b->teacher_valid, b->teacher_topk, b->scores_start, b->teacher_count,
-                      b->teachers, b->weights};
+                      b->teachers, b->weights, b->learn};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) opd_mem_free(b->alloc, blocks[i]);
     opd_mem_free(b->alloc, b);
 }
@@ -102,6 +103,7 @@ opd_err opd_batch_add(opd_batch *b, const opd_batch_sample *s) {
     size_t i = b->sample_count++, row = b->row_count;
     memcpy(b->tokens + b->token_count, s->tokens, length * sizeof *b->tokens);
     copy_or_fill(b->rollout_logp + row, s->rollout_logp, rows * sizeof(float), 0);
+    copy_or_fill(b->learn + row, s->learn, rows, 1);
     b->groups[i] = s->group;
     b->rewards[i] = s->reward;
     b->reward_valid[i] = s->reward_valid;

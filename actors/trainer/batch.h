@@ -39,6 +39,7 @@ typedef struct opd_batch {
     uint8_t *teacher_count; /* [samples] T                                        */
     uint8_t *teachers;      /* [samples, teachers_max] below teachers_max         */
     double *weights;        /* [samples, teachers_max] of these                   */
+    uint8_t *learn;         /* [rows] supervised: 1 where the token is learnt     */
     const opd_alloc *alloc;
 } opd_batch;
 
@@ -56,6 +57,7 @@ typedef struct opd_batch_sample {
     const double *weights;        /* [T]; NULL: the same for all              */
     double reward;
     bool reward_valid, reuse_logp;
+    const uint8_t *learn;         /* [R] of 0 or 1; NULL: all 1               */
 } opd_batch_sample;
 
 /* An empty batch of at most these sizes. Errors: NOMEM. */

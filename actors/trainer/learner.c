@@ -251,7 +251,7 @@ static void mix_teachers(opd_learner *l) {
 static opd_err unit_advantage(opd_learner *l) {
     const opd_batch *b = l->batch;
     if (l->o.objective == OPD_OBJECTIVE_SFT) {
-        memset(l->mask, 1, b->row_count);
+        memcpy(l->mask, b->learn, b->row_count);
         step_begin(l);
         return OPD_OK;
     }

@@ -376,7 +376,11 @@ static opd_err add_example(trainer *t, const opd_msg *msg) {
     uint32_t length = (uint32_t)(f.tokens.size_bytes / sizeof(int32_t));
     opd_batch_sample sample = {.group = f.group, .prompt_len = f.prompt_len,
                                .response_len = length - f.prompt_len,
-                               .tokens = opd_slice_data(f.tokens)};
+                               .tokens = opd_slice_data(f.tokens),
+                               .learn = f.learn.buf != NULL ? opd_slice_data(f.learn) : NULL};
+    if (f.learn.buf != NULL && f.learn.size_bytes != sample.response_len)
+        return opd_fail(OPD_ERR_MISMATCH, "trainer: a mask of %zu for %u tokens",
+                        f.learn.size_bytes, sample.response_len);
     return opd_batch_add(t->batch, &sample);
 }
 

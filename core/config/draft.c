@@ -82,26 +82,36 @@ opd_err opd__draft_item(opd__draft *draft, const opd__map *map, const char *name
     return OPD_OK;
 }
 
+/* One of the keys that rival_reset is about. */
+static opd_err key_reset(opd__draft *draft, const opd__key *key, size_t item, opd__layer layer,
+                         const opd__key *other, size_t other_item) {
+    char display[OPD__PATH_SIZE], place[OPD__PLACE_SIZE];
+    opd__origin *origin = opd__draft_origin(draft, other, other_item);
+    void *field = opd__key_field(other, &draft->stage, other_item);
+    if (origin->node == NULL) return OPD_OK;
+    if (origin->layer >= layer && !opd__value_empty(other, field))
+        return opd__draft_fail(draft, key->path, item, "contradicts %s (%s); give only one of the two",
+                               opd__draft_display(draft, other, other_item, display),
+                               opd__node_place(origin->node, place));
+    if (origin->layer >= layer) return OPD_OK;
+    opd__value_initial(other, field);
+    *origin = (opd__origin){0};
+    return OPD_OK;
+}
+
 /* The key that `key` was just given with layer `layer` excludes every key below `rival`:
  * weaker ones are reset, an equal or stronger one is a contradiction. */
 static opd_err rival_reset(opd__draft *draft, const opd__key *key, size_t item,
                            opd__layer layer, const char *rival) {
-    char display[OPD__PATH_SIZE], place[OPD__PLACE_SIZE];
+    const opd__map *map = opd__map_find(rival);
+    size_t items = map != NULL ? *opd__map_size(map, &draft->stage) : 1;
     for (size_t i = 0; i < opd__key_count; i++) {
         const opd__key *other = &opd__keys[i];
         if (!opd__path_below(other->path, rival)) continue;
-        opd__origin *origin = opd__draft_origin(draft, other, item);
-        void *field = opd__key_field(other, &draft->stage, item);
-        if (origin->node == NULL) continue;
-        if (origin->layer >= layer && !opd__value_empty(other, field))
-            return opd__draft_fail(draft, key->path, item,
-                                   "contradicts %s (%s); give only one of the two",
-                                   opd__draft_display(draft, other, item, display),
-                                   opd__node_place(origin->node, place));
-        if (origin->layer >= layer) continue;
-        opd__value_initial(other, field);
-        *origin = (opd__origin){0};
+        for (size_t n = 0; n < items; n++)
+            OPD_TRY(key_reset(draft, key, item, layer, other, map != NULL ? n : item));
     }
+    if (map != NULL) *opd__map_size(map, &draft->stage) = 0;
     return OPD_OK;
 }
 
@@ -164,7 +174,9 @@ static opd_err unknown_fail(const walk *w, const opd__node *node, const char *pr
     const char *dot = prefix[0] != 0 ? "." : "";
     const char *star = strchr(prefix, '*'), *item = "";
     size_t head = star != NULL ? (size_t)(star - prefix) : strlen(prefix);
-    if (star != NULL) item = w->draft->stage.teachers[w->item].name; /* the one map with keys */
+    for (size_t i = 0; star != NULL && i < opd__map_count; i++)
+        if (strlen(opd__maps[i].path) + 1 == head && strncmp(prefix, opd__maps[i].path, head - 1) == 0)
+            item = *(const char **)opd__map_item(&opd__maps[i], &w->draft->stage, w->item);
     if (w->draft->listed) snprintf(stage, sizeof stage, "stages.%.64s.", w->draft->stage.name);
     snprintf(spot, sizeof spot, "%s%.*s%s%s%.64s", stage, (int)head, prefix, item, dot, name);
     return opd_fail(OPD_ERR_CONFIG, "%s: %s: unknown key; %s", opd__node_place(at, place), spot,

@@ -62,6 +62,15 @@ static void value_put(emitter *e, const opd__key *key, const char *text) {
     opd_str_text(e->out, "\"");
 }
 
+/* Whether this is a prompt_key in whose place a template or a conversation was given. */
+static bool prompt_elsewhere(emitter *e, const opd__key *key, size_t item) {
+    const opd_config_data *d = &e->stage->data;
+    const char *dot = strrchr(key->path, '.');
+    if (strcmp(dot, ".prompt_key") != 0) return false;
+    const opd_config_record *r = opd__key_map(key) == NULL ? &d->record : &d->sources[item].record;
+    return r->prompt_template[0] != 0 || r->messages_key[0] != 0;
+}
+
 /* Whether the key is left out of this stage's text. */
 static bool key_hidden(emitter *e, const opd__key *key, size_t item) {
     char one[OPD__VALUE_SIZE], other[OPD__VALUE_SIZE];
@@ -69,6 +78,7 @@ static bool key_hidden(emitter *e, const opd__key *key, size_t item) {
     if ((key->flags & OPD__KEY_RUN_ONLY) != 0 && !e->run_only) return true;
     if (e->has_stages && strcmp(key->path, "run.kind") == 0) return true;
     if (opd__path_below(key->path, "model.init") && e->stage->model.path[0] != 0) return true;
+    if (prompt_elsewhere(e, key, item)) return true;
     if (e->base == NULL || (map != NULL && item >= *opd__map_size(map, e->base))) return false;
     return strcmp(opd__value_text(key, opd__key_field(key, e->stage, item), one),
                   opd__value_text(key, opd__key_field(key, e->base, item), other)) == 0;

@@ -60,24 +60,34 @@ static size_t default_route(const opd_config_stage *stage, uint8_t *out) {
 size_t opd_config_route(const opd_config_stage *stage, const char *source,
                         uint8_t out[OPD_CONFIG_TEACHERS_MAX], bool *out_known) {
     size_t count = 0;
-    bool asked = stage->opd.teacher_key[0] != 0 && source[0] != 0;
+    bool keyed = stage->opd.teacher_key[0] != 0; /* else a source that nobody serves is no surprise */
+    bool asked = (keyed || stage->data.source_count > 0) && source[0] != 0;
     for (size_t i = 0; asked && i < stage->teacher_count; i++)
         if (serves(&stage->teachers[i], source)) out[count++] = (uint8_t)i;
-    if (out_known != NULL) *out_known = count > 0 || !asked;
+    if (out_known != NULL) *out_known = count > 0 || !asked || !keyed;
     return count > 0 ? count : default_route(stage, out);
 }
 
-bool opd_config_teacher_used(const opd_config_stage *stage, size_t place) {
-    uint8_t from[OPD_CONFIG_TEACHERS_MAX];
-    if (!stage->opd.enabled) return false;
-    if (stage->opd.teacher_key[0] != 0) return true; /* each serves some value */
-    size_t count = default_route(stage, from);
+/* Whether a question to one of `from` may come to the teacher at `place`, over fallbacks. */
+static bool reaches(const opd_config_stage *stage, const uint8_t *from, size_t count, size_t place) {
     for (size_t i = 0; i < count; i++) {
         int at = from[i];
         for (size_t hops = 0; at >= 0 && hops <= stage->teacher_count; hops++) {
             if ((size_t)at == place) return true;
             at = opd_config_teacher_place(stage, stage->teachers[at].fallback);
         }
+    }
+    return false;
+}
+
+bool opd_config_teacher_used(const opd_config_stage *stage, size_t place) {
+    uint8_t from[OPD_CONFIG_TEACHERS_MAX];
+    if (!stage->opd.enabled) return false;
+    if (stage->opd.teacher_key[0] != 0) return true; /* each serves some value */
+    if (reaches(stage, from, default_route(stage, from), place)) return true;
+    for (size_t i = 0; i < stage->data.source_count; i++) {
+        size_t count = opd_config_route(stage, stage->data.sources[i].name, from, NULL);
+        if (reaches(stage, from, count, place)) return true;
     }
     return false;
 }

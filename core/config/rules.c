@@ -38,11 +38,32 @@ static opd_err run_name_derive(opd__draft *draft, const char *file) {
     return OPD_OK;
 }
 
+/* A template or a conversation takes the place of the key of the prompt, which then means nothing. */
+static void record_clear(opd_config_record *record) {
+    if (record->prompt_template[0] != 0 || record->messages_key[0] != 0)
+        record->prompt_key = opd__key_find("data.prompt_key")->initial;
+}
+
+/* What a file's record does not say is as in data; where the prompt is counts as one thing. */
+static void record_derive(opd_config_record *record, const opd_config_record *data) {
+    if (record->prompt_key[0] == 0 && record->prompt_template[0] == 0 && record->messages_key[0] == 0) {
+        record->prompt_key = data->prompt_key;
+        record->prompt_template = data->prompt_template;
+        record->messages_key = data->messages_key;
+    }
+    record_clear(record);
+    if (record->label_key[0] == 0) record->label_key = data->label_key;
+    if (record->response_key[0] == 0) record->response_key = data->response_key;
+}
+
 opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     opd_config_stage *s = &draft->stage;
     opd_config_init *init = &s->model.init;
     const opd__key *deadline = opd__key_find("teachers.*.deadline_s");
     if (s->run.name[0] == 0) OPD_TRY(run_name_derive(draft, file));
+    record_clear(&s->data.record);
+    for (size_t i = 0; i < s->data.source_count; i++)
+        record_derive(&s->data.sources[i].record, &s->data.record);
     if (!opd__draft_given(draft, "data.seed")) s->data.seed = s->run.seed;
     if (!opd__draft_given(draft, "rollout.seed")) s->rollout.seed = s->run.seed;
     if (!opd__draft_given(draft, "arithmetic.seed")) s->arithmetic.seed = s->run.seed;
@@ -188,9 +209,9 @@ static opd_err sharing_check(opd__draft *draft, size_t item) {
         return unknown_teacher(draft, "teachers.*.fallback", item, t->fallback);
     if (strcmp(t->fallback, t->name) == 0)
         return opd__draft_fail(draft, "teachers.*.fallback", item, "names the teacher itself");
-    if (t->serves[0] != 0 && s->opd.teacher_key[0] == 0)
-        return opd__draft_fail(draft, "teachers.*.serves", item, "means values of opd.teacher_key, which "
-                               "is not given");
+    if (t->serves[0] != 0 && s->opd.teacher_key[0] == 0 && s->data.source_count == 0)
+        return opd__draft_fail(draft, "teachers.*.serves", item, "means values of opd.teacher_key or names "
+                               "of data.sources, and neither is given");
     for (size_t i = 0; opd_config_word_at(t->serves, i, word, sizeof word); i++)
         for (size_t j = 0; j < i && opd_config_word_at(t->serves, j, other, sizeof other); j++)
             if (strcmp(word, other) == 0)
@@ -281,6 +302,22 @@ static opd_err rl_check(opd__draft *draft) {
     return OPD_OK;
 }
 
+static opd_err data_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    if (s->data.path[0] == 0 && s->data.source_count == 0)
+        return opd__draft_fail(draft, "data.path", 0, "a stage of kind %s needs a JSONL file, or "
+                               "several in data.sources", opd_config_kind_name(s->kind));
+    for (size_t i = 0; i < s->data.source_count; i++)
+        if (s->data.sources[i].path[0] == 0)
+            return opd__draft_fail(draft, "data.sources.*.path", i, "a source is a JSONL file; name it");
+    for (size_t i = 0; s->data.source_count > 0 && i < 2; i++) {
+        const char *key = i == 0 ? "data.skip" : "data.limit";
+        if ((i == 0 ? s->data.skip : s->data.limit) > 0)
+            return opd__draft_fail(draft, key, 0, "is about data.path; each of data.sources has its own");
+    }
+    return OPD_OK;
+}
+
 opd_err opd__draft_check(opd__draft *draft) {
     opd_config_stage *s = &draft->stage;
     if (s->kind == OPD_CONFIG_KIND_ARITHMETIC && s->arithmetic.split_count == 0)
@@ -288,9 +325,7 @@ opd_err opd__draft_check(opd__draft *draft) {
                                "arithmetic.splits, e.g. {train: 1000, test: 200}");
     if (s->kind != OPD_CONFIG_KIND_RL) s->opd.enabled = false;
     if (opd__kind_uses(s->kind, "model") && s->model.path[0] == 0) OPD_TRY(init_check(draft));
-    if (opd__kind_uses(s->kind, "data") && s->data.path[0] == 0)
-        return opd__draft_fail(draft, "data.path", 0, "a stage of kind %s needs a JSONL file",
-                               opd_config_kind_name(s->kind));
+    if (opd__kind_uses(s->kind, "data")) OPD_TRY(data_check(draft));
     if (s->kind == OPD_CONFIG_KIND_EVAL && s->eval.path[0] == 0)
         return opd__draft_fail(draft, "eval.path", 0, "a stage of kind eval needs a JSONL file");
     OPD_TRY(bounds_check(draft));

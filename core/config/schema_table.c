@@ -4,6 +4,7 @@
 #include "core/config/schema.h"
 
 #define STAGE(member) offsetof(opd_config_stage, member)
+#define SOURCE(member) offsetof(opd_config_source, member)
 #define TEACHER(member) offsetof(opd_config_teacher, member)
 
 #define BOOL(key_path, at, value, text) \
@@ -25,6 +26,9 @@
      .unit = "", .doc = text}
 #define TEXT(key_path, kind, at, value, bits, text)                                             \
     {.path = key_path, .type = kind, .flags = bits, .offset = at, .initial = value, .unit = "",  \
+     .doc = text}
+#define TEXT_FROM(key_path, kind, at, source, text)                                             \
+    {.path = key_path, .type = kind, .offset = at, .initial = "", .derived = source, .unit = "",  \
      .doc = text}
 
 #define ABOVE OPD__KEY_ABOVE_MIN
@@ -81,14 +85,26 @@ const opd__key opd__keys[] = {
     BOOL("model.init.tie_embeddings", STAGE(model.init.tie_embeddings), "true", "The output head is the embedding matrix."),
 
     TEXT("data.path", OPD__TYPE_PATH, STAGE(data.path), "", OPD__KEY_REFERENCE, "JSONL file of training problems."),
-    TEXT("data.prompt_key", OPD__TYPE_STRING, STAGE(data.prompt_key), "prompt", 0, "Key of the prompt in each line."),
-    TEXT("data.label_key", OPD__TYPE_STRING, STAGE(data.label_key), "label", 0, "Key of the right answer in each line."),
-    TEXT("data.response_key", OPD__TYPE_STRING, STAGE(data.response_key), "response", 0, "Key of the text that SFT learns to write."),
+    TEXT("data.prompt_key", OPD__TYPE_STRING, STAGE(data.record.prompt_key), "prompt", 0, "Key of the prompt in each line."),
+    TEXT("data.prompt_template", OPD__TYPE_STRING, STAGE(data.record.prompt_template), "", 0, "The prompt with {KEY} for the value of each key, instead of prompt_key; \\n is a line feed, {{ and }} are braces."),
+    TEXT("data.messages_key", OPD__TYPE_STRING, STAGE(data.record.messages_key), "", 0, "Key of a conversation, an array of {role, content}, instead of prompt_key; a last message of the assistant is what SFT learns."),
+    TEXT("data.label_key", OPD__TYPE_STRING, STAGE(data.record.label_key), "label", 0, "Key of the right answer in each line."),
+    TEXT("data.response_key", OPD__TYPE_STRING, STAGE(data.record.response_key), "response", 0, "Key of the text that SFT learns to write."),
+    TEXT("data.loss_roles", OPD__TYPE_WORDS, STAGE(data.loss_roles), "assistant", 0, "Roles of a conversation whose messages SFT learns to write."),
     BOOL("data.shuffle", STAGE(data.shuffle), "true", "A new seeded order in every epoch."),
     INT_FROM("data.seed", STAGE(data.seed), "run.seed", 0, SEED_MAX, "", "Seed of the shuffle."),
     INT("data.skip", STAGE(data.skip), "0", 0, BIG, "lines", "Lines left out at the start of the file."),
     INT("data.limit", STAGE(data.limit), "0", 0, BIG, "lines", "Lines used after data.skip; 0 = all."),
     INT("data.max_prompt_len", STAGE(data.max_prompt_len), "0", 0, BIG, "tokens", "Longer prompts are left out; 0 = no limit."),
+    TEXT("data.sources.*.path", OPD__TYPE_PATH, SOURCE(path), "", OPD__KEY_REFERENCE, "JSONL file of its problems."),
+    FLOAT("data.sources.*.weight", SOURCE(weight), "1", 0, 1e9, ABOVE, "", "Its share of the prompts, relative to the other sources."),
+    INT("data.sources.*.skip", SOURCE(skip), "0", 0, BIG, "lines", "Lines left out at the start of the file."),
+    INT("data.sources.*.limit", SOURCE(limit), "0", 0, BIG, "lines", "Lines used after that; 0 = all."),
+    TEXT_FROM("data.sources.*.prompt_key", OPD__TYPE_STRING, SOURCE(record.prompt_key), "as in data", "Key of the prompt in each line."),
+    TEXT_FROM("data.sources.*.prompt_template", OPD__TYPE_STRING, SOURCE(record.prompt_template), "as in data", "The prompt made of several keys."),
+    TEXT_FROM("data.sources.*.messages_key", OPD__TYPE_STRING, SOURCE(record.messages_key), "as in data", "Key of a conversation."),
+    TEXT_FROM("data.sources.*.label_key", OPD__TYPE_STRING, SOURCE(record.label_key), "as in data", "Key of the right answer."),
+    TEXT_FROM("data.sources.*.response_key", OPD__TYPE_STRING, SOURCE(record.response_key), "as in data", "Key of the text that SFT learns to write."),
 
     INT("rollout.batch_prompts", STAGE(rollout.batch_prompts), "32", 1, 1048576, "prompts", "Prompts per training batch (the seed's rollout-batch-size)."),
     INT("rollout.samples_per_prompt", STAGE(rollout.samples_per_prompt), "1", 1, 4096, "samples", "Answers generated for each prompt: the group of GRPO."),
@@ -207,6 +223,7 @@ const opd__section opd__sections[] = {
     {"model", "The model that is trained or measured: `path`, or `init` for random weights."},
     {"model.init", "Shape of a LlamaForCausalLM with random weights and a byte-level tokenizer."},
     {"data", "Training problems: one JSON object per line."},
+    {"data.sources", "Several files instead of `data.path`, by name, mixed by weight."},
     {"rollout", "How the student generates."},
     {"reward", "How answers are judged."},
     {"teachers", "Teachers by name: `url` of a running server, or `path` of a model."},
@@ -220,19 +237,29 @@ const size_t opd__section_count = OPD_COUNTOF(opd__sections);
 /* clang-format on */
 
 const opd__map opd__maps[] = {
+    {"data.sources", STAGE(data.sources), STAGE(data.source_count), sizeof(opd_config_source), false},
     {"teachers", STAGE(teachers), STAGE(teacher_count), sizeof(opd_config_teacher), false},
     {"arithmetic.splits", STAGE(arithmetic.splits), STAGE(arithmetic.split_count),
      sizeof(opd_config_split), true},
 };
 const size_t opd__map_count = OPD_COUNTOF(opd__maps);
 _Static_assert(OPD_CONFIG_TEACHERS_MAX == OPD__ITEMS_MAX &&
+                   OPD_CONFIG_SOURCES_MAX == OPD__ITEMS_MAX &&
                    OPD_CONFIG_SPLITS_MAX == OPD__ITEMS_MAX, "every map holds ITEMS_MAX");
-_Static_assert(offsetof(opd_config_teacher, name) == 0 && offsetof(opd_config_split, name) == 0,
+_Static_assert(offsetof(opd_config_teacher, name) == 0 && offsetof(opd_config_split, name) == 0 &&
+                   offsetof(opd_config_source, name) == 0,
                "an item begins with its name");
 
 const opd__exclusive opd__exclusives[] = {
     {"model.path", "model.init"},
     {"train.steps", "train.epochs"},
+    {"data.path", "data.sources"},
+    {"data.prompt_key", "data.prompt_template"},
+    {"data.prompt_key", "data.messages_key"},
+    {"data.prompt_template", "data.messages_key"},
+    {"data.sources.*.prompt_key", "data.sources.*.prompt_template"},
+    {"data.sources.*.prompt_key", "data.sources.*.messages_key"},
+    {"data.sources.*.prompt_template", "data.sources.*.messages_key"},
     {"teachers.*.url", "teachers.*.path"},
     {"teachers.*.urls", "teachers.*.path"},
     {"teachers.*.url", "teachers.*.urls"},

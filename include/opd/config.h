@@ -46,6 +46,7 @@ extern "C" {
 #define OPD_CONFIG_REPLICAS_MAX 64 /* urls of one teacher              */
 #define OPD_CONFIG_URL_SIZE 1024   /* one of them, with its NUL        */
 #define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */
+#define OPD_CONFIG_SOURCES_MAX 16  /* data sources of one stage        */
 #define OPD_CONFIG_WORD_SIZE 192   /* of a list of words, with its NUL */
 #define OPD_CONFIG_NAME_MAX 64     /* bytes of a run, stage, teacher or split name */
 #define OPD_CONFIG_FILE_MAX (1u << 20) /* bytes of a configuration file */
@@ -129,11 +130,31 @@ typedef struct opd_config_model {
     opd_config_init init;
 } opd_config_model;
 
-typedef struct opd_config_data {
-    const char *path; /* JSONL file or reference */
+/* Where in a record its parts are. A messages_key or prompt_template that is not "" says where the
+ * prompt is, else prompt_key. */
+typedef struct opd_config_record {
     const char *prompt_key;
+    const char *prompt_template; /* with {KEY} for the value of a key                */
+    const char *messages_key;    /* of a conversation: an array of {role, content}   */
     const char *label_key;
-    const char *response_key; /* what SFT learns to write */
+    const char *response_key;    /* what SFT learns to write */
+} opd_config_record;
+
+/* One of several files, mixed by weight. */
+typedef struct opd_config_source {
+    const char *name; /* what opd.teacher_key would say, where the record does not */
+    const char *path; /* JSONL file or reference */
+    double weight;    /* of its share of the prompts, of any scale */
+    int64_t skip, limit;
+    opd_config_record record; /* derived: that of data */
+} opd_config_source;
+
+typedef struct opd_config_data {
+    const char *path; /* JSONL file or reference; "" with sources */
+    opd_config_record record;
+    const char *loss_roles; /* of a conversation, separated by ", ": whose messages SFT learns */
+    size_t source_count;
+    opd_config_source sources[OPD_CONFIG_SOURCES_MAX];
     bool shuffle;
     int64_t seed;  /* of the shuffle; derived: run.seed                       */
     int64_t skip;  /* records left out at the start of the file               */

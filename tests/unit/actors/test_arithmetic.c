@@ -49,7 +49,7 @@ TEST(problems_are_true_and_within_their_ranges) {
 }
 
 TEST(splits_are_distinct_disjoint_and_reproducible) {
-    static const opd_jsonl_keys KEYS = {"prompt", "label", "response", NULL};
+    static const opd_jsonl_keys KEYS = {.prompt = "prompt", .label = "label", .response = "response"};
     char paths[3][64];
     for (int i = 0; i < 3; i++)
         (void)snprintf(paths[i], sizeof paths[i], "arithmetic-%d-%d.jsonl", (int)getpid(), i);

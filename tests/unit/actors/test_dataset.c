@@ -2,6 +2,7 @@
  * them out: never beyond what is admitted, nothing while held, the same groups after a resume. */
 #include "actors/dataset/dataset.h"
 
+#include <math.h>
 #include <unistd.h>
 
 #include "actors/dataset/dataset_actor.h"
@@ -22,8 +23,8 @@ static opd_dataset_options options_of(const char *text) {
     close(fd);
     CHECK_OK(opd_file_write_atomic(path, text, strlen(text)));
     CHECK_OK(opd_tokenizer_create_bytes(NULL, &tokenizer));
-    return (opd_dataset_options){.path = path, .prompt_key = "p", .label_key = "l",
-                                 .response_key = "r", .max_len = 100, .seed = 5,
+    return (opd_dataset_options){.path = path, .keys = {.prompt = "p", .label = "l", .response = "r"},
+                                 .max_len = 100, .seed = 5,
                                  .tokenizer = tokenizer};
 }
 
@@ -61,15 +62,15 @@ TEST(rows_without_a_source_are_counted) {
     opd_dataset_options o = options_of("{\"p\":\"a\",\"k\":\"x\"}\n{\"p\":\"b\"}\n{\"p\":\"toolong\"}\n");
     opd_log_memory log;
     opd_dataset *d;
-    o.label_key = o.response_key = NULL;
-    o.source_key = "k", o.max_prompt_len = 3;
+    o.keys.label = o.keys.response = NULL;
+    o.keys.source = "k", o.max_prompt_len = 3;
     log_memory_start(&log);
     CHECK_OK(opd_dataset_open(&o, &d));
     opd_log_sink_set(NULL, NULL);
     CHECK_INT(d->unsourced, 1); /* the long one is not used */
     CHECK_CONTAINS(log.text, "1 of 2 rows have no \"k\"");
     done(d);
-    o.source_key = NULL;
+    o.keys.source = NULL;
 }
 
 TEST(epochs_are_fresh_and_groups_need_no_history) {
@@ -107,7 +108,7 @@ TEST(rows_that_cannot_be_are_named) {
     o.skip = 7;
     CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
     CHECK_CONTAINS(opd_err_context(), "no row is left of 7");
-    o.skip = 0, o.label_key = "none";
+    o.skip = 0, o.keys.label = "none";
     CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
     CHECK_CONTAINS(opd_err_context(), ":1:");
     done(NULL);
@@ -121,7 +122,7 @@ TEST(ids_are_bos_prompt_response_eos) {
     CHECK_OK(opd_dataset_open(&o, &d));
     static const int32_t want[] = {1, 3 + 'a', 3 + '0', 3 + 'x', 3 + 'y', 2};
     for (int response = 0; response < 2; response++) {
-        CHECK_OK(opd_dataset_tokens(d, &d->rows->rows[0], response, &slice, &prompt_len));
+        CHECK_OK(opd_dataset_tokens(d, &d->sources[0].rows->rows[0], response, &slice, &prompt_len));
         CHECK_INT(prompt_len, 3);
         CHECK_INT(slice.size_bytes, response ? sizeof want : 12);
         CHECK(memcmp(opd_slice_data(slice), want, slice.size_bytes) == 0);
@@ -130,8 +131,100 @@ TEST(ids_are_bos_prompt_response_eos) {
     opd_test_alloc memory;
     opd_test_alloc_failing(&memory, 1, true);
     d->alloc = &memory.alloc;
-    CHECK_ERR(opd_dataset_tokens(d, &d->rows->rows[0], true, &slice, &prompt_len), OPD_ERR_NOMEM);
+    CHECK_ERR(opd_dataset_tokens(d, &d->sources[0].rows->rows[0], true, &slice, &prompt_len), OPD_ERR_NOMEM);
     d->alloc = NULL;
+    done(d);
+}
+
+/* ---- conversations ---- */
+
+TEST(a_conversation_is_learnt_where_its_roles_say) {
+    static const char CHAT[] =
+        "{\"m\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":\"bc\"},"
+        "{\"role\":\"user\",\"content\":\"d\"},{\"role\":\"assistant\",\"content\":\"e\"},"
+        "{\"role\":\"user\",\"content\":\"bye\"}]}\n";
+    static const char AFTER[] = "user: a\nassistant: bc$\nuser: d\nassistant: e$"; /* bye is cut off */
+    static const char MASK[] = "111" "00000000000000000000" "11";
+    opd_dataset_options o = options_of(CHAT);
+    opd_dataset *d;
+    opd_slice tokens, mask;
+    uint32_t prompt_len;
+    o.keys = (opd_jsonl_keys){.messages = "m", .roles = "assistant"};
+    CHECK_OK(opd_dataset_open(&o, &d));
+    const opd_row *row = &d->sources[0].rows->rows[0];
+    CHECK_OK(opd_dataset_tokens(d, row, true, &tokens, &prompt_len));
+    CHECK_OK(opd_dataset_mask(d, row, &mask));
+    const int32_t *ids = opd_slice_data(tokens);
+    CHECK_INT(tokens.size_bytes / sizeof *ids, sizeof AFTER); /* with BOS, without NUL */
+    for (size_t i = 0; i + 1 < sizeof AFTER; i++)
+        CHECK_INT(ids[i + 1], AFTER[i] == '$' ? 2 : 3 + AFTER[i]);
+    CHECK_INT(prompt_len, 1 + strlen("user: a\nassistant: "));
+    CHECK_INT(mask.size_bytes, sizeof AFTER - prompt_len);
+    CHECK_INT(mask.size_bytes, sizeof MASK - 1);
+    for (size_t i = 0; i < mask.size_bytes; i++)
+        CHECK_INT(((const uint8_t *)opd_slice_data(mask))[i], MASK[i] - '0');
+    CHECK_INT(d->whole_max, sizeof AFTER);
+    opd_buf_release(tokens.buf);
+    opd_buf_release(mask.buf);
+    CHECK_OK(opd_dataset_tokens(d, row, false, &tokens, &prompt_len)); /* to be answered */
+    CHECK_INT(prompt_len, sizeof AFTER + strlen("\nuser: bye\nassistant: "));
+    CHECK_INT(tokens.size_bytes / sizeof *ids, prompt_len);
+    opd_buf_release(tokens.buf);
+    done(d);
+}
+
+/* ---- several sources ---- */
+
+TEST(weights_say_how_often_a_source_is_next) {
+    static const double WEIGHTS[] = {7, 2, 1};
+    opd_mix mix = opd_mix_of(WEIGHTS, 3);
+    uint64_t next[3] = {0};
+    CHECK_INT(mix.length, 10);
+    for (uint64_t g = 0; g < 10000; g++) {
+        uint64_t index;
+        size_t source = opd_mix_at(&mix, g, &index);
+        CHECK_INT(index, next[source]++); /* each source's own groups are counted up */
+        for (size_t i = 0; i < 3; i++) /* and every beginning has nearly its share */
+            CHECK(fabs((double)next[i] - WEIGHTS[i] / 10 * (double)(g + 1)) <= 1);
+    }
+    static const double TINY[] = {1e-12, 5e8, 5e8, 3e-7};
+    mix = opd_mix_of(TINY, 4);
+    CHECK_INT(mix.length, OPD_MIX_LENGTH_MAX);
+    CHECK_INT(mix.places[0], 1); /* no source is never asked */
+    CHECK_INT(mix.places[3], 1);
+    CHECK_INT(mix.places[1] + mix.places[2], OPD_MIX_LENGTH_MAX - 2);
+    static const double ONE[] = {0.3};
+    mix = opd_mix_of(ONE, 1);
+    CHECK_INT(mix.length, 1);
+}
+
+TEST(sources_have_epochs_of_their_own) {
+    static const char THREE[] = ROW("b0") ROW("b1") ROW("b2");
+    opd_dataset_options o = options_of(SEVEN), both[2] = {o, o};
+    opd_dataset *d, *again;
+    char other[32];
+    memcpy(other, path, sizeof other);
+    opd_dataset_options second = options_of(THREE);
+    both[0].path = other;
+    both[1].path = second.path;
+    both[0].shuffle = both[1].shuffle = true;
+    both[0].weight = 3, both[1].weight = 1, both[1].seed = 9;
+    both[0].name = "long", both[1].name = "short";
+    both[1].keys.source = "r"; /* the record's own value wins */
+    CHECK_OK(opd_dataset_open_mixed(both, 2, &d));
+    CHECK_OK(opd_dataset_open_mixed(both, 2, &again));
+    CHECK_INT(d->count, ROWS + 3);
+    uint64_t seen[2] = {0}, epoch, other_epoch;
+    for (uint64_t g = 0; g < 400; g++) {
+        const opd_row *row = opd_dataset_row(d, g, &epoch);
+        int b = row->prompt[0] == 'b';
+        CHECK_STR(row->source, b ? "xy" : "long");
+        CHECK_INT(epoch, seen[b]++ / (b ? 3 : ROWS));
+        CHECK_STR(opd_dataset_row(again, 399 - g, &other_epoch)->prompt, opd_dataset_row(d, 399 - g, &epoch)->prompt);
+    }
+    CHECK_INT(seen[0], 300);
+    opd_dataset_close(again);
+    unlink(other);
     done(d);
 }
 
@@ -237,7 +330,7 @@ static void run_actor(uint64_t first, bool supervised) {
     opd_test_sys t;
     opd_pid pid;
     o.shuffle = true;
-    o.source_key = "r";
+    o.keys.source = "r";
     CHECK_OK(opd_dataset_open(&o, &d));
     first_group = first, seen_groups = admitted = 0, examples = supervised, held = false;
     sys_up(&t, NULL);

@@ -127,7 +127,7 @@ static void run(int count, uint32_t mailbox) {
     close(fd);
     CHECK_OK(opd_file_write_atomic(path, rows, strlen(rows)));
     CHECK_OK(opd_tokenizer_create_bytes(NULL, &tokenizer));
-    opd_dataset_options options = {.path = path, .prompt_key = "prompt", .label_key = "label",
+    opd_dataset_options options = {.path = path, .keys = {.prompt = "prompt", .label = "label"},
                                    .max_len = 100, .tokenizer = tokenizer};
     opd_dataset *dataset;
     opd_test_sys t;

@@ -5,7 +5,7 @@
 #include "core/base/file.h"
 #include "tests/support/test.h"
 
-static const opd_jsonl_keys KEYS = {"prompt", "label", NULL, NULL};
+static const opd_jsonl_keys KEYS = {.prompt = "prompt", .label = "label"};
 
 static opd_err parse(const char *text, const opd_jsonl_keys *keys, opd_jsonl **out) {
     return opd_jsonl_parse(NULL, "data.jsonl", text, strlen(text), keys, out);
@@ -30,7 +30,7 @@ TEST(strings_numbers_and_escapes) {
 }
 
 TEST(keys_may_be_paths_and_serve_twice) {
-    opd_jsonl_keys keys = {"meta.q.text", "answer", "answer", NULL};
+    opd_jsonl_keys keys = {.prompt = "meta.q.text", .label = "answer", .response = "answer"};
     opd_jsonl *set;
     CHECK_OK(parse("{\"meta\":{\"q\":{\"text\":\"why\"}},\"answer\":\"because\"}\n"
                    "{\"meta.q.text\":\"plain\",\"meta\":1,\"answer\":\"b\"}\n",
@@ -194,26 +194,107 @@ TEST(running_out_of_memory_is_an_error) {
     }
 }
 
-/* Real data of several shapes, where it is present. */
-TEST(public_data_sets_load) {
-    static const struct { const char *file; opd_jsonl_keys keys; size_t rows; } SETS[] = {
-        {"gsm8k-train.jsonl", {"question", "answer", "answer", NULL}, 7473},
-        {"gsm8k-test.jsonl", {"question", "answer", NULL, NULL}, 1319},
-        {"gsm8k-model-solutions.jsonl",
-         {"question", "ground_truth", "175b_verification.solution", NULL},
-         1319},
-        {"mawps.jsonl", {"input", "target", NULL, NULL}, 2065},
-        {"svamp.jsonl", {"Body", "Answer", NULL, NULL}, 1000},
-        {"amc23.jsonl", {"problem", "answer", NULL, NULL}, 40},
-        {"minerva-math.jsonl", {"problem", "solution", NULL, NULL}, 272}};
-    const char *folder = getenv("OPD_TEST_DATA");
-    if (folder == NULL) SKIP("OPD_TEST_DATA is not set");
-    for (size_t i = 0; i < sizeof SETS / sizeof SETS[0]; i++) {
-        char path[OPD_PATH_SIZE];
+/* ---- prompts of several keys ---- */
+
+static opd_err parse_template(const char *template_text, const char *line, opd_jsonl **out) {
+    opd_jsonl_keys keys = {.template_text = template_text};
+    return parse(line, &keys, out);
+}
+
+TEST(a_template_joins_keys_and_text) {
+    static const struct { const char *text, *want; } CASES[] = {
+        {"{a} {b}", "x y\"z 4.50"}, {"{b}{b}", "4.504.50"}, {"Q: {m.n}\\nA:", "Q: \xc3\xa4\nA:"},
+        {"{{{a}}} \\\\ \\t|", "{x y\"z} \\ \t|"}, {"{c.d}", "dot"}};
+    opd_jsonl *set;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        CHECK_OK(parse_template(CASES[i].text, "{\"a\":\"x y\\\"z\",\"b\":4.50,\"m\":{\"n\":\"\\u00e4\"},"
+                                "\"c.d\":\"dot\"}\n", &set));
+        CHECK_STR(set->rows[0].prompt, CASES[i].want);
+        CHECK(set->rows[0].segments == NULL);
+        opd_jsonl_destroy(set);
+    }
+}
+
+TEST(a_template_that_is_none_is_refused) {
+    static const struct { const char *text, *why; } CASES[] = {
+        {"{a", "at byte 0"}, {"x{}", "at byte 1"}, {"x}", "at byte 1"}, {"{a}\\q", "at byte 3"},
+        {"{a}\\", "at byte 3"}, {"{a{b}}", "at byte 0"}, {"plain", "names no key"}};
+    opd_jsonl *set;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        CHECK_ERR(parse_template(CASES[i].text, "{\"a\":1}\n", &set), OPD_ERR_INVALID);
+        CHECK_CONTAINS(opd_err_context(), CASES[i].why);
+    }
+    CHECK_ERR(parse_template("{a} {b}", "{\"a\":1}\n", &set), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "data.jsonl:1: there is no key \"b\"");
+}
+
+/* ---- conversations ---- */
+
+#define SAYS(role, text) "{\"role\":\"" role "\",\"content\":\"" text "\"}"
+
+/* Segments as one text: learnt ones in [], EOS as $. */
+static void show(const opd_row *row, uint32_t count, char *out) {
+    *out = '\0';
+    for (uint32_t i = 0; i < count; i++) {
+        const opd_segment *s = &row->segments[i];
+        sprintf(out + strlen(out), "%s%s%s%s", s->learn ? "[" : "", s->text, s->ends ? "$" : "",
+                s->learn ? "]" : "");
+    }
+}
+
+TEST(a_conversation_is_segments) {
+    static const struct { const char *line, *roles, *whole, *prompt; uint32_t in_prompt; } CASES[] = {
+        {"{\"m\":[" SAYS("user", "2+2") "," SAYS("assistant", "4") "]}", "assistant",
+         "user: 2+2\nassistant: [4$]", "2+2", 3},
+        {"{\"m\":[" SAYS("system", "short") "," SAYS("user", "a\\nb") "]}", NULL,
+         "system: short\nuser: a\nb\nassistant: ", "short\na\nb", 5},
+        {"{\"m\":[" SAYS("user", "a") "," SAYS("assistant", "b") "," SAYS("user", "c") ","
+         SAYS("assistant", "d") "]}", "assistant, user",
+         "user: [a]\nassistant: [b$]\nuser: [c]\nassistant: [d$]", "a\nb\nc", 7},
+        {"{\"m\":[{\"content\":\"x\",\"name\":\"n\",\"role\":\"user\"}]}", NULL, "user: x\nassistant: ", "x", 3}};
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        opd_jsonl_keys keys = {.messages = "m", .roles = CASES[i].roles};
         opd_jsonl *set;
-        CHECK_OK(opd_path_join(path, sizeof path, folder, SETS[i].file));
-        CHECK_OK(opd_jsonl_load(NULL, path, &SETS[i].keys, &set));
-        CHECK_INT(set->count, SETS[i].rows);
+        char text[256];
+        CHECK_OK(parse(CASES[i].line, &keys, &set));
+        const opd_row *row = &set->rows[0];
+        show(row, row->segment_count, text);
+        CHECK_STR(text, CASES[i].whole);
+        CHECK_STR(row->prompt, CASES[i].prompt);
+        CHECK_INT(row->prompt_segments, CASES[i].in_prompt);
+        opd_jsonl_destroy(set);
+    }
+}
+
+TEST(a_conversation_that_is_none_is_refused) {
+    static const struct { const char *line, *why; } CASES[] = {
+        {"{\"m\":\"hello\"}", "is not an array of messages"}, {"{\"n\":[]}", "is not an array of messages"},
+        {"{\"m\":[]}", "has no message"}, {"{\"m\":[{\"content\":\"x\"}]}", "without a role"},
+        {"{\"m\":[" SAYS("", "x") "]}", "without a role"}, {"{\"m\":[7]}", "without a role"},
+        {"{\"m\":[{\"role\":\"user\",\"content\":[1]}]}", "content is not one text"},
+        {"{\"m\":[" SAYS("user", "a\\u0000b") "]}", "NUL"},
+        {"{\"m\":[" SAYS("user", "x") "]}", "no message of a role that SFT learns"},
+        {"{\"m\":[" SAYS("assistant", "x") "]}", "is empty"}};
+    opd_jsonl_keys keys = {.messages = "m", .roles = "assistant"};
+    opd_jsonl *set;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        CHECK_ERR(parse(CASES[i].line, &keys, &set), OPD_ERR_INVALID);
+        CHECK_CONTAINS(opd_err_context(), CASES[i].why);
+    }
+}
+
+/* The blocks are as large as the worst line needs: the sanitizers watch. */
+TEST(the_shortest_messages_fit) {
+    opd_jsonl_keys keys = {.messages = "m"};
+    char line[4096];
+    opd_jsonl *set;
+    for (int count = 1; count < 100; count++) {
+        size_t at = (size_t)sprintf(line, "{\"m\":[");
+        for (int i = 0; i < count; i++)
+            at += (size_t)sprintf(line + at, "%s" "{\"role\":\"u\",\"content\":\"%s\"}", i > 0 ? "," : "", i > 0 ? "" : "x");
+        sprintf(line + at, "]}");
+        CHECK_OK(parse(line, &keys, &set));
+        CHECK_INT(set->rows[0].segment_count, 2 * count + 1);
         opd_jsonl_destroy(set);
     }
 }

@@ -471,6 +471,40 @@ static double sft_loss_at(rig *r, const opd_batch *batch, const float *center, c
     return r->v[OPD_METRIC_LOSS];
 }
 
+/* A batch of one example whose response ends after `length` of 9 tokens, or is learnt that far. */
+static opd_batch *cut_example(uint32_t length, bool by_mask) {
+    opd_batch *batch;
+    int32_t tokens[12];
+    uint8_t learn[9];
+    for (uint32_t t = 0; t < 12; t++) tokens[t] = (int32_t)((t * t * 3 + 1) % RIG_VOCAB);
+    for (uint32_t t = 0; t < 9; t++) learn[t] = t < length;
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, 0, 1, &batch));
+    opd_batch_clear(batch);
+    opd_batch_sample s = {.prompt_len = 3, .response_len = by_mask ? 9 : length, .tokens = tokens,
+                          .learn = by_mask ? learn : NULL};
+    CHECK_OK(opd_batch_add(batch, &s));
+    return batch;
+}
+
+TEST(tokens_of_other_roles_are_not_learnt) {
+    for (uint32_t length = 1; length <= 9; length++) {
+        opd_batch *masked = cut_example(length, true), *cut = cut_example(length, false);
+        rig a, b;
+        rig_up(&a, 1);
+        rig_up(&b, 1);
+        sft(&a.o);
+        sft(&b.o);
+        learn(&a, masked);
+        learn(&b, cut);
+        CHECK_NEAR(a.v[OPD_METRIC_LOSS], b.v[OPD_METRIC_LOSS], 1e-6);
+        CHECK_NEAR(a.v[OPD_METRIC_GRAD_NORM], b.v[OPD_METRIC_GRAD_NORM], 1e-5);
+        opd_batch_destroy(masked);
+        opd_batch_destroy(cut);
+        rig_down(&a);
+        rig_down(&b);
+    }
+}
+
 TEST(sft_gradient_is_that_of_the_cross_entropy) {
     opd_batch *batch;
     rig r;

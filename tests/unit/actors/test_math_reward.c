@@ -163,9 +163,10 @@ TEST(published_verdicts_on_gsm8k_solutions) {
         (void)snprintf(solution, sizeof solution, "%s.solution", MODELS[m]);
         (void)snprintf(verdict, sizeof verdict, "%s.is_correct", MODELS[m]);
         opd_jsonl *set, *verdicts;
-        CHECK_OK(opd_jsonl_load(NULL, path, &(opd_jsonl_keys){"question", "ground_truth", solution, NULL},
+        CHECK_OK(opd_jsonl_load(NULL, path, &(opd_jsonl_keys){.prompt = "question", .label = "ground_truth",
+                                                          .response = solution},
                                 &set));
-        CHECK_OK(opd_jsonl_load(NULL, path, &(opd_jsonl_keys){"question", verdict, NULL, NULL},
+        CHECK_OK(opd_jsonl_load(NULL, path, &(opd_jsonl_keys){.prompt = "question", .label = verdict},
                                 &verdicts));
         for (size_t i = 0; i < set->count; i++, total++) {
             bool ours = reward(set->rows[i].response, set->rows[i].label) == 1;

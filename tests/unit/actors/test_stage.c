@@ -212,7 +212,7 @@ static void open_dataset(void) {
     CHECK(fd >= 0);
     CHECK_INT(write(fd, rows, sizeof rows - 1), sizeof rows - 1);
     close(fd);
-    opd_dataset_options options = {.path = path, .prompt_key = "prompt", .label_key = "label",
+    opd_dataset_options options = {.path = path, .keys = {.prompt = "prompt", .label = "label"},
                                    .max_len = MAX_LEN - 1, .shuffle = true, .seed = 3,
                                    .tokenizer = s->tokenizer};
     CHECK_OK(opd_dataset_open(&options, &s->dataset));

@@ -14,7 +14,7 @@ TEST(defaults_and_values) {
     CHECK_STR(s->run.dir, "runs");
     CHECK_INT(s->run.log_level, OPD_LOG_LEVEL_INFO);
     CHECK_STR(s->model.path, "m");
-    CHECK_STR(s->data.prompt_key, "prompt");
+    CHECK_STR(s->data.record.prompt_key, "prompt");
     CHECK_INT(s->rollout.samples_per_prompt, 4);
     CHECK_NEAR(s->opd.kl_coef, 1.0, 0);
     CHECK_NEAR(s->train.adam_beta2, 0.999, 0);
@@ -175,6 +175,14 @@ TEST(wrong_types) {
     FAILS("data: {prompt_key: {a: b}}\n", "t.yaml:1:20: data.prompt_key: expected a string, got a "
           "mapping");
     FAILS("data: {prompt_key: ''}\n", "t.yaml:1:20: data.prompt_key: may not be empty");
+    FAILS("model: {path: m}\ndata: {path: d, prompt_key: q, prompt_template: '{q}'}\n",
+          "t.yaml:2:49: data.prompt_template: contradicts data.prompt_key (t.yaml:2:29); give only one of the two");
+    FAILS("run: {kind: sft}\nmodel: {path: m}\ndata: {sources: {a: {weight: 2}}}\n",
+          "t.yaml:1:1: data.sources.a.path: a source is a JSONL file; name it");
+    FAILS("run: {kind: sft}\nmodel: {path: m}\ndata: {skip: 3, sources: {a: {path: x}}}\n",
+          "t.yaml:3:14: data.skip: is about data.path; each of data.sources has its own");
+    FAILS("data: {sources: {a: {wight: 2}}}\n",
+          "t.yaml:1:22: data.sources.a.wight: unknown key; nearest valid key is data.sources.*.weight");
     FAILS("data: 3\n", "t.yaml:1:7: data: expected a mapping of keys, this is a whole number");
     FAILS("eval:\n", "t.yaml:1:6: eval: expected a mapping of keys, this is empty; give it keys "
           "or remove it");
@@ -251,7 +259,8 @@ TEST(contradictions) {
 TEST(a_stage_lacks_something) {
     FAILS("", "t.yaml:1:1: model.path: there is no model; give the path of a Hugging Face "
           "directory, or the shape of a random one in model.init");
-    FAILS("model: {path: m}\n", "t.yaml:1:1: data.path: a stage of kind rl needs a JSONL file");
+    FAILS("model: {path: m}\n", "t.yaml:1:1: data.path: a stage of kind rl needs a JSONL file, or several in "
+          "data.sources");
     FAILS("run: {kind: eval}\nmodel: {path: m}\n", "t.yaml:1:1: eval.path: a stage of kind eval "
           "needs a JSONL file");
     FAILS("run: {kind: arithmetic}\n", "t.yaml:1:1: arithmetic.seed: there is nothing to "

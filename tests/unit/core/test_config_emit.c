@@ -71,6 +71,15 @@ TEST(round_trip_exclusive_keys) { /* each half of a pair over the other */
                "  - {name: c, kind: sft, train: {steps: 0}}\n", NULL, false);
 }
 
+TEST(round_trip_records) { /* where the prompt is counts as one thing, and sources inherit it */
+    round_trip("model: {path: m}\ndata:\n  prompt_template: '{a} {b}\\n'\n  sources:\n"
+               "    one: {path: x, weight: 0.3, label_key: l}\n    two: {path: y, messages_key: chat}\n"
+               "    three: {path: z, prompt_key: q, limit: 5}\ntrain: {steps: 5}\nstages:\n"
+               "  - {name: a, kind: sft, data: {path: d, messages_key: m, loss_roles: [user, assistant]}}\n"
+               "  - {name: b, kind: sft, data: {prompt_key: other}}\n"
+               "  - {name: c, kind: sft, data: {prompt_key: prompt}}\n", NULL, true);
+}
+
 TEST(yaml_text) {
     opd_config *config = config_get(STAGES_TEXT, NULL);
     char *yaml = NULL;

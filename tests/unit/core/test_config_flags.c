@@ -17,8 +17,8 @@ TEST(set_scalars) {
     const opd_config_stage *s = &config->stages[0];
     CHECK_NEAR(s->train.lr, 1e-3, 0);
     CHECK_STR(s->run.name, "7"); /* no quotes are needed */
-    CHECK_STR(s->data.prompt_key, "a: b"); /* but understood */
-    CHECK_STR(s->data.label_key, "it's \"x\" \\");
+    CHECK_STR(s->data.record.prompt_key, "a: b"); /* but understood */
+    CHECK_STR(s->data.record.label_key, "it's \"x\" \\");
     CHECK_INT(s->teacher_count, 2);
     CHECK_STR(s->teachers[1].url, "http://h:1/v1");
     CHECK_STR(s->opd.teacher, "other");

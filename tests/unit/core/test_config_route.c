@@ -57,6 +57,28 @@ TEST(who_is_used) {
     opd_config_destroy(config);
 }
 
+/* Without a key the names of the data's sources say it, and those that nobody serves are no surprise. */
+TEST(sources_have_their_teachers) {
+    static const char TEXT[] =
+        "model: {path: m}\ndata:\n  sources:\n    math: {path: x, weight: 2}\n    a: {path: y}\n"
+        "    poems: {path: z}\nrollout: {samples_per_prompt: 2}\ntrain: {steps: 1}\n"
+        OPD_PART(", teacher: c");
+    char text[2048];
+    snprintf(text, sizeof text, "%s%s", TEXT, TEACHERS("", ", serves: math", ""));
+    opd_config *config = config_get(text, NULL);
+    const opd_config_stage *s = &config->stages[0];
+    check_route(s, "math", "b", true);
+    check_route(s, "a", "a", true);
+    check_route(s, "poems", "c", true);
+    for (size_t i = 0; i < 3; i++) CHECK(opd_config_teacher_used(s, i));
+    opd_config_destroy(config);
+    snprintf(text, sizeof text, "%s%s", TEXT, TEACHERS(", serves: nothing", "", ", fallback: b"));
+    config = config_get(text, NULL);
+    CHECK(!opd_config_teacher_used(&config->stages[0], 0));
+    CHECK(opd_config_teacher_used(&config->stages[0], 1)); /* as the fallback */
+    opd_config_destroy(config);
+}
+
 /* A teacher that is not asked needs no server. */
 TEST(an_idle_teacher_needs_nothing) {
     opd_config_destroy(config_get(HEAD OPD_PART(", teacher: a")
@@ -77,7 +99,8 @@ TEST(what_is_refused) {
     FAILS(HEAD OPD_PART(", teacher: a") TEACHERS(", fallback: a", "", ""),
           "t.yaml:7:36: teachers.a.fallback: names the teacher itself");
     FAILS(HEAD OPD_PART(", teacher: a") TEACHERS(", serves: x", "", ""),
-          "t.yaml:7:34: teachers.a.serves: means values of opd.teacher_key, which is not given");
+          "t.yaml:7:34: teachers.a.serves: means values of opd.teacher_key or names of "
+          "data.sources, and neither is given");
     FAILS(HEAD OPD_PART(", teacher: a, teacher_key: k") TEACHERS(", serves: [x, y, x]", "", ""),
           "t.yaml:7:34: teachers.a.serves: 'x' stands there twice");
     FAILS(HEAD OPD_PART(", teacher: a") TEACHERS(", weight: 0", "", ""),
