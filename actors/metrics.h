@@ -22,6 +22,11 @@
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
     X(TRUNCATED, "rollout/truncated_ratio")                                                    \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
+    X(LAG_0, "rollout/lag_0")                           /* samples with that lag: 0,       */  \
+    X(LAG_1, "rollout/lag_1")                           /* 1,                              */  \
+    X(LAG_2, "rollout/lag_2")                           /* 2 and 3,                        */  \
+    X(LAG_4, "rollout/lag_4")                           /* 4 to 7,                         */  \
+    X(LAG_8, "rollout/lag_8")                           /* 8 and more                      */  \
     X(VALID_SHARE, "teacher/valid_share")               /* valid / response tokens, 0..1   */  \
     X(INVALID_TOKENS, "teacher/invalid_tokens")                                                \
     X(FALLBACK_TOKENS, "teacher/fallback_tokens")       /* seed's fallback policy only     */  \
@@ -37,8 +42,14 @@
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \
     X(PPO_KL, "train/ppo_kl")                           /* old - current log-prob          */  \
-    X(TIS, "train/tis")                                 /* mean importance weight          */  \
-    X(TIS_CLIPFRAC, "train/tis_clipfrac")               /* share of weights that were cut  */  \
+    X(KL_LOSS, "train/kl_loss")                         /* student - reference, estimated  */  \
+    X(OIS, "train/ois")                                 /* current / old probability       */  \
+    X(TIS, "train/tis")                                 /* mean factor of the correction   */  \
+    X(TIS_CLIPFRAC, "train/tis_clipfrac")               /* share of ratios out of bounds   */  \
+    X(TIS_ABS, "train/tis_abs")                         /* |old / rollout probability - 1| */  \
+    X(MISMATCH_KL, "train/mismatch_kl")                 /* rollout - old log-prob          */  \
+    X(MISMATCH_K3_KL, "train/mismatch_k3_kl")           /* the same by k3                  */  \
+    X(OPSM_CLIPFRAC, "train/opsm_clipfrac")             /* tokens that OPSM left out       */  \
     X(ENTROPY, "train/entropy_loss")                                                           \
     X(LOGPROB_ABS_DIFF, "train/train_rollout_logprob_abs_diff")                                \
     X(GRAD_NORM, "train/grad_norm")                                                            \

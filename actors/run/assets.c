@@ -69,13 +69,13 @@ static opd_err open_model(opd_assets *a, const char *dir) {
     return check_tokenizer(a, dir);
 }
 
-static opd_err create_model(opd_assets *a) {
-    OPD_TRY(opd_tokenizer_create_bytes(a->alloc, &a->tokenizer));
+/* A model with random weights; the same ones each time. */
+static opd_err create_model(const opd_assets *a, opd_model **out) {
     opd_model_config config = init_config(&a->config->model.init, a->tokenizer);
     /* a stage's name is part of its seed, so that two models of one run start apart */
     uint64_t seed = (uint64_t)a->config->run.seed;
     for (const char *c = a->config->name; *c != '\0'; c++) seed = seed * 1099511628211u + (uint8_t)*c;
-    return opd_err_prefix(opd_model_create(&config, seed, a->alloc, &a->model), "model.init");
+    return opd_err_prefix(opd_model_create(&config, seed, a->alloc, out), "model.init");
 }
 
 /* Goes on from the newest checkpoint when resuming, else from the configured start. */
@@ -88,8 +88,34 @@ static opd_err load_model(opd_assets *a, const char *checkpoint_dir, bool resume
         a->first_step = a->resumed.step;
         return open_model(a, out_from);
     }
-    if (a->config->model.path[0] == '\0') return create_model(a);
-    return opd_err_prefix(open_model(a, a->config->model.path), "model.path");
+    if (a->config->model.path[0] != '\0')
+        return opd_err_prefix(open_model(a, a->config->model.path), "model.path");
+    OPD_TRY(opd_tokenizer_create_bytes(a->alloc, &a->tokenizer));
+    return create_model(a, &a->model);
+}
+
+/* Whether the weights of one compute in the graph of the other. */
+static bool same_shape(const opd_model_config *a, const opd_model_config *b) {
+    return a->vocab_size == b->vocab_size && a->hidden_size == b->hidden_size &&
+           a->intermediate_size == b->intermediate_size && a->layers == b->layers &&
+           a->heads == b->heads && a->kv_heads == b->kv_heads && a->head_dim == b->head_dim &&
+           a->rope_theta == b->rope_theta && a->rms_eps == b->rms_eps &&
+           a->tie_embeddings == b->tie_embeddings;
+}
+
+/* The reference model, where a KL term asks it: the configured one, or the weights that the stage
+ * began with (a resumed one, too). The learner puts its weights into the student's graph. */
+static opd_err load_reference(opd_assets *a) {
+    const opd_config_stage *c = a->config;
+    if (c->kind != OPD_CONFIG_KIND_RL || (c->train.kl_coef == 0 && c->train.kl_loss_coef == 0))
+        return OPD_OK;
+    bool own = c->model.ref_path[0] != '\0';
+    const char *dir = own ? c->model.ref_path : c->model.path, *key = own ? "model.ref_path" : "model.path";
+    if (dir[0] == '\0') return create_model(a, &a->reference);
+    OPD_TRY(opd_err_prefix(opd_model_open(dir, a->alloc, &a->reference), "%s", key));
+    if (same_shape(&a->reference->config, &a->model->config)) return OPD_OK;
+    return opd_fail(OPD_ERR_MISMATCH, "%s: %s is not of the student's shape; a reference is an "
+                    "earlier state of the same model", key, dir);
 }
 
 /* A teacher must be about the same ids as the student. */
@@ -302,19 +328,68 @@ static opd_optimizer_config optimizer_of(const opd_config_train *t, uint64_t tot
         .total_steps = total_steps, .min_lr_ratio = t->min_lr_ratio};
 }
 
+/* An estimator's name stands for how advantages are made and for the loss they meet. */
+static const struct {
+    opd_estimator_kind estimator;
+    opd_policy_kind policy;
+} estimators[] = {
+    [OPD_CONFIG_ESTIMATOR_GRPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_CLIP},
+    [OPD_CONFIG_ESTIMATOR_GSPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_GSPO},
+    [OPD_CONFIG_ESTIMATOR_SAPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_SAPO},
+    [OPD_CONFIG_ESTIMATOR_CISPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_CISPO},
+    [OPD_CONFIG_ESTIMATOR_RLOO] = {OPD_ESTIMATOR_RLOO, OPD_POLICY_CLIP},
+    [OPD_CONFIG_ESTIMATOR_REINFORCE] = {OPD_ESTIMATOR_REINFORCE, OPD_POLICY_CLIP},
+    [OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE] = {OPD_ESTIMATOR_REINFORCE_BASELINE,
+                                                 OPD_POLICY_CLIP}};
+
+static const opd_kl_type kl_types[] = {[OPD_CONFIG_KL_TYPE_K1] = OPD_KL_K1,
+                                       [OPD_CONFIG_KL_TYPE_K2] = OPD_KL_K2,
+                                       [OPD_CONFIG_KL_TYPE_K3] = OPD_KL_K3,
+                                       [OPD_CONFIG_KL_TYPE_LOW_VAR] = OPD_KL_LOW_VAR};
+
+static opd_estimator_config estimator_of(const opd_config_train *t) {
+    return (opd_estimator_config){
+        .kind = estimators[t->estimator].estimator, .normalize_rewards = t->rewards_normalization,
+        .normalize_std = t->grpo_std_normalization, .gamma = t->gamma, .kl_coef = t->kl_coef,
+        .kl_type = kl_types[t->kl_loss_type]};
+}
+
+static opd_policy_config policy_of(const opd_config_train *t) {
+    return (opd_policy_config){
+        .kind = estimators[t->estimator].policy, .clip_low = t->eps_clip,
+        .clip_high = t->eps_clip_high, .dual_clip = t->eps_clip_c, .tau_pos = t->sapo_tau_pos,
+        .tau_neg = t->sapo_tau_neg, .opsm_delta = t->opsm_delta, .entropy_coef = t->entropy_coef,
+        .kl_coef = t->kl_loss_coef, .kl_type = kl_types[t->kl_loss_type],
+        .kl_unbiased = t->unbiased_kl};
+}
+
+static opd_correction_config correction_of(const opd_config_train *t) {
+    static const opd_correction_kind kinds[] = {
+        [OPD_CONFIG_CORRECTION_NONE] = OPD_CORRECTION_NONE,
+        [OPD_CONFIG_CORRECTION_TIS] = OPD_CORRECTION_TIS,
+        [OPD_CONFIG_CORRECTION_ICEPOP] = OPD_CORRECTION_ICEPOP,
+        [OPD_CONFIG_CORRECTION_SEQUENCE_MASK] = OPD_CORRECTION_SEQUENCE_MASK,
+        [OPD_CONFIG_CORRECTION_DECOUPLED] = OPD_CORRECTION_DECOUPLED};
+    return (opd_correction_config){.kind = kinds[t->correction], .low = t->tis_clip_low,
+                                   .high = t->tis_clip};
+}
+
 static opd_advantage_config advantage_of(const opd_config_stage *c) {
     static const opd_invalid_policy policies[] = {
         [OPD_CONFIG_ON_MISSING_MASK] = OPD_INVALID_MASK,
         [OPD_CONFIG_ON_MISSING_ROLLOUT_LOG_PROBS] = OPD_INVALID_ROLLOUT_LOG_PROBS,
         [OPD_CONFIG_ON_MISSING_FAIL] = OPD_INVALID_FAIL};
     return (opd_advantage_config){
-        .normalize_rewards = c->train.rewards_normalization,
-        .normalize_std = c->train.grpo_std_normalization, .use_opd = c->opd.enabled,
+        .estimator = estimator_of(&c->train), .use_opd = c->opd.enabled,
         .only_reward = c->opd.only_reward, .whiten = c->train.normalize_advantages,
         .kl_coef = c->opd.kl_coef, .invalid_policy = policies[c->opd.on_missing]};
 }
 
 static opd_err create_learner(opd_assets *a) {
+    static const opd_reduction reductions[] = {
+        [OPD_CONFIG_LOSS_REDUCTION_SAMPLE_MEAN] = OPD_REDUCTION_SAMPLE_MEAN,
+        [OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN] = OPD_REDUCTION_TOKEN_MEAN,
+        [OPD_CONFIG_LOSS_REDUCTION_CONSTANT] = OPD_REDUCTION_CONSTANT};
     const opd_config_stage *c = a->config;
     const opd_config_train *t = &c->train;
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
@@ -329,11 +404,11 @@ static opd_err create_learner(opd_assets *a) {
         .teachers_max = c->teacher_count > 0 ? c->teacher_count : 1,
         .steps_per_batch = (uint32_t)shares,
         .temperature = policy && c->rollout.temperature > 0 ? c->rollout.temperature : 1,
-        .reduction = t->loss_reduction == OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN
-                         ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN,
-        .tis_clip = t->tis_clip, .advantage = advantage_of(c),
-        .policy = {.clip_low = t->eps_clip, .clip_high = t->eps_clip_high,
-                   .dual_clip = t->eps_clip_c, .entropy_coef = t->entropy_coef},
+        .reduction = reductions[t->loss_reduction],
+        .reduction_length = (size_t)c->rollout.max_response_len,
+        .correction = correction_of(t), .rollout_is_old = t->use_rollout_log_probs,
+        .ref_params = a->reference != NULL ? a->reference->params : NULL,
+        .advantage = advantage_of(c), .policy = policy_of(t),
         .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,
         .unscored = a->resumed.unscored_batches, .alloc = a->alloc};
     return opd_err_prefix(opd_learner_create(&options, &a->learner), "train");
@@ -366,6 +441,7 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
     (void)snprintf(a->tokenizer_hash, sizeof a->tokenizer_hash, "%016" PRIx64,
                    opd_tokenizer_hash(a->tokenizer));
     OPD_TRY(check_top_k(a));
+    OPD_TRY(load_reference(a));
     OPD_TRY(load_teachers(a));
     OPD_TRY(load_data(a));
     OPD_TRY(check_sizes(a));
@@ -398,6 +474,7 @@ void opd_assets_close(opd_assets *a) {
     opd_dataset_close(a->train);
     opd_dataset_close(a->eval);
     opd_model_destroy(a->teacher);
+    opd_model_destroy(a->reference);
     opd_model_destroy(a->model);
     opd_tokenizer_destroy(a->tokenizer);
     *a = (opd_assets){.config = NULL};

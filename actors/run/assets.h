@@ -37,6 +37,7 @@ typedef struct opd_assets {
     char tokenizer_hash[17];   /* 16 hex digits */
     opd_model *model;
     opd_model *teacher;        /* in-process teacher, or NULL */
+    opd_model *reference;      /* what KL terms hold the student to, or NULL */
     opd_dataset *train, *eval; /* NULL where the stage has none */
     opd_kernels *rollout_kernels, *trainer_kernels, *scorer_kernels;
     opd_learner *learner;      /* NULL in eval stages */

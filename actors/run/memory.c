@@ -105,9 +105,10 @@ static uint64_t scorer_bytes(const shape *s, uint64_t threads, uint64_t longest)
 }
 
 /* Weights: the model's own, gradients and the two moments (learner), the published snapshot and
- * the next one, a state to be saved (3), the engine's and the learner's copies; the teacher's. */
+ * the next one, a state to be saved (3), the engine's and the learner's copies; the reference; the teacher's. */
 static uint64_t models_bytes(const opd_assets *a, const shape *s) {
-    uint64_t bytes = FLOAT * s->params * 9 + weights_bytes(s, false) + weights_bytes(s, true);
+    uint64_t copies = a->reference != NULL ? 10 : 9;
+    uint64_t bytes = FLOAT * s->params * copies + weights_bytes(s, false) + weights_bytes(s, true);
     if (a->teacher == NULL) return bytes;
     shape teacher = shape_of(a->teacher);
     return bytes + FLOAT * teacher.params + weights_bytes(&teacher, false);
@@ -157,7 +158,7 @@ static uint64_t batch_bytes(const opd_assets *a) {
     if (k == 0) k = 1;
     uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
     uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + FLOAT * k;
-    uint64_t learner = 8 * FLOAT + 2 + 2 * FLOAT * k + 16;
+    uint64_t learner = 10 * FLOAT + 2 + 2 * FLOAT * k + 16;
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
     return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
 }

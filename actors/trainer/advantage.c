@@ -3,13 +3,11 @@
 #include "actors/trainer/advantage.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/check.h"
 
-/* Added to the standard deviation in step 1 and to the variance in step 5 (seed's values). */
-#define REWARD_STD_EPSILON 1e-6
+/* Added to the variance in step 5 (seed's value). */
 #define WHITEN_VARIANCE_EPSILON 1e-8
 
 /* A mean over samples of a mean over tokens: tokens are added to the open sample, which
@@ -35,59 +33,6 @@ static void nested_close_sample(nested_mean *mean) {
 
 static double nested_value(const nested_mean *mean) {
     return mean->samples > 0 ? mean->sum / (double)mean->samples : 0;
-}
-
-/* ---- step 1: rewards within their group ---- */
-
-typedef struct member {
-    uint64_t group;
-    size_t sample;
-} member;
-
-static int compare_members(const void *left, const void *right) {
-    const member *a = left, *b = right;
-    if (a->group != b->group) return a->group < b->group ? -1 : 1;
-    return (a->sample > b->sample) - (a->sample < b->sample);
-}
-
-/* Normalises the `count` survivors of one group. */
-static void normalize_group(const member *members, size_t count, const double *rewards,
-                            bool divide_by_std, double *out_normalized) {
-    double mean = 0, squares = 0;
-    for (size_t i = 0; i < count; i++) mean += rewards[members[i].sample];
-    mean /= (double)count;
-    for (size_t i = 0; i < count; i++) {
-        double deviation = rewards[members[i].sample] - mean;
-        out_normalized[members[i].sample] = deviation;
-        squares += deviation * deviation;
-    }
-    if (!divide_by_std) return;
-    double std = sqrt(squares / (double)(count - 1));
-    for (size_t i = 0; i < count; i++)
-        out_normalized[members[i].sample] /= std + REWARD_STD_EPSILON;
-}
-
-opd_err opd_reward_normalize(const opd_alloc *alloc, const opd_advantage_config *config,
-                             const opd_advantage_input *in, double *out_normalized) {
-    for (size_t i = 0; i < in->sample_count; i++)
-        out_normalized[i] = config->normalize_rewards || !in->reward_valid[i] ? 0 : in->rewards[i];
-    if (!config->normalize_rewards || in->sample_count == 0) return OPD_OK;
-    member *members = opd_mem_get(alloc, in->sample_count * sizeof *members);
-    if (members == NULL)
-        return opd_fail(OPD_ERR_NOMEM, "no memory to group %zu samples", in->sample_count);
-    size_t survivors = 0;
-    for (size_t i = 0; i < in->sample_count; i++)
-        if (in->reward_valid[i]) members[survivors++] = (member){in->groups[i], i};
-    qsort(members, survivors, sizeof *members, compare_members);
-    for (size_t begin = 0, end; begin < survivors; begin = end) {
-        end = begin + 1;
-        while (end < survivors && members[end].group == members[begin].group) end++;
-        if (end - begin >= 2)
-            normalize_group(members + begin, end - begin, in->rewards, config->normalize_std,
-                            out_normalized);
-    }
-    opd_mem_free(alloc, members);
-    return OPD_OK;
 }
 
 /* ---- steps 2 to 4: the tokens ---- */
@@ -126,23 +71,40 @@ static double add_opd_term(token_pass *pass, size_t t, double advantage) {
     return advantage - config->kl_coef * ((double)in->student_logp[t] - teacher_logp);
 }
 
+/* Step 2, where it is one number per token: left in the advantages of the sample. */
+static void estimate_tokens(const token_pass *pass, size_t from, size_t to, double reward) {
+    const opd_advantage_input *in = pass->in;
+    bool shaped = pass->config->estimator.kl_coef != 0;
+    opd_estimator_tokens(&pass->config->estimator, reward, to - from, pass->mask + from,
+                         shaped ? in->student_logp + from : NULL,
+                         shaped ? in->ref_logp + from : NULL, pass->advantages + from);
+}
+
 static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
     const opd_advantage_config *config = pass->config;
     const opd_advantage_input *in = pass->in;
-    for (size_t t = in->offsets[sample]; t < in->offsets[sample + 1]; t++) {
-        pass->mask[t] = in->mask == NULL || in->mask[t] != 0;
+    size_t from = in->offsets[sample], to = in->offsets[sample + 1];
+    bool by_token = !config->only_reward && opd_estimator_by_token(&config->estimator);
+    bool unknown = config->estimator.kind == OPD_ESTIMATOR_REINFORCE && !config->only_reward &&
+                   !in->reward_valid[sample];
+    for (size_t t = from; t < to; t++) pass->mask[t] = in->mask == NULL || in->mask[t] != 0;
+    if (by_token) estimate_tokens(pass, from, to, reward);
+    for (size_t t = from; t < to; t++) {
+        double advantage = config->only_reward ? 0
+                           : by_token          ? (double)pass->advantages[t]
+                                               : reward;
         pass->advantages[t] = 0;
         if (!pass->mask[t]) continue;
         pass->stats->response_tokens++;
-        double advantage = config->only_reward ? 0 : reward;
         if (config->use_opd) {
             if (config->invalid_policy == OPD_INVALID_FAIL && !in->teacher_valid[t])
                 return opd_fail(OPD_ERR_TEACHER_LOST,
                                 "sample %zu, response token %zu has no valid teacher score, and "
                                 "the policy for invalid scores is \"fail\"",
-                                sample, t - in->offsets[sample]);
+                                sample, t - from);
             advantage = add_opd_term(pass, t, advantage);
         }
+        if (unknown) pass->mask[t] = 0;
         if (!pass->mask[t]) continue;
         pass->advantages[t] = (float)advantage;
         pass->stats->used_tokens++;
@@ -184,6 +146,8 @@ static opd_err check_input(const opd_advantage_config *config, const opd_advanta
     OPD_ASSERT(in->sample_count == 0 || in->offsets[0] == 0);
     if (in->rewards == NULL || in->reward_valid == NULL || in->groups == NULL)
         return opd_fail(OPD_ERR_INVALID, "advantages need rewards, their validity and groups");
+    if (config->estimator.kl_coef != 0 && (in->student_logp == NULL || in->ref_logp == NULL))
+        return opd_fail(OPD_ERR_INVALID, "KL shaping needs the log-probs of student and reference");
     if (!config->use_opd)
         return config->only_reward
                    ? opd_fail(OPD_ERR_INVALID, "only_reward keeps nothing without the OPD term")
@@ -232,7 +196,8 @@ opd_err opd_advantage_compute(const opd_alloc *alloc, const opd_advantage_config
     token_pass pass = {.config = config, .in = in, .advantages = out_advantages, .mask = out_mask,
                  .stats = out_stats};
     opd_err err;
-    OPD_TRY_GOTO(opd_reward_normalize(alloc, config, in, normalized), done);
+    opd_rewards rewards = {in->sample_count, in->groups, in->rewards, in->reward_valid};
+    OPD_TRY_GOTO(opd_reward_normalize(alloc, &config->estimator, &rewards, normalized), done);
     for (size_t i = 0; i < in->sample_count; i++)
         OPD_TRY_GOTO(compute_sample(&pass, i, normalized[i]), done);
     if (config->whiten) {

@@ -1,9 +1,8 @@
 /* actors/trainer/advantage.h - from rewards and teacher scores to per-token advantages.
  *
- * The order is fixed (GRPO of Shao et al. 2024, arXiv 2402.03300, with the seed's OPD term):
- *   1. rewards are normalised within their group:  r' = (r - mean) / (s + 1e-6),
- *      s the unbiased standard deviation over the members that have a reward;
- *   2. estimator GRPO: A_t = r' at every response token;
+ * The order is fixed (the seed's):
+ *   1. rewards are normalised, by group where the estimator wants so (estimator.h);
+ *   2. the estimator makes an advantage A_t of them at every response token (estimator.h);
  *   3. only_reward: A_t = 0 (the seed's name: only the OPD term remains);
  *   4. OPD: A_t = A_t - kl_coef (l_student,t - l_teacher,t) where the score is valid;
  *   5. whitening (optional): A_t = (A_t - mean) / sqrt(var + 1e-8) over the used tokens.
@@ -26,8 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "opd/alloc.h"
-#include "opd/err.h"
+#include "actors/trainer/estimator.h"
 
 /* What becomes of a token whose teacher score is not valid. */
 typedef enum opd_invalid_policy {
@@ -37,12 +35,11 @@ typedef enum opd_invalid_policy {
 } opd_invalid_policy;
 
 typedef struct opd_advantage_config {
-    bool normalize_rewards; /* step 1; off: raw rewards                      */
-    bool normalize_std;     /* divide by s in step 1                         */
-    bool use_opd;           /* step 4                                        */
-    bool only_reward;       /* step 3; meaningful with use_opd only          */
-    bool whiten;            /* step 5                                        */
-    double kl_coef;         /* lambda of step 4                              */
+    opd_estimator_config estimator; /* steps 1 and 2                         */
+    bool use_opd;                   /* step 4                                */
+    bool only_reward;               /* step 3; meaningful with use_opd only  */
+    bool whiten;                    /* step 5                                */
+    double kl_coef;                 /* lambda of step 4                      */
     opd_invalid_policy invalid_policy;
 } opd_advantage_config;
 
@@ -53,10 +50,11 @@ typedef struct opd_advantage_input {
     const double *rewards;        /* [sample_count] read only where reward_valid                */
     const uint8_t *reward_valid;  /* [sample_count] 0 = lost member: RL advantage 0             */
     const uint8_t *mask;          /* [tokens] 1 = token to learn from; NULL = all               */
-    const float *student_logp;    /* [tokens] trainer's, before the first step; use_opd only    */
+    const float *student_logp;    /* [tokens] trainer's, before the first step; steps 2 and 4   */
     const float *teacher_logp;    /* [tokens] use_opd only                                      */
     const uint8_t *teacher_valid; /* [tokens] use_opd only                                      */
     const float *rollout_logp;    /* [tokens] policy ROLLOUT_LOG_PROBS only, else NULL is fine  */
+    const float *ref_logp;        /* [tokens] the reference's; KL shaping only                  */
 } opd_advantage_input;
 
 typedef struct opd_advantage_stats {
@@ -74,13 +72,6 @@ typedef struct opd_advantage_stats {
     bool steppable;            /* an optimizer step makes sense: some token is used, and with
                                   use_opd some score is valid (or was replaced by policy)      */
 } opd_advantage_stats;
-
-/* Step 1. Writes out_normalized[sample_count]: samples without a reward, and all samples of a
- * group with fewer than two rewards, get 0. With normalize_rewards off: raw rewards, 0 where
- * there is none. OPD_ERR_NOMEM (a scratch index). */
-OPD_MUST_CHECK opd_err opd_reward_normalize(const opd_alloc *alloc,
-                                            const opd_advantage_config *config,
-                                            const opd_advantage_input *in, double *out_normalized);
 
 /* Steps 1 to 5. Writes out_advantages[tokens] (0 where the mask is 0), out_mask[tokens] (the
  * mask to give the loss; smaller than the input's under MASK with only_reward) and the stats.

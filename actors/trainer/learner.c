@@ -1,63 +1,25 @@
 /* learner.c - the units of work of a batch (learner.h).
  *
- * State of a batch: PREPARE (log-probs of stale samples, by micro-batch) -> ADVANTAGE ->
+ * State of a batch: PREPARE (log-probs of stale samples, by micro-batch) -> REFERENCE (those of
+ * the reference, whose weights the graph holds meanwhile; only where it is asked) -> ADVANTAGE ->
  * TRAIN (micro-batches of optimizer step s) -> UPDATE -> TRAIN of step s+1 ... -> DONE.
  * Thread: the trainer's lane. The learner owns its graph, gradients and scratch arrays.
  */
-#include "actors/trainer/learner.h"
+#include "actors/trainer/learner_inside.h"
 
 #include <math.h>
 #include <string.h>
 
-#include "actors/trainer/mixture.h"
-#include "actors/trainer/overlap.h"
 #include "actors/trainer/sft_loss.h"
 #include "core/base/check.h"
-
-typedef enum phase { PHASE_PREPARE, PHASE_ADVANTAGE, PHASE_TRAIN, PHASE_UPDATE, PHASE_DONE } phase;
-
-struct opd_learner {
-    opd_learner_options o;
-    opd_graph *graph;
-    opd_optimizer *optimizer;
-    float *grads; /* [param_count] */
-
-    const opd_batch *batch;
-    phase phase;
-    size_t cursor, end;  /* samples of the current pass still to do: [cursor, end) */
-    uint32_t step;       /* share of the batch being worked on  */
-    bool stepped;
-    uint32_t nonfinite_run;
-    uint64_t nonfinite, unscored; /* batches, so far */
-
-    /* per response row of the batch */
-    float *student_logp, *advantages, *weights, *logp, *entropy, *dlogp, *dentropy;
-    float *teacher_logp; /* of all teachers together */
-    uint8_t *mask, *teacher_valid;
-    int32_t *student_topk;      /* [rows, teacher_k] ids */
-    float *student_topk_logp;
-    opd_score_row *rows;
-    size_t *micro_start; /* [samples_max + 1] */
-
-    opd_advantage_stats advantage;
-    opd_teacher_tally *tallies; /* [teachers_max] */
-    opd_policy_stats policy;
-    opd_overlap overlap;
-    double sft_loss, logp_diff, logp_sum;
-    double tis_sum;      /* importance weights of tis_rows rows, */
-    size_t tis_rows, tis_clipped; /* and how many were cut     */
-    size_t first_rows; /* rows seen by the first optimizer step's pass */
-    size_t reached;    /* samples that some pass has scored: [0, reached) */
-    uint32_t made;     /* optimizer steps made on this batch */
-    opd_optimizer_report update;
-};
 
 static opd_err learner_alloc(opd_learner *l) {
     const opd_alloc *a = l->o.alloc;
     size_t n = l->o.tokens_max, k = l->o.teacher_k ? l->o.teacher_k : 1;
     l->grads = opd_mem_get(a, l->o.model->param_count * sizeof(float));
     float **columns[] = {&l->student_logp, &l->advantages, &l->weights, &l->logp,
-                         &l->entropy, &l->dlogp, &l->dentropy, &l->teacher_logp};
+                         &l->entropy, &l->dlogp, &l->dentropy, &l->teacher_logp,
+                         &l->ref_logp, &l->correction};
     bool whole = l->grads != NULL;
     for (size_t i = 0; i < OPD_COUNTOF(columns); i++) {
         *columns[i] = opd_mem_get(a, n * sizeof(float));
@@ -78,6 +40,8 @@ static opd_err learner_alloc(opd_learner *l) {
 opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out) {
     OPD_ASSERT(options->steps_per_batch > 0 && options->temperature > 0);
     OPD_ASSERT(options->teachers_max > 0);
+    OPD_ASSERT(options->ref_params != NULL ||
+               (options->policy.kl_coef == 0 && options->advantage.estimator.kl_coef == 0));
     OPD_TRY(opd_policy_config_check(&options->policy));
     opd_learner *l = opd_mem_get(options->alloc, sizeof *l);
     if (l == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for the learner");
@@ -105,7 +69,8 @@ void opd_learner_destroy(opd_learner *l) {
     opd_optimizer_destroy(l->optimizer);
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
                       l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
-                      l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies};
+                      l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies,
+                      l->ref_logp, l->correction};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
     opd_mem_free(l->o.alloc, l);
 }
@@ -126,8 +91,7 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->first_rows = l->reached = 0;
     l->made = 0;
     l->update = (opd_optimizer_report){.grad_norm = (double)NAN};
-    l->tis_sum = 0;
-    l->tis_rows = l->tis_clipped = 0;
+    l->corrected = (opd_correction_stats){0};
 }
 
 /* Samples [from, to) of the batch as one packed micro-batch: as many as fit from `from`. */
@@ -164,7 +128,8 @@ static opd_err unit_prepare(opd_learner *l) {
         l->cursor++;
     }
     if (l->cursor == l->end) {
-        l->phase = PHASE_ADVANTAGE;
+        l->cursor = 0;
+        l->phase = l->o.ref_params != NULL ? PHASE_REFERENCE : PHASE_ADVANTAGE;
         return OPD_OK;
     }
     size_t stale_end = l->cursor;
@@ -175,6 +140,22 @@ static opd_err unit_prepare(opd_learner *l) {
     OPD_TRY(opd_graph_score(l->graph, l->rows, b->offsets[to] - first, &out));
     l->cursor = to;
     return OPD_OK;
+}
+
+/* The reference's log-probs of the next samples: its weights take the student's place in the
+ * graph for one pass over the batch, which costs no second set of activations. */
+static opd_err unit_reference(opd_learner *l) {
+    const opd_batch *b = l->batch;
+    size_t to = micro_end(l, l->cursor, l->end), first = b->offsets[l->cursor];
+    if (l->cursor == 0) opd_graph_set_weights(l->graph, l->o.ref_params);
+    opd_err err = micro_forward(l, l->cursor, to);
+    opd_scores out = {.logp = l->ref_logp + first};
+    if (err == OPD_OK) err = opd_graph_score(l->graph, l->rows, b->offsets[to] - first, &out);
+    l->cursor = to;
+    if (err == OPD_OK && l->cursor < l->end) return OPD_OK;
+    opd_graph_set_weights(l->graph, l->o.model->params);
+    l->phase = PHASE_ADVANTAGE;
+    return err;
 }
 
 /* Response rows of the optimizer step's share of the batch: samples [first, end). */
@@ -190,26 +171,6 @@ static bool any_used(const opd_learner *l, size_t first, size_t end) {
     return end > first && memchr(l->mask + offsets[first], 1, offsets[end] - offsets[first]);
 }
 
-/* Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings
- * you off-policy training"): a token that older weights sampled counts min(pi / mu, clip) times.
- * Without it the expected gradient of a stale batch pushes away from the sampling policy,
- * right tokens and wrong. Samples of the present weights have ratio 1 and are left alone. */
-static void weigh_stale(opd_learner *l, size_t first, size_t end) {
-    const opd_batch *b = l->batch;
-    double clip = l->o.tis_clip;
-    for (size_t i = first; i < end; i++) {
-        size_t from = b->offsets[i], to = b->offsets[i + 1];
-        l->tis_rows += to - from;
-        for (size_t t = from; t < to; t++) {
-            double ratio = b->reuse_logp[i] ? 1
-                               : exp((double)l->student_logp[t] - (double)b->rollout_logp[t]);
-            l->tis_sum += fmin(ratio, clip);
-            l->tis_clipped += ratio > clip;
-            if (!b->reuse_logp[i]) l->weights[t] *= (float)fmin(ratio, clip);
-        }
-    }
-}
-
 /* Starts the pass over the next share that has tokens to learn from; without one the batch is
  * done. (A step on an empty share would still move the weights by momentum and decay.) */
 static void step_begin(opd_learner *l) {
@@ -223,10 +184,14 @@ static void step_begin(opd_learner *l) {
     if (l->step == l->o.steps_per_batch) return;
     l->cursor = first;
     const size_t *offsets = b->offsets + first;
-    size_t count = l->end - first, tokens = opd_reduction_tokens(count, offsets, l->mask);
-    opd_reduction_weights(l->o.reduction, count, offsets, l->mask, count, tokens, l->weights);
-    if (l->o.objective == OPD_OBJECTIVE_POLICY && l->o.tis_clip > 0)
-        weigh_stale(l, first, l->end);
+    size_t count = l->end - first;
+    opd_divisor divisor = {.reduction = l->o.reduction, .batch_size = count,
+                           .batch_tokens = opd_reduction_tokens(count, offsets, l->mask),
+                           .length = l->o.reduction_length};
+    opd_reduction_weights(&divisor, count, offsets, l->mask, l->weights);
+    if (l->o.objective == OPD_OBJECTIVE_POLICY)
+        opd_correction_factors(&l->o.correction, count, offsets, l->mask, l->student_logp,
+                               b->rollout_logp, l->correction, &l->corrected);
     memset(l->grads, 0, l->o.model->param_count * sizeof(float));
     l->phase = PHASE_TRAIN;
 }
@@ -260,7 +225,7 @@ static opd_err unit_advantage(opd_learner *l) {
         .sample_count = b->sample_count, .offsets = b->offsets, .groups = b->groups,
         .rewards = b->rewards, .reward_valid = b->reward_valid, .student_logp = l->student_logp,
         .teacher_logp = l->teacher_logp, .teacher_valid = l->teacher_valid,
-        .rollout_logp = b->rollout_logp};
+        .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp};
     OPD_TRY(opd_advantage_compute(l->o.alloc, &l->o.advantage, &in, l->advantages, l->mask,
                                   &l->advantage));
     if (l->advantage.steppable) {
@@ -282,6 +247,17 @@ static void measure_first_pass(opd_learner *l, size_t first, size_t rows) {
     l->first_rows += rows;
 }
 
+/* The policy loss of samples [from, to), just scored; their gradients to dlogp and dentropy. */
+static void policy_pass(opd_learner *l, size_t from, size_t to) {
+    const opd_batch *b = l->batch;
+    opd_policy_input in = {
+        .sample_count = to - from, .offsets = b->offsets + from, .logp = l->logp,
+        .old_logp = l->o.rollout_is_old ? b->rollout_logp : l->student_logp,
+        .advantages = l->advantages, .weights = l->weights, .correction = l->correction,
+        .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp, .entropy = l->entropy};
+    opd_policy_loss(&l->o.policy, &in, l->dlogp, l->dentropy, &l->policy);
+}
+
 static opd_err unit_train(opd_learner *l) {
     const opd_batch *b = l->batch;
     size_t to = micro_end(l, l->cursor, l->end);
@@ -297,9 +273,7 @@ static opd_err unit_train(opd_learner *l) {
     const float *dentropy = NULL;
     if (policy) {
         if (l->made == 0) measure_first_pass(l, first, rows);
-        opd_policy_loss(&l->o.policy, rows, l->logp + first, l->student_logp + first,
-                        l->advantages + first, l->weights + first, l->entropy + first,
-                        l->dlogp + first, l->dentropy + first, &l->policy);
+        policy_pass(l, l->cursor, to);
         if (l->o.policy.entropy_coef != 0) dentropy = l->dentropy + first;
     } else {
         opd_sft_loss(rows, l->logp + first, l->weights + first, l->dlogp + first, &l->sft_loss);
@@ -343,6 +317,7 @@ opd_err opd_learner_advance(opd_learner *l, bool *out_done) {
     *out_done = false;
     switch (l->phase) {
     case PHASE_PREPARE: return unit_prepare(l);
+    case PHASE_REFERENCE: return unit_reference(l);
     case PHASE_ADVANTAGE: OPD_TRY(unit_advantage(l)); break;
     case PHASE_TRAIN: return unit_train(l);
     case PHASE_UPDATE: unit_update(l); break;
@@ -353,58 +328,6 @@ opd_err opd_learner_advance(opd_learner *l, bool *out_done) {
         *out_done = true;
     }
     return OPD_OK;
-}
-
-static void report_policy(const opd_learner *l, double *v) {
-    const opd_advantage_stats *a = &l->advantage;
-    double steps = l->made; /* each one's loss is a mean over its share */
-    v[OPD_METRIC_RAW_REWARD] = a->raw_reward_mean;
-    v[OPD_METRIC_REWARDS] = a->reward_mean;
-    v[OPD_METRIC_ADVANTAGES] = a->advantage_mean;
-    if (l->o.advantage.use_opd) {
-        size_t valid = a->valid_tokens;
-        v[OPD_METRIC_VALID_SHARE] = (double)valid / fmax(1.0, (double)a->response_tokens);
-        v[OPD_METRIC_INVALID_TOKENS] = (double)(a->response_tokens - valid);
-        v[OPD_METRIC_FALLBACK_TOKENS] = (double)a->fallback_tokens;
-        if (valid > 0) {
-            v[OPD_METRIC_OPD_REVERSE_KL] = a->reverse_kl;
-            v[OPD_METRIC_OPD_ABS_DIFF_MAX] = a->abs_diff_max;
-            v[OPD_METRIC_TEACHER_LOG_PROBS] = a->teacher_logp_mean;
-        }
-        if (l->overlap.rows > 0) v[OPD_METRIC_OPD_OVERLAP] = l->overlap.ratio;
-        if (l->o.teacher_k > 0) v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
-    }
-    if (!l->stepped) return;
-    v[OPD_METRIC_LOSS] = l->policy.loss / steps;
-    v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
-    v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / steps;
-    if (l->tis_rows > 0) {
-        v[OPD_METRIC_TIS] = l->tis_sum / (double)l->tis_rows;
-        v[OPD_METRIC_TIS_CLIPFRAC] = (double)l->tis_clipped / (double)l->tis_rows;
-    }
-    v[OPD_METRIC_PPO_KL] = l->policy.ppo_kl / steps;
-    v[OPD_METRIC_ENTROPY] = l->policy.entropy / steps;
-    v[OPD_METRIC_LOGPROB_ABS_DIFF] = l->logp_diff / (double)l->first_rows;
-    v[OPD_METRIC_LOG_PROBS] = l->logp_sum / (double)l->first_rows;
-}
-
-void opd_learner_report(const opd_learner *l, double values[OPD_METRIC_COUNT]) {
-    opd_metrics_clear(values);
-    if (l->o.objective == OPD_OBJECTIVE_POLICY) report_policy(l, values);
-    else values[OPD_METRIC_LOSS] = l->sft_loss / (double)(l->made > 0 ? l->made : 1);
-    values[OPD_METRIC_GRAD_NORM] = l->update.grad_norm;
-    values[OPD_METRIC_LR] = l->update.lr;
-    values[OPD_METRIC_SKIPPED] = (double)l->nonfinite;
-    values[OPD_METRIC_UNSCORED] = (double)l->unscored;
-}
-
-void opd_learner_teacher(const opd_learner *l, size_t teacher, double *out_token_share,
-                         double *out_kl) {
-    OPD_ASSERT(teacher < l->o.teachers_max);
-    const opd_teacher_tally *t = &l->tallies[teacher];
-    size_t rows = l->batch->row_count;
-    *out_token_share = rows > 0 ? (double)t->tokens / (double)rows : 0;
-    *out_kl = t->samples > 0 ? t->kl_sum / (double)t->samples : (double)NAN;
 }
 
 bool opd_learner_stepped(const opd_learner *l) { return l->stepped; }

@@ -4,9 +4,10 @@
  *   1. the student's log-probs before the first step, for samples whose rollout log-probs
  *      are of older weights (values of the same version are reused: decoder and graph give
  *      the same bits);
- *   2. the scores of several teachers as one (mixture.h), rewards, advantages, the OPD term
+ *   2. where a KL term wants it, the log-probs of the reference model;
+ *   3. the scores of several teachers as one (mixture.h), rewards, advantages, the OPD term
  *      (advantage.h), once, then frozen;
- *   3. for each optimizer step over its share of the batch: forward, loss, backward per
+ *   4. for each optimizer step over its share of the batch: forward, loss, backward per
  *      micro-batch, then AdamW.
  * A batch without a single valid teacher score (where one is needed) makes no step.
  *
@@ -23,6 +24,7 @@
 #include "actors/metrics.h"
 #include "actors/trainer/advantage.h"
 #include "actors/trainer/batch.h"
+#include "actors/trainer/correction.h"
 #include "actors/trainer/policy_loss.h"
 #include "models/lm.h"
 #include "models/optimizer.h"
@@ -40,8 +42,12 @@ typedef struct opd_learner_options {
     size_t teachers_max;              /* as the batch's, >= 1                           */
     uint32_t steps_per_batch;         /* optimizer steps, >= 1                          */
     double temperature;               /* of the rollouts, > 0                           */
-    double tis_clip;                  /* most that a stale token may count; 0: no correction */
     opd_reduction reduction;
+    size_t reduction_length;          /* OPD_REDUCTION_CONSTANT only                    */
+    opd_correction_config correction;
+    bool rollout_is_old;              /* the loss' ratio is to the rollout's log-probs  */
+    const float *ref_params;          /* the reference's weights, borrowed; NULL where no KL
+                                         term wants them                                */
     opd_advantage_config advantage;
     opd_policy_config policy;
     opd_optimizer_config optimizer;

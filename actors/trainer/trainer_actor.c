@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "actors/messages.h"
+#include "actors/trainer/sample_metrics.h"
 #include "core/base/check.h"
 #include "opd/diagnosis.h"
 #include "opd/log.h"
@@ -384,31 +385,6 @@ static opd_err add_example(trainer *t, const opd_msg *msg) {
     return opd_batch_add(t->batch, &sample);
 }
 
-/* Adds to a running mean of the batch's own metrics. */
-static void tally(trainer *t, opd_metric metric, double value) {
-    double *sum = &t->batch_values[metric];
-    *sum = (isnan(*sum) ? 0 : *sum) + value / (double)t->batch_samples;
-}
-
-static void measure(trainer *t, const opd_sample_fields *f, uint32_t response_len) {
-    const uint64_t *spans = opd_slice_data(f->spans);
-    if (f->ready_ns > t->ready_ns) t->ready_ns = f->ready_ns;
-    double lag = spans != NULL ? (double)(t->version - spans[0]) : 0;
-    double *lag_max = &t->batch_values[OPD_METRIC_LAG_MAX];
-    *lag_max = isnan(*lag_max) ? lag : fmax(*lag_max, lag);
-    tally(t, OPD_METRIC_RESPONSE_LEN, response_len);
-    tally(t, OPD_METRIC_TRUNCATED, f->finish != 0);
-    if (!t->c.teacher) return;
-    tally(t, OPD_METRIC_TEACHER_LATENCY_MS, f->latency_ms);
-    tally(t, OPD_METRIC_TEACHER_ATTEMPTS, f->attempts);
-    tally(t, OPD_METRIC_TEACHER_WAIT_MS, f->wait_ms);
-    tally(t, OPD_METRIC_TEACHER_MOVES, f->moves);
-    tally(t, OPD_METRIC_TEACHER_HEDGES, f->hedges);
-    tally(t, OPD_METRIC_TEACHER_GIVEN_UP, f->teacher_logp.buf == NULL);
-    double *degraded = &t->batch_values[OPD_METRIC_DEGRADED_TOKENS];
-    *degraded = (isnan(*degraded) ? 0 : *degraded) + (double)f->degraded;
-}
-
 /* Every k-th sample goes to samples.jsonl; one that the monitor cannot take is left out. */
 static void show_sample(trainer *t, const opd_sample_fields *f) {
     if (t->c.samples_interval == 0 || t->samples_seen++ % t->c.samples_interval != 0) return;
@@ -443,7 +419,8 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
         f.teacher_topk.size_bytes != sample.response_len * t->c.teacher_k * sizeof(int32_t))
         return opd_fail(OPD_ERR_MISMATCH, "trainer: %zu bytes of top-k ids for %u tokens",
                         f.teacher_topk.size_bytes, sample.response_len);
-    measure(t, &f, sample.response_len);
+    if (f.ready_ns > t->ready_ns) t->ready_ns = f.ready_ns;
+    opd_sample_metrics_add(t->batch_values, &f, t->version, t->batch_samples, t->c.teacher);
     show_sample(t, &f);
     return opd_batch_add(t->batch, &sample);
 }

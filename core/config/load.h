@@ -1,4 +1,4 @@
-/* load.h - the steps of loading, one file each: load.c, derive.c, rules.c, reference.c.
+/* load.h - the steps of loading, one file each: load.c, rules.c, rules_train.c, reference.c.
  * Thread: one owner. */
 #ifndef OPD_CORE_CONFIG_LOAD_H
 #define OPD_CORE_CONFIG_LOAD_H
@@ -22,6 +22,16 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) OPD_MUST_CHECK;
 
 /* Checks what concerns several keys of one stage, and turns OPD off outside rl stages. */
 opd_err opd__draft_check(opd__draft *draft) OPD_MUST_CHECK;
+
+/* The same two for the keys of estimators, losses and corrections (rules_train.c). */
+void opd__train_derive(opd__draft *draft);
+opd_err opd__train_check(opd__draft *draft) OPD_MUST_CHECK;
+
+/* Whether advantages are made against the mean of a group. */
+bool opd__train_group_relative(const opd_config_train *train);
+
+/* As it stands in a configuration, in capitals. */
+const char *opd__estimator_name(opd_config_estimator estimator);
 
 /* Checks every "@stages..." of the drafts: known, earlier, a result that the stage has. */
 opd_err opd__references_check(const opd__loading *loading) OPD_MUST_CHECK;

@@ -70,7 +70,7 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     if (init->kv_heads == 0) init->kv_heads = init->heads;
     if (init->head_dim == 0 && init->heads > 0) init->head_dim = init->hidden_size / init->heads;
     if (s->train.steps == 0 && s->train.epochs == 0) s->train.epochs = 1;
-    if (!opd__draft_given(draft, "train.eps_clip_high")) s->train.eps_clip_high = s->train.eps_clip;
+    opd__train_derive(draft);
     if (!opd__draft_given(draft, "eval.max_response_len"))
         s->eval.max_response_len = s->rollout.max_response_len;
     for (size_t i = 0; i < s->teacher_count; i++)
@@ -154,8 +154,6 @@ static opd_err api_key_check(opd__draft *draft, size_t i) {
 /* Ranges that another key bounds. */
 static opd_err bounds_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
-    if (s->train.eps_clip_c > 0 && s->train.eps_clip_c <= 1)
-        return opd__draft_fail(draft, "train.eps_clip_c", 0, "must be above 1, or 0 for off");
     for (size_t i = 0; i < s->teacher_count; i++) {
         const opd_config_teacher *teacher = &s->teachers[i];
         if (teacher->deadline_s < teacher->timeout_s)
@@ -291,14 +289,15 @@ static opd_err opd_check(opd__draft *draft) {
 static opd_err rl_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
     OPD_TRY(opd_check(draft));
+    OPD_TRY(opd__train_check(draft));
     if (s->opd.enabled && s->opd.kl_coef > 0) return OPD_OK;
     if (s->reward.type == OPD_CONFIG_REWARD_TYPE_NONE)
         return opd__draft_fail(draft, "reward.type", 0, "cannot learn: there is neither a reward "
                                "nor a teacher; set reward.type: math, or turn opd on");
-    if (s->rollout.samples_per_prompt == 1 && s->train.rewards_normalization)
+    if (s->rollout.samples_per_prompt == 1 && opd__train_group_relative(&s->train))
         return opd__draft_fail(draft, "rollout.samples_per_prompt", 0, "cannot learn: a group of "
-                               "1 has its own mean, so its GRPO advantage is always 0; use 2 or "
-                               "more, or turn opd on");
+                               "1 has its own mean, so its %s advantage is always 0; use 2 or "
+                               "more, or turn opd on", opd__estimator_name(s->train.estimator));
     return OPD_OK;
 }
 

@@ -24,6 +24,9 @@
 #define ENUM(key_path, at, value, list, text)                                                   \
     {.path = key_path, .type = OPD__TYPE_ENUM, .offset = at, .initial = value, .names = list,    \
      .unit = "", .doc = text}
+#define ENUM_FROM(key_path, at, source, value, list, text)                                      \
+    {.path = key_path, .type = OPD__TYPE_ENUM, .offset = at, .initial = value, .derived = source, \
+     .names = list, .unit = "", .doc = text}
 #define TEXT(key_path, kind, at, value, bits, text)                                             \
     {.path = key_path, .type = kind, .flags = bits, .offset = at, .initial = value, .unit = "",  \
      .doc = text}
@@ -46,8 +49,12 @@ static const char *const opd_type_names[] = {"none", "sglang", "megatron", NULL}
 static const char *const protocol_names[] = {"sglang", "vllm", NULL};
 static const char *const missing_names[] = {"mask", "rollout_log_probs", "fail", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
-static const char *const estimator_names[] = {"grpo", NULL};
-static const char *const reduction_names[] = {"sample_mean", "token_mean", NULL};
+static const char *const estimator_names[] = {
+    "grpo", "gspo", "sapo", "cispo", "rloo", "reinforce++", "reinforce++-baseline", NULL};
+static const char *const kl_type_names[] = {"k1", "k2", "k3", "low_var_kl", NULL};
+static const char *const correction_names[] = {"none",          "tis",       "icepop",
+                                               "sequence_mask", "decoupled", NULL};
+static const char *const reduction_names[] = {"sample_mean", "token_mean", "constant", NULL};
 
 /* clang-format off */
 const opd__key opd__keys[] = {
@@ -83,6 +90,7 @@ const opd__key opd__keys[] = {
     FLOAT("model.init.rope_theta", STAGE(model.init.rope_theta), "10000", 0, 1e12, ABOVE, "", "Base of the rotary embedding."),
     FLOAT("model.init.rms_eps", STAGE(model.init.rms_eps), "1e-5", 0, 1, ABOVE, "", "Added to the mean square in RMSNorm."),
     BOOL("model.init.tie_embeddings", STAGE(model.init.tie_embeddings), "true", "The output head is the embedding matrix."),
+    TEXT("model.ref_path", OPD__TYPE_PATH, STAGE(model.ref_path), "", OPD__KEY_REFERENCE, "Hugging Face directory of the reference model of the KL terms, of the student's shape; empty = the weights that the stage begins with."),
 
     TEXT("data.path", OPD__TYPE_PATH, STAGE(data.path), "", OPD__KEY_REFERENCE, "JSONL file of training problems."),
     TEXT("data.prompt_key", OPD__TYPE_STRING, STAGE(data.record.prompt_key), "prompt", 0, "Key of the prompt in each line."),
@@ -181,16 +189,27 @@ const opd__key opd__keys[] = {
     FLOAT("train.adam_beta2", STAGE(train.adam_beta2), "0.999", 0, 1, BELOW, "", "Decay of the gradient's mean square."),
     FLOAT("train.adam_eps", STAGE(train.adam_eps), "1e-8", 0, 1, ABOVE, "", "Added to the root of the mean square."),
     FLOAT("train.clip_grad", STAGE(train.clip_grad), "1", 0, 1e9, 0, "", "Largest global gradient norm; 0 = off."),
-    ENUM("train.estimator", STAGE(train.estimator), "grpo", estimator_names, "How rewards become advantages."),
+    ENUM("train.estimator", STAGE(train.estimator), "grpo", estimator_names, "How rewards become advantages, and the loss they meet (docs/learning.md)."),
+    FLOAT("train.gamma", STAGE(train.gamma), "1", 0, 1, 0, "", "Discount of later tokens' rewards; reinforce++ only."),
+    FLOAT("train.kl_coef", STAGE(train.kl_coef), "0", 0, 1e6, 0, "", "KL shaping: weight of the KL to the reference model in the reward of each token; both reinforce++ only."),
+    FLOAT("train.kl_loss_coef", STAGE(train.kl_loss_coef), "0", 0, 1e6, 0, "", "KL loss: weight of the KL to the reference model in the loss."),
+    ENUM_FROM("train.kl_loss_type", STAGE(train.kl_loss_type), "k1 in the reward, k3 in the loss", "k3", kl_type_names, "How it is estimated from one token, d = l - l_ref: d, d^2 / 2, exp(-d) - 1 + d, or that within [-10, 10]."),
+    BOOL("train.unbiased_kl", STAGE(train.unbiased_kl), "false", "Multiply the KL loss by the ratio of the current to the old probability."),
+    FLOAT("train.sapo_tau_pos", STAGE(train.sapo_tau_pos), "1", 0, 1e6, ABOVE, "", "Temperature of sapo's gate where the advantage is above 0 ..."),
+    FLOAT("train.sapo_tau_neg", STAGE(train.sapo_tau_neg), "1.05", 0, 1e6, ABOVE, "", "... and where it is not."),
     FLOAT("train.eps_clip", STAGE(train.eps_clip), "0.2", 0, 1, 0, "", "The probability ratio is clipped at 1 - this ..."),
     FLOAT_FROM("train.eps_clip_high", STAGE(train.eps_clip_high), "train.eps_clip", 0, 1e6, 0, "", "... and at 1 + this."),
-    FLOAT("train.tis_clip", STAGE(train.tis_clip), "2", 0, 1e6, 0, "", "Truncated importance sampling: a token sampled by older weights counts at most this; 0 = no correction."),
+    ENUM_FROM("train.correction", STAGE(train.correction), "tis; none where tis_clip is 0 or with use_rollout_log_probs", "tis", correction_names, "What a token sampled by older weights counts, from r = learner's / rollout's probability: r held within bounds, r or 0, the whole sample or not, or r (docs/learning.md)."),
+    FLOAT("train.tis_clip", STAGE(train.tis_clip), "2", 0, 1e6, 0, "", "Upper bound of the correction, at least 1; 0 = no correction."),
+    FLOAT_FROM("train.tis_clip_low", STAGE(train.tis_clip_low), "0; 0.5 for icepop and sequence_mask", 0, 1, 0, "", "Lower bound of the correction."),
+    BOOL("train.use_rollout_log_probs", STAGE(train.use_rollout_log_probs), "false", "The loss' ratio is to the rollout's log-probs, not to the learner's before the first step."),
+    FLOAT("train.opsm_delta", STAGE(train.opsm_delta), "0", 0, 1e6, 0, "nats", "Off-policy sequence mask: bad tokens leave the loss where the rollout's log-prob is above the current one by more than this, in the sample's mean; 0 = off."),
     FLOAT("train.eps_clip_c", STAGE(train.eps_clip_c), "0", 0, 1e6, 0, "", "Bound of dual clipping, above 1; 0 = off."),
     BOOL("train.grpo_std_normalization", STAGE(train.grpo_std_normalization), "true", "Divide a group's rewards by their standard deviation."),
     BOOL("train.normalize_advantages", STAGE(train.normalize_advantages), "false", "Whiten the advantages of a batch."),
     BOOL("train.rewards_normalization", STAGE(train.rewards_normalization), "true", "Subtract the group's mean reward."),
     FLOAT("train.entropy_coef", STAGE(train.entropy_coef), "0", 0, 1000, 0, "", "Weight of the entropy bonus."),
-    ENUM("train.loss_reduction", STAGE(train.loss_reduction), "sample_mean", reduction_names, "Mean over samples of their token means, or over all tokens."),
+    ENUM("train.loss_reduction", STAGE(train.loss_reduction), "sample_mean", reduction_names, "Mean over samples of their token means, over all tokens, or over samples of their token sums / `rollout.max_response_len`."),
     INT("train.optimizer_steps_per_batch", STAGE(train.optimizer_steps_per_batch), "1", 1, 1024, "steps", "Parts of a batch, each with its own step."),
     INT("train.nonfinite_steps_max", STAGE(train.nonfinite_steps_max), "10", 1, BIG, "steps", "The run stops after this many skipped steps in a row."),
     INT("train.save_interval", STAGE(train.save_interval), "0", 0, BIG, "steps", "Steps between checkpoints; 0 = only at the end."),

@@ -83,11 +83,37 @@ typedef enum opd_config_lr_schedule {
     OPD_CONFIG_LR_SCHEDULE_COSINE
 } opd_config_lr_schedule;
 
-typedef enum opd_config_estimator { OPD_CONFIG_ESTIMATOR_GRPO } opd_config_estimator;
+typedef enum opd_config_estimator {
+    OPD_CONFIG_ESTIMATOR_GRPO,
+    OPD_CONFIG_ESTIMATOR_GSPO,
+    OPD_CONFIG_ESTIMATOR_SAPO,
+    OPD_CONFIG_ESTIMATOR_CISPO,
+    OPD_CONFIG_ESTIMATOR_RLOO,
+    OPD_CONFIG_ESTIMATOR_REINFORCE,         /* reinforce++                        */
+    OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE /* reinforce++-baseline               */
+} opd_config_estimator;
+
+/* Estimates of KL(student || reference) on a sampled token. */
+typedef enum opd_config_kl_type {
+    OPD_CONFIG_KL_TYPE_K1,
+    OPD_CONFIG_KL_TYPE_K2,
+    OPD_CONFIG_KL_TYPE_K3,
+    OPD_CONFIG_KL_TYPE_LOW_VAR /* k3 within [-10, 10] */
+} opd_config_kl_type;
+
+/* What a token counts that older weights sampled. */
+typedef enum opd_config_correction {
+    OPD_CONFIG_CORRECTION_NONE,
+    OPD_CONFIG_CORRECTION_TIS,
+    OPD_CONFIG_CORRECTION_ICEPOP,
+    OPD_CONFIG_CORRECTION_SEQUENCE_MASK,
+    OPD_CONFIG_CORRECTION_DECOUPLED
+} opd_config_correction;
 
 typedef enum opd_config_loss_reduction {
     OPD_CONFIG_LOSS_REDUCTION_SAMPLE_MEAN, /* mean over samples of token means */
-    OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN   /* mean over all response tokens    */
+    OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN,  /* mean over all response tokens    */
+    OPD_CONFIG_LOSS_REDUCTION_CONSTANT /* sum / rollout.max_response_len, then over samples */
 } opd_config_loss_reduction;
 
 typedef struct opd_config_run {
@@ -128,6 +154,7 @@ typedef struct opd_config_init {
 typedef struct opd_config_model {
     const char *path; /* Hugging Face directory or reference; "" = use init */
     opd_config_init init;
+    const char *ref_path; /* of the reference model; "" = the weights that the stage begins with */
 } opd_config_model;
 
 /* Where in a record its parts are. A messages_key or prompt_template that is not "" says where the
@@ -256,7 +283,18 @@ typedef struct opd_config_train {
     double eps_clip;
     double eps_clip_high; /* derived: eps_clip */
     double eps_clip_c;    /* dual clip, > 1; 0 = off */
-    double tis_clip;      /* most that a token of older weights may count; 0 = no correction */
+    opd_config_correction correction; /* of tokens sampled by older weights; derived: none
+                                         where tis_clip is 0 or use_rollout_log_probs      */
+    double tis_clip;            /* upper bound of its ratio, >= 1                     */
+    double tis_clip_low;        /* lower bound, <= 1; derived                         */
+    bool use_rollout_log_probs; /* the loss' ratio is to the rollout's log-probs      */
+    double opsm_delta;          /* off-policy sequence mask; 0 = off                  */
+    double gamma;               /* discount of reinforce++                            */
+    double kl_coef;             /* KL to the reference, in the reward                 */
+    double kl_loss_coef;        /* the same in the loss                               */
+    opd_config_kl_type kl_loss_type; /* derived: k1 in the reward, k3 in the loss     */
+    bool unbiased_kl;           /* KL loss times current / old probability            */
+    double sapo_tau_pos, sapo_tau_neg;
     bool grpo_std_normalization;
     bool normalize_advantages; /* whitening */
     bool rewards_normalization;

@@ -37,7 +37,7 @@ def first_cells(text, pattern):
 def check_metrics(root):
     source = table((root / "actors/metrics.h").read_text(), "OPD_METRIC_TABLE")
     wanted = set(re.findall(r'X\(\w+, "([^"]+)"\)', source))
-    written = first_cells((root / "docs/metrics.md").read_text(), r"`([a-z]+/[a-z_/]+)`")
+    written = first_cells((root / "docs/metrics.md").read_text(), r"`([a-z]+/[a-z0-9_/]+)`")
     evaluation = {name for name in written if name.startswith("eval/")}
     monitor = (root / "actors/monitor/monitor_actor.c").read_text()
     wanted |= set(re.findall(r'\\"(eval/[a-z]+)\\"', monitor)) | {"train/step"}

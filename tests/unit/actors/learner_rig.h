@@ -19,7 +19,8 @@ static inline opd_learner_options rig_options(opd_model *model, opd_kernels *ker
         .micro_batch_tokens = RIG_TOKENS, .samples_max = RIG_SAMPLES, .tokens_max = RIG_TOKENS,
         .teacher_k = RIG_TOP_K, .teachers_max = 1, .steps_per_batch = 1, .temperature = 1,
         .reduction = OPD_REDUCTION_SAMPLE_MEAN,
-        .advantage = {.normalize_rewards = true, .normalize_std = true, .use_opd = true, .kl_coef = 0.5},
+        .advantage = {.estimator = {.normalize_rewards = true, .normalize_std = true},
+                      .use_opd = true, .kl_coef = 0.5},
         .policy = {.clip_low = 0.2, .clip_high = 0.28},
         .optimizer = {.lr = 1e-3, .beta1 = 0, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.01}};
 }

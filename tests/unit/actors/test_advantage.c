@@ -20,10 +20,10 @@ typedef struct batch {
     opd_advantage_stats stats;
 } batch;
 
-static const opd_advantage_config GRPO = {.normalize_rewards = true, .normalize_std = true};
-static const opd_advantage_config OPD = {.normalize_rewards = true, .normalize_std = true,
+static const opd_advantage_config GRPO = {.estimator = {.normalize_rewards = true, .normalize_std = true}};
+static const opd_advantage_config OPD = {.estimator = {.normalize_rewards = true, .normalize_std = true},
                                          .use_opd = true, .kl_coef = 1};
-static const opd_advantage_config ONLY = {.normalize_rewards = true, .normalize_std = true,
+static const opd_advantage_config ONLY = {.estimator = {.normalize_rewards = true, .normalize_std = true},
                                           .use_opd = true, .only_reward = true, .kl_coef = 0.5};
 
 static batch make_batch(uint64_t seed) {
@@ -46,16 +46,14 @@ static batch make_batch(uint64_t seed) {
 
 static opd_err compute(batch *b, opd_advantage_config config) {
     opd_advantage_input in = {SAMPLES,    b->offsets, b->groups,  b->rewards, b->reward_valid,
-                              b->mask,    b->student, b->teacher, b->valid,   b->rollout};
+                              b->mask,    b->student, b->teacher, b->valid,   b->rollout, NULL};
     return opd_advantage_compute(NULL, &config, &in, b->advantages, b->out_mask, &b->stats);
 }
 
 static void normalize(const double *rewards, const uint8_t *valid, const uint64_t *groups,
                       size_t count, bool std, double *out) {
-    opd_advantage_config config = GRPO;
-    config.normalize_std = std;
-    opd_advantage_input in = {.sample_count = count, .groups = groups, .rewards = rewards,
-                              .reward_valid = valid};
+    opd_estimator_config config = {.normalize_rewards = true, .normalize_std = std};
+    opd_rewards in = {count, groups, rewards, valid};
     CHECK_OK(opd_reward_normalize(NULL, &config, &in, out));
 }
 
@@ -167,10 +165,11 @@ static void gradient(batch *b, opd_advantage_config config, float *out_dlogp) {
     float weights[TOKENS], logp[TOKENS];
     CHECK_OK(compute(b, config));
     for (size_t t = 0; t < TOKENS; t++) logp[t] = b->student[t] + 0.01f * (float)t;
-    opd_reduction_weights(OPD_REDUCTION_SAMPLE_MEAN, SAMPLES, b->offsets, b->out_mask, SAMPLES, 0,
-                          weights);
-    opd_policy_loss(&policy, TOKENS, logp, b->student, b->advantages, weights, NULL, out_dlogp,
-                    NULL, &stats);
+    opd_divisor divisor = {.reduction = OPD_REDUCTION_SAMPLE_MEAN, .batch_size = SAMPLES};
+    opd_reduction_weights(&divisor, SAMPLES, b->offsets, b->out_mask, weights);
+    opd_policy_input in = {.sample_count = SAMPLES, .offsets = b->offsets, .logp = logp,
+                           .old_logp = b->student, .advantages = b->advantages, .weights = weights};
+    opd_policy_loss(&policy, &in, out_dlogp, NULL, &stats);
 }
 
 TEST(values_under_invalid_bits_cannot_change_a_bit) {
@@ -294,7 +293,7 @@ static void *few_blocks(void *context, void *ptr, size_t size_bytes) {
 TEST(running_out_of_memory_is_an_error) {
     batch b = make_batch(11);
     opd_advantage_input in = {SAMPLES, b.offsets, b.groups,  b.rewards, b.reward_valid,
-                              b.mask,  b.student, b.teacher, b.valid,   b.rollout};
+                              b.mask,  b.student, b.teacher, b.valid,   b.rollout, NULL};
     for (int blocks = 0; blocks <= 2; blocks++) {
         int left = blocks;
         opd_alloc alloc = {few_blocks, &left};

@@ -169,8 +169,8 @@ static void prepare(const golden *g, setup *s) {
 
 static void compute_advantages(const golden *g, setup *s) {
     opd_advantage_config config = {
-        .normalize_rewards = true,
-        .normalize_std = number(g, "normalize_std") != 0,
+        .estimator = {.normalize_rewards = true,
+                      .normalize_std = number(g, "normalize_std") != 0},
         .use_opd = number(g, "use_opd") != 0,
         .only_reward = number(g, "only_reward") != 0,
         .whiten = number(g, "whiten") != 0,
@@ -179,15 +179,17 @@ static void compute_advantages(const golden *g, setup *s) {
             number(g, "fallback") != 0 ? OPD_INVALID_ROLLOUT_LOG_PROBS : OPD_INVALID_MASK};
     opd_advantage_input in = {s->samples, s->offsets, s->groups,  get(g, "rewards", NULL),
                               s->reward_valid, s->mask, s->student, s->teacher, s->valid,
-                              s->rollout};
+                              s->rollout, NULL};
     CHECK_OK(opd_advantage_compute(NULL, &config, &in, s->advantages, s->out_mask, &s->stats));
 }
 
 static void weigh(const golden *g, setup *s, const uint8_t *mask) {
     bool token_mean = number(g, "token_mean") != 0;
-    opd_reduction_weights(token_mean ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN,
-                          s->samples, s->offsets, mask, s->samples,
-                          opd_reduction_tokens(s->samples, s->offsets, mask), s->weights);
+    opd_divisor divisor = {
+        .reduction = token_mean ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN,
+        .batch_size = s->samples,
+        .batch_tokens = opd_reduction_tokens(s->samples, s->offsets, mask)};
+    opd_reduction_weights(&divisor, s->samples, s->offsets, mask, s->weights);
 }
 
 static void check_grpo(const golden *g) {
@@ -198,13 +200,17 @@ static void check_grpo(const golden *g) {
     check_number(g, "want_reverse_kl", s.stats.reverse_kl);
     const double *want_mask = get(g, "want_mask", NULL);
     for (size_t t = 0; t < s.tokens; t++) CHECK_INT(s.out_mask[t], want_mask[t]);
-    opd_policy_config policy = {number(g, "clip_low"), number(g, "clip_high"),
-                                number(g, "dual_clip"), number(g, "entropy_coef")};
+    opd_policy_config policy = {.clip_low = number(g, "clip_low"),
+                                .clip_high = number(g, "clip_high"),
+                                .dual_clip = number(g, "dual_clip"),
+                                .entropy_coef = number(g, "entropy_coef")};
     opd_policy_stats stats = {0};
     CHECK_OK(opd_policy_config_check(&policy));
     weigh(g, &s, s.out_mask);
-    opd_policy_loss(&policy, s.tokens, s.logp, s.student, s.advantages, s.weights, s.entropy,
-                    s.dlogp, s.dentropy, &stats);
+    opd_policy_input in = {.sample_count = s.samples, .offsets = s.offsets, .logp = s.logp,
+                           .old_logp = s.student, .advantages = s.advantages,
+                           .weights = s.weights, .entropy = s.entropy};
+    opd_policy_loss(&policy, &in, s.dlogp, s.dentropy, &stats);
     check_number(g, "want_loss", stats.loss);
     check_number(g, "want_pg_loss", stats.pg_loss);
     check_number(g, "want_clip_frac", stats.clip_frac);

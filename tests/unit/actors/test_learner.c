@@ -75,13 +75,17 @@ static void hand_gradient(rig *r, const opd_batch *b, float *grads) {
                               .teacher_logp = b->teacher_logp, .teacher_valid = b->teacher_valid};
     opd_advantage_stats stats;
     CHECK_OK(opd_advantage_compute(NULL, &r->o.advantage, &in, advantages, mask, &stats));
-    opd_reduction_weights(r->o.reduction, b->sample_count, b->offsets, mask, b->sample_count, 0, weights);
-    for (size_t t = 0; t < n && r->o.tis_clip > 0; t++)
-        weights[t] *= (float)fmin(exp((double)old[t] - (double)b->rollout_logp[t]), r->o.tis_clip);
+    opd_divisor divisor = {.reduction = r->o.reduction, .batch_size = b->sample_count};
+    opd_reduction_weights(&divisor, b->sample_count, b->offsets, mask, weights);
+    for (size_t t = 0; t < n && r->o.correction.kind == OPD_CORRECTION_TIS; t++)
+        weights[t] *= (float)fmin(exp((double)old[t] - (double)b->rollout_logp[t]),
+                                  r->o.correction.high);
     opd_policy_stats policy = {0};
     CHECK_OK(opd_graph_forward(graph, &packed));
     CHECK_OK(opd_graph_score(graph, rows, n, &second));
-    opd_policy_loss(&r->o.policy, n, logp, old, advantages, weights, NULL, dlogp, NULL, &policy);
+    opd_policy_input loss = {.sample_count = b->sample_count, .offsets = b->offsets, .logp = logp,
+                             .old_logp = old, .advantages = advantages, .weights = weights};
+    opd_policy_loss(&r->o.policy, &loss, dlogp, NULL, &policy);
     memset(grads, 0, weights_size(r));
     CHECK_OK(opd_graph_backward(graph, rows, n, dlogp, NULL, grads));
     opd_graph_destroy(graph);
@@ -92,7 +96,9 @@ static void check_step(double tis_clip) {
     rig by_hand, r;
     rig_up(&by_hand, 1);
     rig_up(&r, 1);
-    by_hand.o.tis_clip = r.o.tis_clip = tis_clip;
+    if (tis_clip > 0)
+        by_hand.o.correction = r.o.correction =
+            (opd_correction_config){.kind = OPD_CORRECTION_TIS, .high = tis_clip};
     opd_batch *batch = rig_batch(3, 0.7, false);
     float *grads = malloc(weights_size(&by_hand));
     opd_optimizer *optimizer;
@@ -119,7 +125,7 @@ TEST(stale_tokens_count_by_their_importance) {
     rig with, without;
     rig_up(&with, 1);
     rig_up(&without, 1);
-    with.o.tis_clip = 1.2;
+    with.o.correction = (opd_correction_config){.kind = OPD_CORRECTION_TIS, .high = 1.2};
     learn(&with, own);
     learn(&without, own);
     CHECK(same_weights(&with, &without)); /* on-policy: not a bit of difference */
@@ -224,7 +230,7 @@ TEST(stale_samples_are_scored_anew_and_own_ones_reused) {
 
 /* ---- several steps per batch ---- */
 
-static void raw_rewards(opd_learner_options *o) { o->advantage.normalize_rewards = false; }
+static void raw_rewards(opd_learner_options *o) { o->advantage.estimator.normalize_rewards = false; }
 
 /* Samples [first, end) of a batch as a batch of their own. */
 static opd_batch *part_of(const opd_batch *b, size_t first, size_t end) {

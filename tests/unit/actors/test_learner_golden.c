@@ -118,7 +118,8 @@ static void check_case(const fixture *f, const golden_case *c, size_t micro_batc
     o.temperature = c->temperature;
     o.reduction = c->token_mean ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN;
     o.advantage.only_reward = c->only_reward, o.advantage.kl_coef = c->kl_coef;
-    o.policy = (opd_policy_config){c->clip_low, c->clip_high, 0, c->entropy_coef};
+    o.policy = (opd_policy_config){.clip_low = c->clip_low, .clip_high = c->clip_high,
+                                   .entropy_coef = c->entropy_coef};
     opd_batch *batch = batch_of(f);
     CHECK_OK(opd_learner_create(&o, &learner));
     CHECK_OK(rig_learn(learner, batch));

@@ -7,12 +7,16 @@
 
 static const opd_policy_config CLIP = {.clip_low = 0.2, .clip_high = 0.3};
 
+static const size_t ONE[] = {0, 1}, TWO[] = {0, 2};
+
 /* Loss and slope of one token of weight 1 at ratio exp(logp - 0). */
 static double one(opd_policy_config config, float logp, float advantage, float *out_slope,
                   double *out_clipped) {
     float old = 0, weight = 1;
     opd_policy_stats stats = {0};
-    opd_policy_loss(&config, 1, &logp, &old, &advantage, &weight, NULL, out_slope, NULL, &stats);
+    opd_policy_input in = {.sample_count = 1, .offsets = ONE, .logp = &logp, .old_logp = &old,
+                           .advantages = &advantage, .weights = &weight};
+    opd_policy_loss(&config, &in, out_slope, NULL, &stats);
     if (out_clipped != NULL) *out_clipped = stats.clip_frac;
     CHECK_NEAR(stats.ppo_kl, -logp, 1e-12);
     return stats.pg_loss;
@@ -22,15 +26,21 @@ TEST(sample_mean_and_token_mean_weights) {
     static const size_t OFFSETS[] = {0, 2, 2, 5};
     static const uint8_t MASK[] = {1, 1, 0, 0, 1};
     float weights[5];
-    opd_reduction_weights(OPD_REDUCTION_SAMPLE_MEAN, 3, OFFSETS, MASK, 4, 0, weights);
+    opd_divisor divisor = {.reduction = OPD_REDUCTION_SAMPLE_MEAN, .batch_size = 4};
+    opd_reduction_weights(&divisor, 3, OFFSETS, MASK, weights);
     static const double WANT[] = {0.125, 0.125, 0, 0, 0.25};
     for (int t = 0; t < 5; t++) CHECK_NEAR(weights[t], WANT[t], 1e-7);
     size_t tokens = opd_reduction_tokens(3, OFFSETS, MASK);
     CHECK_INT(tokens, 2 + 1 + 1); /* the empty sample counts one */
-    opd_reduction_weights(OPD_REDUCTION_TOKEN_MEAN, 3, OFFSETS, MASK, 0, tokens, weights);
+    divisor = (opd_divisor){.reduction = OPD_REDUCTION_TOKEN_MEAN, .batch_tokens = tokens};
+    opd_reduction_weights(&divisor, 3, OFFSETS, MASK, weights);
     CHECK_NEAR(weights[0], 0.25, 1e-7);
     CHECK_NEAR(weights[2], 0, 0);
     CHECK_INT(opd_reduction_tokens(3, OFFSETS, NULL), 2 + 1 + 3);
+    divisor = (opd_divisor){.reduction = OPD_REDUCTION_CONSTANT, .batch_size = 4, .length = 10};
+    opd_reduction_weights(&divisor, 3, OFFSETS, MASK, weights);
+    static const double SAME[] = {0.025, 0.025, 0, 0, 0.025}; /* no answer counts less for its length */
+    for (int t = 0; t < 5; t++) CHECK_NEAR(weights[t], SAME[t], 1e-8);
 }
 
 TEST(the_clip_stops_the_gradient_on_the_side_it_guards) {
@@ -96,12 +106,15 @@ TEST(micro_batches_add_up_to_the_batch) {
     }
     opd_policy_config config = CLIP;
     config.entropy_coef = 0.1;
-    opd_reduction_weights(OPD_REDUCTION_SAMPLE_MEAN, 5, offsets, NULL, 5, 0, weights);
+    opd_divisor divisor = {.reduction = OPD_REDUCTION_SAMPLE_MEAN, .batch_size = 5};
+    opd_reduction_weights(&divisor, 5, offsets, NULL, weights);
     opd_policy_stats all = {0}, sum = {0};
-    opd_policy_loss(&config, N, logp, old, advantage, weights, entropy, whole, whole_entropy, &all);
-    for (size_t begin = 0; begin < N; begin += 8)
-        opd_policy_loss(&config, 8, logp + begin, old + begin, advantage + begin, weights + begin,
-                        entropy + begin, parts + begin, parts_entropy + begin, &sum);
+    opd_policy_input in = {.sample_count = 5, .offsets = offsets, .logp = logp, .old_logp = old,
+                           .advantages = advantage, .weights = weights, .entropy = entropy};
+    opd_policy_loss(&config, &in, whole, whole_entropy, &all);
+    in.sample_count = 1;
+    for (; in.offsets < offsets + 5; in.offsets++)
+        opd_policy_loss(&config, &in, parts, parts_entropy, &sum);
     CHECK(memcmp(whole, parts, sizeof whole) == 0);
     CHECK(memcmp(whole_entropy, parts_entropy, sizeof whole) == 0);
     CHECK_NEAR(all.loss, sum.loss, 1e-12);
@@ -114,7 +127,9 @@ TEST(tokens_of_weight_zero_are_unread) {
     float logp[] = {-1, NAN}, old[] = {-1, NAN}, advantage[] = {1, NAN}, weights[] = {1, 0};
     float entropy[] = {0.5f, NAN}, dlogp[2], dentropy[2];
     opd_policy_stats stats = {0};
-    opd_policy_loss(&CLIP, 2, logp, old, advantage, weights, entropy, dlogp, dentropy, &stats);
+    opd_policy_input in = {.sample_count = 1, .offsets = TWO, .logp = logp, .old_logp = old,
+                           .advantages = advantage, .weights = weights, .entropy = entropy};
+    opd_policy_loss(&CLIP, &in, dlogp, dentropy, &stats);
     CHECK_NEAR(stats.loss, -1, 1e-7);
     CHECK_NEAR(dlogp[1], 0, 0);
     CHECK_NEAR(dentropy[1], 0, 0);
@@ -128,11 +143,13 @@ TEST(tokens_of_weight_zero_are_unread) {
 TEST(non_finite_numbers_show_in_the_loss) {
     float logp[] = {200}, old[] = {-1000}, advantage[] = {-1}, weights[] = {1}, dlogp[1];
     opd_policy_stats stats = {0};
-    opd_policy_loss(&CLIP, 1, logp, old, advantage, weights, NULL, dlogp, NULL, &stats);
+    opd_policy_input in = {.sample_count = 1, .offsets = ONE, .logp = logp, .old_logp = old,
+                           .advantages = advantage, .weights = weights};
+    opd_policy_loss(&CLIP, &in, dlogp, NULL, &stats);
     CHECK(!isfinite(stats.loss));
     stats = (opd_policy_stats){0};
     logp[0] = NAN;
-    opd_policy_loss(&CLIP, 1, logp, old, advantage, weights, NULL, dlogp, NULL, &stats);
+    opd_policy_loss(&CLIP, &in, dlogp, NULL, &stats);
     CHECK(isnan(stats.loss) && isnan(dlogp[0]));
 }
 

@@ -235,7 +235,7 @@ static void stage_up(stage *stage_, uint32_t staleness) {
         .kernels = s->trainer_kernels, .model = s->model, .objective = OPD_OBJECTIVE_POLICY,
         .micro_batch_tokens = MAX_LEN * 2, .samples_max = BATCH * MEMBERS, .tokens_max = tokens,
         .teachers_max = TEACHERS_MAX, .steps_per_batch = 1, .temperature = 1,
-        .advantage = {.normalize_rewards = true, .use_opd = true, .kl_coef = 1},
+        .advantage = {.estimator = {.normalize_rewards = true}, .use_opd = true, .kl_coef = 1},
         .policy = {.clip_low = 0.2, .clip_high = 0.2},
         .optimizer = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8}};
     CHECK_OK(opd_learner_create(&learner, &s->learner));

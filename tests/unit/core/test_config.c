@@ -143,8 +143,8 @@ TEST(unknown_keys) {
           "t.yaml:2:3: train.lrr: unknown key; nearest valid key is train.lr");
     FAILS("trian: {lr: 1}\n", "t.yaml:1:1: trian: unknown key; nearest valid key is train");
     FAILS("stage: []\n", "t.yaml:1:1: stage: unknown key; nearest valid key is stages");
-    FAILS("train: {kl_coef: 1}\n",
-          "t.yaml:1:9: train.kl_coef: unknown key; nearest valid key is opd.kl_coef");
+    FAILS("train: {log_prob_top_k: 1}\n",
+          "t.yaml:1:9: train.log_prob_top_k: unknown key; nearest valid key is opd.log_prob_top_k");
     FAILS("reward: {zzzzzzzz: 1}\n",
           "t.yaml:1:10: reward.zzzzzzzz: unknown key; valid keys here are type");
     FAILS("model: {init: {haeds: 1}}\n",

@@ -1,0 +1,56 @@
+/* learner_inside.h - the learner's state, for learner.c (which changes it) and learner_report.c
+ * (which reads it). Thread: the trainer's lane. */
+#ifndef OPD_ACTORS_TRAINER_LEARNER_INSIDE_H
+#define OPD_ACTORS_TRAINER_LEARNER_INSIDE_H
+
+#include "actors/trainer/learner.h"
+#include "actors/trainer/mixture.h"
+#include "actors/trainer/overlap.h"
+
+typedef enum opd__learner_phase {
+    PHASE_PREPARE,
+    PHASE_REFERENCE,
+    PHASE_ADVANTAGE,
+    PHASE_TRAIN,
+    PHASE_UPDATE,
+    PHASE_DONE
+} opd__learner_phase;
+
+struct opd_learner {
+    opd_learner_options o;
+    opd_graph *graph;
+    opd_optimizer *optimizer;
+    float *grads; /* [param_count] */
+
+    const opd_batch *batch;
+    opd__learner_phase phase;
+    size_t cursor, end;  /* samples of the current pass still to do: [cursor, end) */
+    uint32_t step;       /* share of the batch being worked on  */
+    bool stepped;
+    uint32_t nonfinite_run;
+    uint64_t nonfinite, unscored; /* batches, so far */
+
+    /* per response row of the batch */
+    float *student_logp, *advantages, *weights, *logp, *entropy, *dlogp, *dentropy;
+    float *teacher_logp; /* of all teachers together */
+    float *ref_logp;     /* of the reference; only with ref_params */
+    float *correction;   /* factors of the policy loss (correction.h) */
+    uint8_t *mask, *teacher_valid;
+    int32_t *student_topk;      /* [rows, teacher_k] ids */
+    float *student_topk_logp;
+    opd_score_row *rows;
+    size_t *micro_start; /* [samples_max + 1] */
+
+    opd_advantage_stats advantage;
+    opd_teacher_tally *tallies; /* [teachers_max] */
+    opd_policy_stats policy;
+    opd_overlap overlap;
+    double sft_loss, logp_diff, logp_sum;
+    opd_correction_stats corrected;
+    size_t first_rows; /* rows seen by the first optimizer step's pass */
+    size_t reached;    /* samples that some pass has scored: [0, reached) */
+    uint32_t made;     /* optimizer steps made on this batch */
+    opd_optimizer_report update;
+};
+
+#endif
