@@ -3,15 +3,18 @@
 #include <time.h>
 
 #include "actors/dataset/jsonl.h"
+#include "actors/reward/answer.h"
 #include "actors/reward/math.h"
+#include "actors/reward/math_value.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "tests/support/test.h"
 
 static void extracts(const char *text, const char *want) {
-    const char *answer;
-    size_t size;
-    bool found = opd_answer_extract(text, strlen(text), &answer, &size);
+    opd_piece piece = {NULL, NULL};
+    bool found = opd_answer_find((opd_piece){text, text + strlen(text)}, &piece);
+    const char *answer = piece.data;
+    size_t size = opd_piece_size(piece);
     if (found != (want != NULL) ||
         (found && (size != strlen(want) || memcmp(answer, want, size) != 0)))
         opd_test_fail(__FILE__, __LINE__, "\"%s\": got \"%.*s\", expected \"%s\"", text,
@@ -36,6 +39,10 @@ TEST(the_last_marker_decides) {
     extracts("10-3", "3");
     extracts("so 1,234,567 it is", "1,234,567");
     extracts("ratio 3/4!", "3/4");
+    extracts("The answer is $\\frac{1}{2}$. I hope it is correct.", "\\frac{1}{2}");
+    extracts("Answer: \\(x+1\\), as above", "x+1");
+    extracts("The answer is $18 and not more", "$18 and not more");
+    extracts("2 more, so it is $\\frac{3}{4}$.", "\\frac{3}{4}");
 }
 
 TEST(no_answer_is_no_answer) {
@@ -54,7 +61,7 @@ static bool same(const char *a, const char *b) {
 TEST(equal_numbers_agree) {
     static const char *const PAIRS[][2] = {
         {"43.0", "43"}, {"1,234", "1234"}, {"$18", "18"}, {"18.", "18"}, {"50%", "50"},
-        {"+7", "7"}, {"-0", "0"}, {"0.50", ".5"}, {"1/2", "0.5"}, {"2/4", "1/2"}, {"-3/6", "-0.5"},
+        {"+7", "7"}, {"1e3", "1000"}, {"0.1", "0.10000000000000000000000000000000001"}, {"-0", "0"}, {"0.50", ".5"}, {"1/2", "0.5"}, {"2/4", "1/2"}, {"-3/6", "-0.5"},
         {"007", "7"}, {"\\$5", "5"}, {"-$5", "-5"}, {"\xE2\x88\x92" "5", "-5"}, {" 6 ", "6"},
         {"$x+1$", "X+1"}, {"Blue.", "blue"},
         {"1234567890123456789012345678901234567890", "1234567890123456789012345678901234567890.0"}};
@@ -67,12 +74,78 @@ TEST(different_answers_do_not) {
     static const char *const PAIRS[][2] = {
         {"43.1", "43"}, {"-5", "5"}, {"1,23", "123"}, {"12,345,6", "123456"}, {"1/3", "0.3333"},
         {"5/0", "5"}, {"", ""}, {" ", ""}, {"a", "b"}, {"3 4", "34"}, {"--5", "-5"},
-        {"1e3", "1000"},
         {"100000000000000000000000000001", "100000000000000000000000000002"},
-        {"0.1", "0.10000000000000000000000000000000001"}, {"$", "."}, {"5", "5 apples"}};
+        {"$", "."}, {"5", "5 apples"}};
     for (size_t i = 0; i < sizeof PAIRS / sizeof PAIRS[0]; i++)
         if (same(PAIRS[i][0], PAIRS[i][1]))
             opd_test_fail(__FILE__, __LINE__, "%s and %s", PAIRS[i][0], PAIRS[i][1]);
+}
+
+/* Pairs of lines "answer | label". */
+static void all_agree(const char *const *pairs, size_t count, bool want) {
+    for (size_t i = 0; i < count; i++) {
+        const char *bar = strstr(pairs[i], " | ");
+        CHECK(bar != NULL);
+        size_t size = (size_t)(bar - pairs[i]);
+        const char *b = bar + 3;
+        if (opd_answer_equal(pairs[i], size, b, strlen(b)) != want ||
+            opd_answer_equal(b, strlen(b), pairs[i], size) != want)
+            opd_test_fail(__FILE__, __LINE__, "%s: expected %d", pairs[i], want);
+    }
+}
+
+/* Where math-verify 0.9.0 has a verdict on these, it is the same, but for "2 1/2 | 5/2". */
+TEST(notations_of_one_value_agree) {
+    static const char *const PAIRS[] = {
+        "(1,2) | (1, 2)", "\\{1,2,3\\} | \\{3,2,1\\}", "1, 2 | 2, 1", "1 \\text{ and } 2 | 1, 2",
+        "[0,1) | [0, 1)", "(-\\infty, 2) \\cup (3, \\infty) | (3,\\infty)\\cup(-\\infty,2)",
+        "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix} | \\begin{bmatrix} 1 & 2 \\\\ 3 & 4 \\end{bmatrix}",
+        "x = 5 | 5", "x^2+2x+1 | (x+1)^2", "\\sqrt{8} | 2\\sqrt{2}", "2\\frac{1}{2} | 2.5",
+        "\\frac{1}{\\sqrt{2}} | \\frac{\\sqrt{2}}{2}", "\\frac{\\pi}{2} | 0.5\\pi", "2 1/2 | 5/2",
+        "50\\% | 0.5", "50\\% | 50", "90^\\circ | 90", "3:4 | 3/4", "1.5 \\times 10^{3} | 1500",
+        "\\frac12 | 0.5", "\\text{blue} | blue", "\\text{(B)} | B", "x > 3 | 3 < x",
+        "1 \\pm \\sqrt{2} | 1+\\sqrt{2}, 1-\\sqrt{2}", "\\log_2 8 | 3", "\\ln e^2 | 2",
+        "2^{10} | 1024", "5! | 120", "3+4i | 4i+3", "\\sin^2 x + \\cos^2 x | 1",
+        "y = 2x + 1 | 2x - y + 1 = 0", "x \\in [1,2] | [1,2]", "10\\text{ cm}^2 | 10",
+        "\\$32{,}500 | 32500", "0.333333 | 1/3", "3.141593 | \\pi", "\\sqrt[3]{27} | 3",
+        "|{-3}| | 3", "-\\frac{1}{2} | \\frac{-1}{2}", "11_2 | 11", "(1,2),(3,4) | (3,4),(1,2)",
+        "\\left(3, \\tfrac{\\pi}{2}\\right) | (3, \\dfrac{\\pi}{2})", "\\sin^{-1} x | \\arcsin x",
+        "\\mathrm{e}^{2} | e^2", "S = \\{1,2\\} | \\{2,1\\}", "f(t) e^{-t} | \\frac{f(t)}{e^{t}}",
+        "6.5 \\mathrm{~m} | 6.5", "2 \\cdot -3 | -6", "1\\,234 | 1234", "\xE2\x88\x9A" "4 | 2",
+        "3^{100} | 515377520732011331036461129765621272702107522001"};
+    all_agree(PAIRS, sizeof PAIRS / sizeof PAIRS[0], true);
+}
+
+TEST(other_values_do_not_agree) {
+    static const char *const PAIRS[] = {
+        "(1,2) | (2,1)", "[0,1) | (0,1)", "\\{1,2\\} | \\{1,2,2\\}", "x=5 | y=5", "i | 1",
+        "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix} | \\begin{pmatrix} 1 & 3 \\\\ 2 & 4 \\end{pmatrix}",
+        "\\begin{pmatrix} 1 & 2 \\end{pmatrix} | \\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}",
+        "x^2+2x+1 | (x+1)^3", "x \\ge 3 | x > 3", "x > 3 | x < 3", "0.3333 | 1/3", "3.14 | \\pi",
+        "1e-9 | 2e-9", "0.00001 | 0.00002", "1234567.5 | 1234568.5", "1234567 | 1234568.0",
+        "I(0) e^{-t} | I(1) e^{-t}", "\\infty | -\\infty", "e_1 | e", "\\text{blue} | \\text{red}",
+        "y'+y=0 | y'+2y=0", "2 | 2 = 3x", "50\\% | 5", "\\sqrt{2} | 1.41421", "2^{3^2} | 64",
+        "3^{100} | 515377520732011331036461129765621272702107522002"};
+    all_agree(PAIRS, sizeof PAIRS / sizeof PAIRS[0], false);
+}
+
+/* The longest answers of each kind: the steps are counted, not the time. */
+TEST(hostile_answers_take_bounded_work) {
+    static const char *const PATTERNS[] = {
+        "(", "{", "[", "\\{", "(1,", "-", "1+", "\\sqrt", "\\frac", "x^", "2^", "9^9^", "((1,2),",
+        "\\sin", "x(", "|", "x_{", "\\text{", "1\\pm", "9!", "=", "x=", "\\cup", "1,", "\\begin{matrix}",
+        "9999999999", "1/", "e^{", "\\left(", "\\\\", "\xff", "%", "10^{640}*", "'"};
+    char text[OPD_ANSWER_SIZE_MAX];
+    for (size_t p = 0; p < sizeof PATTERNS / sizeof PATTERNS[0]; p++) {
+        size_t width = strlen(PATTERNS[p]);
+        for (size_t i = 0; i < sizeof text; i++) text[i] = PATTERNS[p][i % width];
+        for (size_t cut = 0; cut < 2 * width && cut < 20; cut++) {
+            uint32_t steps = 0;
+            (void)opd_answer_matches(text, sizeof text - cut, "(1,\\frac{2}{3})", 15, &steps);
+            if (steps > 10 * OPD_MATH_STEPS_MAX)
+                opd_test_fail(__FILE__, __LINE__, "\"%s\": %u steps", PATTERNS[p], steps);
+        }
+    }
 }
 
 static double reward(const char *response, const char *label) {
@@ -139,10 +212,9 @@ TEST(random_texts_are_harmless) {
         for (size_t c = 0; c < label_size; c++)
             label[c] = LETTERS[opd_rng_below(&rng, sizeof LETTERS)];
         text = realloc(text, size > 0 ? size : 1);
-        const char *answer = NULL;
-        size_t answer_size = 0;
-        if (opd_answer_extract(text, size, &answer, &answer_size))
-            CHECK(answer >= text && answer + answer_size <= text + size && answer_size > 0);
+        opd_piece answer;
+        if (opd_answer_find((opd_piece){text, text + size}, &answer))
+            CHECK(answer.data >= text && answer.end <= text + size && answer.end > answer.data);
         double value = opd_reward_math(text, size, label, label_size);
         CHECK(value == 0 || value == 1);
         free(text);
@@ -180,5 +252,6 @@ TEST(published_verdicts_on_gsm8k_solutions) {
         opd_jsonl_destroy(verdicts);
     }
     (void)printf("agreement: %zu of %zu\n", agreed, total);
-    CHECK((double)agreed >= 0.995 * (double)total);
+    CHECK_INT(total, 5276);
+    CHECK_INT(agreed, total);
 }
