@@ -8,7 +8,7 @@
 
 int main(int argc, char **argv) {
     opd_jsonl *set;
-    opd_jsonl_keys keys = {"kind", "label", "response", NULL};
+    opd_jsonl_keys keys = {.prompt = "kind", .label = "label", .response = "response"};
     if (argc != 2 || opd_jsonl_load(NULL, argv[1], &keys, &set) != OPD_OK) {
         (void)fprintf(stderr, "usage: math_judge PAIRS.jsonl (%s)\n", opd_err_context());
         return 2;

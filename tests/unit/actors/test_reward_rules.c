@@ -16,7 +16,7 @@ static void judged(opd_reward_rule rule, const char *response, const char *label
 
 TEST(references_of_the_golden_file) {
     opd_jsonl *set;
-    opd_jsonl_keys keys = {"case", "label", "response", NULL};
+    opd_jsonl_keys keys = {.prompt = "case", .label = "label", .response = "response"};
     size_t dapo = 0, f1 = 0;
     CHECK_OK(opd_jsonl_load(NULL, OPD_SOURCE_DIR "/tests/golden/rules.jsonl", &keys, &set));
     for (size_t i = 0; i < set->count; i++) {
