@@ -105,7 +105,7 @@ static bool may_ask(const opd__panel *self, int place) {
     opd_pid pid = pid_of(self, place);
     return self->presence[place] != OPD_PRESENCE_STARTING && pid != OPD_PID_NOBODY &&
            opd_alive(opd_self_system(self->ctx), pid) && self->asked_all < self->asked_max &&
-           self->teachers[place].asked < self->share;
+           self->teachers[place].asked < self->teachers[place].share;
 }
 
 static void count(opd__panel *self, int place, int change) {
@@ -358,23 +358,32 @@ static opd_err on_retry(opd_ctx *ctx, void *state, opd_timer *timer) {
     return pump(self);
 }
 
-/* What one of several teachers gets of the whole at most: about twice its share, so that one that
- * hangs leaves room for the others. */
-static uint32_t share_of(uint32_t all, uint32_t teachers) {
-    return teachers <= 1 ? all : (2 * all + teachers) / (teachers + 1);
+/* What each teacher gets of the whole at most, so that one that hangs leaves room for the others: of a
+ * configured bound about twice its share; else all but what the others may be asked. */
+static void share_out(opd__panel *self) {
+    const opd_config_stage *stage = self->c.stage;
+    int64_t bound = stage->opd.teacher_inflight_max, wanted = 0;
+    uint32_t used = 0;
+    self->asked_max = bound > 0 ? (uint32_t)bound : OPD_PANEL_REQUESTS_MAX;
+    for (uint32_t i = 0; i < self->chains.count; i++) {
+        used += self->chains.used[i];
+        wanted += self->chains.used[i] ? stage->teachers[i].max_inflight : 0;
+    }
+    for (uint32_t i = 0; i < self->chains.count; i++) {
+        int64_t others = wanted - stage->teachers[i].max_inflight, left = self->asked_max - others;
+        self->teachers[i].share = used <= 1   ? self->asked_max
+                                  : bound > 0 ? (2 * self->asked_max + used) / (used + 1)
+                                              : (uint32_t)(left > 0 ? left : 1);
+    }
 }
 
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     opd__panel *self = state;
-    uint32_t used = 0;
     self->c = *(const opd_panel_config *)config;
     self->ctx = ctx;
     opd_chains_init(&self->chains, self->c.stage);
     for (uint32_t i = 0; i < OPD_CONFIG_TEACHERS_MAX; i++) opd_list_init(&self->teachers[i].waiting);
-    for (uint32_t i = 0; i < self->chains.count; i++) used += self->chains.used[i];
-    int64_t most = self->c.stage->opd.teacher_inflight_max;
-    self->asked_max = most > 0 && most < OPD_PANEL_REQUESTS_MAX ? (uint32_t)most : OPD_PANEL_REQUESTS_MAX;
-    self->share = most > 0 ? share_of(self->asked_max, used) : self->asked_max;
+    share_out(self);
     opd_list_init(&self->samples);
     opd_list_init(&self->done);
     opd_map_init(&self->map, self->c.alloc, (size_t)self->c.samples_max + self->c.window_msgs);

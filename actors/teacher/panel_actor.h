@@ -22,7 +22,7 @@
 #include "opd/config.h"
 
 enum {
-    OPD_PANEL_REQUESTS_MAX = 1024,
+    OPD_PANEL_REQUESTS_MAX = OPD_CONFIG_TEACHER_INFLIGHT_MAX,
     OPD_PANEL_CHUNK_TOKENS = 256,    /* where -1 means on                               */
     OPD_PANEL_PROVENANCE_SIZE = 2048 /* of one part, that the windows of links have room for */
 };

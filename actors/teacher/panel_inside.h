@@ -18,6 +18,7 @@
 typedef struct opd__panel_teacher {
     opd_list waiting;    /* parts that are to be asked of it     */
     uint32_t asked;      /* requests under way                   */
+    uint32_t share;      /* of them at most                      */
     bool wanted;         /* some sample is to be scored by it, not as a fallback */
     bool reuses_prefix;
     char model[OPD_MESSAGE_TEXT_SIZE], why[OPD_MESSAGE_TEXT_SIZE];
@@ -30,7 +31,7 @@ typedef struct opd__panel {
     opd_chains chains;
     opd__panel_teacher teachers[OPD_CONFIG_TEACHERS_MAX];
     opd_presence presence[OPD_CONFIG_TEACHERS_MAX];
-    uint32_t asked_all, asked_max, share; /* share: most of one teacher */
+    uint32_t asked_all, asked_max;
     uint32_t turn;                        /* whose questions are sent first next time */
     opd_map map;                          /* samples by group and member */
     opd_list samples, done;

@@ -239,6 +239,21 @@ static opd_err source_check(opd__draft *draft, size_t item, const char *remedy) 
     return OPD_OK;
 }
 
+/* All that may be under way has room in one table; a bound over all needs no sum. */
+static opd_err inflight_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    int64_t all = 0;
+    for (size_t i = 0; i < s->teacher_count && s->opd.teacher_inflight_max == 0; i++) {
+        all += opd_config_teacher_used(s, i) ? s->teachers[i].max_inflight : 0;
+        if (all > OPD_CONFIG_TEACHER_INFLIGHT_MAX)
+            return opd__draft_fail(draft, "teachers.*.max_inflight", i, "the teachers may be asked %lld "
+                                   "questions at the same time, and %d are possible; lower it, or give "
+                                   "opd.teacher_inflight_max", (long long)all,
+                                   OPD_CONFIG_TEACHER_INFLIGHT_MAX);
+    }
+    return OPD_OK;
+}
+
 /* The teachers that distil. */
 static opd_err teacher_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
@@ -261,7 +276,7 @@ static opd_err teacher_check(opd__draft *draft) {
     if (in_process && used > 1)
         return opd__draft_fail(draft, "opd.type", 0, "megatron is one teacher in this process, and %zu "
                                "are used; serve them (opd.type sglang, teachers.NAME.path or url)", used);
-    return OPD_OK;
+    return in_process ? OPD_OK : inflight_check(draft);
 }
 
 static opd_err opd_check(opd__draft *draft) {

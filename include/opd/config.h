@@ -43,6 +43,7 @@ extern "C" {
 
 #define OPD_CONFIG_STAGES_MAX 64   /* stages in one file               */
 #define OPD_CONFIG_TEACHERS_MAX 16 /* teachers of one stage            */
+#define OPD_CONFIG_TEACHER_INFLIGHT_MAX 4096 /* questions to all of them at the same time */
 #define OPD_CONFIG_REPLICAS_MAX 64 /* urls of one teacher              */
 #define OPD_CONFIG_URL_SIZE 1024   /* one of them, with its NUL        */
 #define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */

@@ -528,6 +528,20 @@ TEST(a_teacher_that_hangs_leaves_room_for_the_other) {
     down(&w);
 }
 
+/* Nor without a bound over all: each may always be asked its own max_inflight. */
+TEST(without_a_bound_of_all_each_has_its_own) {
+    static world w;
+    up(&w, SAMPLES, ", teacher: a, teacher_key: k", ", max_inflight: 4", ", max_inflight: 4084",
+       ", max_inflight: 1");
+    for (int g = 0; g < SAMPLES; g++) w.sources[g] = g < SAMPLES - 1 ? "a" : "b";
+    w.delay_ns[0] = 100 * MS;
+    run(&w);
+    int first_b = 0;
+    while (w.asks[first_b].teacher != 1) first_b++;
+    CHECK_INT(first_b, OPD_PANEL_REQUESTS_MAX - 4084 - 1);
+    down(&w);
+}
+
 /* ---- while the student writes ---- */
 
 /* Every token of a sample was asked for exactly once, of one teacher. */

@@ -107,6 +107,11 @@ TEST(what_is_refused) {
           "t.yaml:7:34: teachers.a.weight: 0 is too small; it must be above 0");
     FAILS(HEAD OPD_PART(", teacher: a") TEACHERS(", weight: .inf", "", ""),
           "t.yaml:7:34: teachers.a.weight: the number must be finite");
+    FAILS(HEAD OPD_PART(", teacher: a") TEACHERS(", max_inflight: 4097", "", ""),
+          "t.yaml:7:40: teachers.a.max_inflight: 4097 is too large; it must be at most 4096 requests");
+    FAILS(HEAD OPD_PART(", teacher: 'a, b'") TEACHERS(", max_inflight: 4000", ", max_inflight: 97", ""),
+          "t.yaml:8:40: teachers.b.max_inflight: the teachers may be asked 4097 questions at the same "
+          "time, and 4096 are possible; lower it, or give opd.teacher_inflight_max");
     FAILS(HEAD OPD_PART(", teacher: a") TEACHERS(", protocol: vllm, chunk_tokens: 64", "", ""),
           "t.yaml:7:56: teachers.a.chunk_tokens: vLLM computes the whole prefix again for each chunk "
           "(its prompt_logprobs skip the prefix cache); leave it out");
