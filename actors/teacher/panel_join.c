@@ -92,7 +92,7 @@ static bool is_clean(const opd_scored_fields *scored, size_t rows) {
 /* The usual case: one part has it all. Its arrays are handed on. */
 static const opd_panel_part *only_part(const opd_panel_sample *s) {
     const opd_panel_part *part = part_of(s->parts.next);
-    bool whole = s->slot_count == 1 && s->parts.next->next == &s->parts &&
+    bool whole = s->slot_count == 1 && s->parts.next->next == &s->parts && part->to == s->have &&
                  part->state == OPD_PART_DONE && part->scored.valid.buf != NULL;
     return whole && is_clean(&part->scored, part->to - part->from) ? part : NULL;
 }

@@ -129,6 +129,21 @@ TEST(one_answer_is_handed_on_as_it_is) {
     rig_down(&r);
 }
 
+/* A sample that was broken off is asked for nothing more: what it has stands, the rest has no score. */
+TEST(one_answer_about_a_part_is_not_the_whole) {
+    rig r;
+    rig_up(&r, "a");
+    CHECK(chunk(&r, 0, 6));
+    answer(&r, part(&r, 0, 6, true), true, -1);
+    CHECK_OK(complete(&r, 10));
+    opd_scores_fields f = join(&r);
+    CHECK_INT(f.valid.size_bytes, 10 - PROMPT);
+    CHECK_INT(f.logp.size_bytes, (10 - PROMPT) * sizeof(float));
+    for (uint32_t i = PROMPT; i < 10; i++) check_row(&r, &f, 0, i, i < 6 ? 0 : -1);
+    opd_panel_scores_drop(&f);
+    rig_down(&r);
+}
+
 TEST(one_answer_with_a_nan_is_not) {
     rig r;
     rig_up(&r, "a");
