@@ -118,6 +118,18 @@ static uint64_t deadline_of(const opd__panel *self, double seconds) {
     return in_process(self) ? 0 : opd_now_ns(self->ctx) + (uint64_t)(seconds * 1e9);
 }
 
+/* The same of a part: its own deadline, which begins now if it has not, or, where somebody else could be
+ * asked in time, half of what is left. An early part has no longer than one attempt: what it is about is
+ * asked again in the end. */
+static uint64_t part_deadline(const opd__panel *self, opd_panel_part *part) {
+    const opd_config_teacher *t = &self->c.stage->teachers[part->rungs.at];
+    if (part->early) return deadline_of(self, t->timeout_s);
+    if (part->deadline_ns == 0) part->deadline_ns = deadline_of(self, t->deadline_s);
+    uint64_t now = opd_now_ns(self->ctx);
+    if (part->deadline_ns <= now || !opd_rungs_more(&part->rungs, &self->chains)) return part->deadline_ns;
+    return now + (part->deadline_ns - now) / 2;
+}
+
 static opd_err on_scored(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply);
 
 /* Asks a part's question. Errors: AGAIN (the teacher, or we, have no room), LIMIT, NOMEM. */
@@ -125,13 +137,11 @@ static opd_err ask(opd__panel *self, opd_panel_part *part) {
     const opd_config_stage *stage = self->c.stage;
     const opd_panel_sample *s = part->sample;
     int place = part->rungs.at;
-    if (part->deadline_ns == 0)
-        part->deadline_ns = deadline_of(self, stage->teachers[place].deadline_s);
     opd_score_fields f = {.tokens = opd_panel_tokens(part), .start = part->from - 1,
                           .top_k = part->slot == 0 ? (uint32_t)stage->opd.log_prob_top_k : 0,
                           .temperature = stage->rollout.temperature > 0 ? stage->rollout.temperature : 1,
                           .affinity = affinity_of(s->group), .wait = part->rungs.waits,
-                          .deadline_ns = part->deadline_ns};
+                          .deadline_ns = part_deadline(self, part)};
     opd_trace_set(self->ctx, opd_sample_trace(s->group, s->member));
     OPD_TRY(opd_message_request(self->ctx, pid_of(self, place), OPD_MESSAGE_SCORE, &f,
                                 OPD_NO_DEADLINE, on_scored, part, NULL));
@@ -251,6 +261,7 @@ static opd_err sample_create(opd__panel *self, uint64_t group, uint32_t member, 
     }
     opd_list_push_back(&self->samples, &s->node);
     for (uint32_t i = 0; i < s->slot_count; i++) opd__panel_want(self, s->slots[i].teacher);
+    if (!opd__panel_hold_tell(self)) OPD_TRY(retry_later(self));
     note_unserved(self, source);
     *out_sample = s;
     return OPD_OK;

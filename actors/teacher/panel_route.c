@@ -38,6 +38,11 @@ int opd_rungs_next(opd_rungs *rungs, const opd_chains *chains, bool away) {
     return next;
 }
 
+bool opd_rungs_more(const opd_rungs *rungs, const opd_chains *chains) {
+    opd_rungs after = *rungs;
+    return opd_rungs_next(&after, chains, false) != OPD_ROUTE_NOBODY;
+}
+
 bool opd_chain_all(const opd_chains *chains, int first,
                    const opd_presence states[OPD_CONFIG_TEACHERS_MAX], bool (*counts)(opd_presence)) {
     uint32_t seen = 0;

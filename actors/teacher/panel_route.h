@@ -41,6 +41,9 @@ void opd_rungs_init(opd_rungs *rungs, const opd_chains *chains, int first);
 /* The teacher at `at` failed; away: it could not be reached. Returns the next, or NOBODY. */
 int opd_rungs_next(opd_rungs *rungs, const opd_chains *chains, bool away);
 
+/* Whether somebody is asked after the teacher at `at`, should that give no score in time. */
+bool opd_rungs_more(const opd_rungs *rungs, const opd_chains *chains);
+
 /* Whether a teacher and everyone it may be replaced by are in a state of which `counts` says
  * yes. */
 bool opd_chain_all(const opd_chains *chains, int first,

@@ -59,11 +59,12 @@ static bool too_late(const opd__teacher *self, const opd__sample *s) {
 }
 
 static void give_up(opd__teacher *self, opd__sample *s, const char *why) {
+    uint64_t had_ns = s->deadline_ns > s->taken_ns ? s->deadline_ns - s->taken_ns : 0;
     scores_drop(s);
     if (too_late(self, s))
         (void)snprintf(s->scored.reason, sizeof s->scored.reason,
-                       "no score within the deadline of %g s: %.140s", self->c.teacher->deadline_s,
-                       why);
+                       "no score within the deadline of %.3g s: %.140s",
+                       (double)had_ns / 1e9, why);
     else
         (void)snprintf(s->scored.reason, sizeof s->scored.reason, "%s", why);
     finish(self, s);
@@ -371,9 +372,9 @@ static opd_err take_score(opd__teacher *self, opd_msg *msg) {
     s->request = msg;
     opd_list_init(&s->node);
     opd_timer_init(&s->timer, self->ctx, on_timer);
-    s->deadline_ns = s->ask.deadline_ns != 0
-                         ? s->ask.deadline_ns
-                         : opd_now_ns(self->ctx) + opd__teacher_ns(self->c.teacher->deadline_s);
+    s->taken_ns = opd_now_ns(self->ctx);
+    s->deadline_ns = s->taken_ns + opd__teacher_ns(self->c.teacher->deadline_s);
+    if (s->ask.deadline_ns != 0) s->deadline_ns = s->ask.deadline_ns;
     s->last_server = OPD_REPLICA_NONE;
     self->waiting_count += s->ask.wait;
     opd_teacher_health_work(&self->health, self->waiting_count > 0, opd_now_ns(self->ctx));

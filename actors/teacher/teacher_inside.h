@@ -70,7 +70,7 @@ struct opd__sample {
     uint32_t count, rows;     /* tokens, and how many are scored      */
     opd_scored_fields scored; /* the answer; owns its slices          */
     opd_timer timer;
-    uint64_t deadline_ns;
+    uint64_t taken_ns, deadline_ns;
     opd_teacher_history history;
     opd__attempt *tries[OPD__TRIES_MAX]; /* under way; NULL: none */
     int last_server;         /* that it was sent to, or NONE        */

@@ -14,13 +14,15 @@ typedef enum part {
     AWAY,        /* nobody can be reached: CLOSED, or it waits   */
     REFUSE,      /* no score, and a reason                       */
     FULL_ONCE,   /* AGAIN the first time, then SCORE             */
+    HANG,        /* nothing until the question's deadline        */
+    TOO_LATE,    /* as AWAY, and not ready in time at the start  */
     SHORT        /* a score too few                              */
 } part;
 
 typedef struct asked {
     uint32_t teacher, from, to;
     bool wait, alive;
-    uint64_t affinity, at_ns;
+    uint64_t affinity, at_ns, for_ns; /* for_ns: until its deadline */
 } asked;
 
 typedef struct got {
@@ -96,11 +98,13 @@ static opd_err on_answer_time(opd_ctx *ctx, void *state, opd_timer *timer) {
     question *q = timer->arg;
     a->w->under_way--;
     switch (a->w->parts[a->place]) {
+    case HANG:
     case REFUSE: {
         opd_scored_fields f = {.attempts = 2, .reason = "it cannot"};
         opd_message_reply(ctx, q->msg, OPD_MESSAGE_SCORED, &f);
         break;
     }
+    case TOO_LATE:
     case AWAY: opd_reply_error(ctx, q->msg, opd_fail(OPD_ERR_CLOSED, "away")); break;
     case SHORT: reply_scores(ctx, a, q->msg, 1); break;
     default: reply_scores(ctx, a, q->msg, 0);
@@ -115,7 +119,8 @@ static void note_ask(opd_ctx *ctx, actor *a, const opd_score_fields *f) {
     CHECK(w->ask_count < ASKS);
     w->asks[w->ask_count++] = (asked){
         .teacher = a->place, .from = f->start + 1, .wait = f->wait, .affinity = f->affinity,
-        .to = (uint32_t)(f->tokens.size_bytes / sizeof(int32_t)), .at_ns = opd_now_ns(ctx)};
+        .to = (uint32_t)(f->tokens.size_bytes / sizeof(int32_t)), .at_ns = opd_now_ns(ctx),
+        .for_ns = f->deadline_ns - opd_now_ns(ctx)};
     if (++w->under_way > w->under_way_max) w->under_way_max = w->under_way;
 }
 
@@ -137,7 +142,9 @@ static opd_err teacher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     *q = (question){.msg = msg, .actor = a};
     opd_timer_init(&q->timer, ctx, on_answer_time);
     q->timer.arg = q;
-    if (w->parts[a->place] == AWAY && f.wait) return OPD_OK; /* until somebody says otherwise */
+    bool away = w->parts[a->place] == AWAY || w->parts[a->place] == TOO_LATE;
+    if (away && f.wait) return OPD_OK; /* until somebody says otherwise */
+    if (w->parts[a->place] == HANG) return opd_timer_start(&q->timer, f.deadline_ns);
     return opd_timer_start_after(&q->timer, w->delay_ns[a->place] + 1);
 }
 
@@ -151,7 +158,10 @@ static opd_err teacher_start(opd_ctx *ctx, void *state, const void *config) {
     const actor_config *c = config;
     a->w = c->w;
     a->place = c->place;
-    return say_presence(ctx, a, a->w->parts[a->place] == AWAY ? OPD_PRESENCE_DOWN : OPD_PRESENCE_UP);
+    part plays = a->w->parts[a->place];
+    return say_presence(ctx, a, plays == AWAY       ? OPD_PRESENCE_DOWN
+                                : plays == TOO_LATE ? OPD_PRESENCE_LATE
+                                                    : OPD_PRESENCE_UP);
 }
 
 /* A message of no kind: the teacher comes back. */
@@ -447,6 +457,38 @@ TEST(a_slot_that_fails_leaves_the_other) {
     down(&w);
 }
 
+/* A teacher that hangs has half of the time that is left; the last one has all of it. */
+TEST(who_hangs_leaves_time_for_the_next) {
+    static world w;
+    up(&w, 4, ", teacher: a", ", timeout_s: 0.4, deadline_s: 0.4, fallback: b", ", fallback: c", "");
+    w.parts[0] = w.parts[1] = HANG;
+    run(&w);
+    CHECK_INT(w.ask_count, 12);
+    for (int g = 0; g < 4; g++) check_slot(&w, g, 0, 2);
+    for (int i = 0; i < w.ask_count; i++) {
+        static const uint64_t shares_ms[] = {200, 100, 100};
+        CHECK(w.asks[i].for_ns <= shares_ms[w.asks[i].teacher] * MS);
+    }
+    down(&w);
+}
+
+/* A chunk that hangs takes no more of its sample's time than an attempt may. */
+TEST(a_chunk_that_hangs_is_asked_again_with_all_the_time) {
+    static world w;
+    up(&w, 3, ", teacher: a", ", chunk_tokens: 4, timeout_s: 0.1, deadline_s: 0.4", "", "");
+    w.chunk = 5;
+    w.parts[0] = HANG;
+    run(&w);
+    int again = 0;
+    for (int i = 0; i < w.ask_count; i++) {
+        again += w.asks[i].wait && w.asks[i].from == PROMPT && w.asks[i].for_ns > 100 * MS;
+        CHECK(w.asks[i].for_ns <= (w.asks[i].wait ? 400 : 100) * MS);
+    }
+    CHECK_INT(again, 3);
+    for (int g = 0; g < 3; g++) CHECK_INT(w.got[g].rows, 0);
+    down(&w);
+}
+
 /* ---- away, and back ---- */
 
 typedef struct herald {
@@ -485,6 +527,43 @@ TEST(while_all_are_away_the_first_is_waited_for) {
     for (int i = 0; i < w.ask_count; i++) CHECK(w.asks[i].wait == (i >= 8));
     CHECK(w.holds == 1 && w.releases == 1);
     CHECK_INT(w.got[0].degraded, 0);
+    down(&w);
+}
+
+/* It is not wanted before the first sample that is its own: the dataset hears of it then. */
+TEST(who_is_wanted_later_pauses_admission_then) {
+    static world w;
+    opd_pid pid;
+    up(&w, 1, ", teacher: a, teacher_key: k", "", "", "");
+    w.parts[1] = AWAY;
+    w.sources[0] = "b";
+    CHECK_OK(opd_spawn(w.t.system, &herald_class, NULL, &(herald){.w = &w, .place = 1}, &pid));
+    run(&w);
+    check_slot(&w, 0, 0, 1);
+    CHECK(w.holds == 1 && w.releases == 1);
+    down(&w);
+}
+
+TEST(all_too_late_at_the_start_stops_the_run) {
+    static world w;
+    up(&w, 4, ", teacher: a", ", fallback: b", ", fallback: c", "");
+    w.parts[0] = w.parts[1] = w.parts[2] = TOO_LATE;
+    start(&w);
+    CHECK_ERR(opd_system_run(w.t.system), OPD_ERR_TIMEOUT);
+    CHECK_CONTAINS(opd_err_context(), "teacher a was not ready in time, and neither was anybody who is asked "
+                                      "instead of it");
+    CHECK_INT(w.done, 0);
+    down(&w);
+}
+
+/* One of them in time is enough. */
+TEST(one_too_late_at_the_start_is_replaced) {
+    static world w;
+    up(&w, 4, ", teacher: a", ", fallback: b", ", fallback: c", "");
+    w.parts[0] = w.parts[2] = TOO_LATE;
+    run(&w);
+    for (int g = 0; g < 4; g++) check_slot(&w, g, 0, 1);
+    CHECK_INT(w.holds, 0);
     down(&w);
 }
 
