@@ -38,6 +38,7 @@
     X(TEACHER_HEDGES, "teacher/hedges")                 /* second requests, per sample     */  \
     X(TEACHER_GIVEN_UP, "teacher/given_up")             /* samples without any score       */  \
     X(TEACHER_QUARANTINES, "teacher/quarantines")       /* so far: replicas not believed   */  \
+    X(TEACHER_UNSERVED, "teacher/unserved_samples")     /* so far: of a value nobody serves */  \
     X(LOSS, "train/loss")                                                                      \
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/metrics.h"
 #include "actors/rollout/engine.h"
 #include "actors/teacher/panel_inside.h"
 #include "core/base/check.h"
@@ -236,13 +237,21 @@ static opd_err on_scored(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_
 
 /* ---- samples ---- */
 
+/* A monitor without room for it hears of it with the next one. */
+static void count_unserved(opd__panel *self) {
+    opd_counted_fields f = {.metric = OPD_METRIC_TEACHER_UNSERVED,
+                            .value = (double)(++self->unserved - self->unserved_told)};
+    if (opd_message_send(self->ctx, self->c.roles->monitor, OPD_MESSAGE_COUNTED, &f) == OPD_OK)
+        self->unserved_told = self->unserved;
+}
+
 /* A value that no teacher serves: the person may have made a mistake. Told at the 1st, 2nd, 4th ... */
 static void note_unserved(opd__panel *self, const char *source) {
     bool known = true;
     uint8_t places[OPD_CONFIG_TEACHERS_MAX];
     (void)opd_config_route(self->c.stage, source, places, &known);
     if (known) return;
-    self->unserved++;
+    count_unserved(self);
     if ((self->unserved & (self->unserved - 1)) != 0) return;
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
              "no teacher serves '%.60s' (opd.teacher_key): opd.teacher scores it (samples so far: "

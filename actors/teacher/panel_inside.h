@@ -36,7 +36,7 @@ typedef struct opd__panel {
     opd_map map;                          /* samples by group and member */
     opd_list samples, done;
     uint32_t early_count;                 /* samples that are known by their chunks */
-    uint64_t unserved;                    /* samples of a value that nobody serves */
+    uint64_t unserved, unserved_told;     /* samples of a value that nobody serves; told the monitor */
     opd_timer retry;
     bool hold, hold_told;                 /* what the dataset should know, and was told */
     bool failed;

@@ -3,6 +3,7 @@
 #include "actors/teacher/panel_actor.h"
 
 #include "actors/messages.h"
+#include "actors/metrics.h"
 #include "core/base/check.h"
 #include "tests/support/sys_test.h"
 
@@ -52,6 +53,7 @@ typedef struct world {
     int ask_count, under_way, under_way_max;
     got got[SAMPLES];
     int done, holds, releases;
+    double unserved;
     char notes[1024];
 } world;
 
@@ -232,7 +234,14 @@ static opd_err dataset_message(opd_ctx *ctx, void *state, opd_msg *msg) {
 static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     world *w = *(world **)state;
     opd_note_fields f;
+    opd_counted_fields counted;
     (void)ctx;
+    if (opd_msg_kind(msg) == OPD_MESSAGE_COUNTED) {
+        OPD_TRY(opd_message_read(msg, OPD_MESSAGE_COUNTED, &counted));
+        CHECK_INT(counted.metric, OPD_METRIC_TEACHER_UNSERVED);
+        w->unserved += counted.value;
+        return OPD_OK;
+    }
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_NOTE, &f));
     size_t used = strlen(w->notes);
     (void)snprintf(w->notes + used, sizeof w->notes - used, "%s\n", f.text);
@@ -379,15 +388,17 @@ TEST(one_teacher_scores_all) {
 
 TEST(samples_go_where_their_source_says) {
     static world w;
-    up(&w, 6, ", teacher: c, teacher_key: k", ", serves: [math, logic]", ", serves: code", "");
+    up(&w, 7, ", teacher: c, teacher_key: k", ", serves: [math, logic]", ", serves: code", "");
     w.sources[0] = "math";
     w.sources[1] = "code";
     w.sources[2] = "logic";
     w.sources[3] = "poems";
     w.sources[4] = "c";
+    w.sources[6] = "songs";
     run(&w);
-    static const uint32_t places[] = {0, 1, 0, 2, 2, 2};
-    for (int g = 0; g < 6; g++) {
+    static const uint32_t places[] = {0, 1, 0, 2, 2, 2, 2};
+    CHECK(w.unserved == 2);
+    for (int g = 0; g < 7; g++) {
         check_slot(&w, g, 0, places[g]);
         CHECK_INT(w.got[g].places[0], places[g]);
     }
