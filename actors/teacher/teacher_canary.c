@@ -161,6 +161,8 @@ static opd_err on_canary(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__server *s = call->arg;
     int server = (int)(s - self->servers);
     (void)ctx;
+    if (call != s->round.call) return OPD_OK;
+    s->round.call = NULL;
     if (call->endpoint != s->endpoint || self->stopping || self->failed) return OPD_OK;
     if (call->http.err != OPD_OK || call->http.status != 200) return no_answer(self, s, call);
     bool good = read_scores(self, s, call) == OPD_OK;
@@ -206,11 +208,16 @@ static opd_err ask(opd__teacher *self, opd__server *s) {
     call->answered = on_canary;
     call->arg = s;
     if (err == OPD_OK) err = opd_endpoint_send(call);
-    if (err != OPD_OK) opd_endpoint_call_destroy(call);
+    if (err == OPD_OK) s->round.call = call;
+    else opd_endpoint_call_destroy(call);
     return err;
 }
 
+/* What is under way is of a round that ends here: a server that is lost and found again is settled anew. */
 static opd_err begin(opd__teacher *self, opd__server *s, bool settles) {
+    if (s->round.call != NULL) opd_endpoint_cancel(s->round.call);
+    s->round.call = NULL;
+    s->round.under_way = false;
     s->round.sequence = 0;
     s->round.settles = settles;
     OPD_TRY(ask(self, s));

@@ -44,7 +44,8 @@ typedef struct opd__server {
     struct opd__round {     /* of canaries           */
         bool under_way, settles; /* settles: the server waits for it to be used */
         uint64_t due_ns;
-        size_t sequence;    /* that is asked now     */
+        size_t sequence;    /* that is asked now ... */
+        opd_endpoint_call *call; /* ... by this; NULL: none. Others are of rounds that were begun anew */
         opd_canary_scores scores;
     } round;
 } opd__server;

@@ -186,7 +186,15 @@ void rig_down(rig *r) {
 
 /* ---- the script ---- */
 
-enum { STALLED_MAX = 64 };
+enum { STALLED_MAX = 64, LATE_MAX = 8 };
+
+/* An answer that is held back. */
+typedef struct late {
+    opd_http_exchange *exchange; /* NULL: free */
+    opd_timer timer;
+    int status;
+    char text[2048];
+} late;
 
 typedef struct player {
     script *script;
@@ -194,6 +202,7 @@ typedef struct player {
     opd_http_server *server;
     opd_http_exchange *stalled[STALLED_MAX];
     int stalled_count;
+    late late[LATE_MAX];
     bool stopping;
     opd_timer reopen;
     opd_event closed;
@@ -201,6 +210,29 @@ typedef struct player {
 
 static void respond_json(opd_http_exchange *exchange, int status, const char *text) {
     opd_http_respond_text(exchange, status, "application/json", text);
+}
+
+static void respond_late(late *l) {
+    respond_json(l->exchange, l->status, l->text);
+    l->exchange = NULL;
+}
+
+static opd_err on_late(opd_ctx *ctx, void *state, opd_timer *timer) {
+    (void)ctx;
+    (void)state;
+    respond_late(OPD_CONTAINER_OF(timer, late, timer));
+    return OPD_OK;
+}
+
+static void hold_back(player *p, opd_http_exchange *exchange, uint64_t ms, int status, const char *text) {
+    late *l = p->late;
+    while (l->exchange != NULL) l++;
+    CHECK(l < p->late + LATE_MAX && strlen(text) < sizeof l->text);
+    l->exchange = exchange;
+    l->status = status;
+    (void)snprintf(l->text, sizeof l->text, "%s", text);
+    opd_timer_init(&l->timer, p->ctx, on_late);
+    CHECK_OK(opd_timer_start_after(&l->timer, ms * 1000000));
 }
 
 static int group_of(const rig *r, const int32_t *ids, size_t count) {
@@ -241,7 +273,8 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
     opd_str_init(&out, &p->script->rig->t.memory.alloc, 1 << 20);
     opd_json_writer_init(&w, &out, 0);
     opd_sglang_answer_write(&a, &w);
-    respond_json(exchange, 200, out.data);
+    if (canary && s->canaries == s->late_canary) hold_back(p, exchange, 2 * s->late_ms, 200, out.data);
+    else respond_json(exchange, 200, out.data);
     opd_str_fini(&out);
 }
 
@@ -266,6 +299,8 @@ static void play(player *p, opd_http_exchange *exchange, const opd_sglang_genera
     case STEP_503_AFTER:
         opd_http_respond_headers(exchange, 503, after, 1, (opd_slice){.buf = NULL});
         return;
+    case STEP_503: respond_json(exchange, 503, "<html>no server is available</html>"); return;
+    case STEP_502_LATE: hold_back(p, exchange, s->late_ms, 502, ""); return;
     case STEP_GARBAGE: respond_json(exchange, 200, "{\"meta_info\": oops"); return;
     case STEP_CLOSE:
     case STEP_STALL:
@@ -370,6 +405,11 @@ static opd_err player_signal(opd_ctx *ctx, void *state, const opd_signal *signal
     if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
     p->stopping = true;
     opd_timer_stop(&p->reopen);
+    for (late *l = p->late; l < p->late + LATE_MAX; l++) {
+        if (l->exchange == NULL) continue;
+        opd_timer_stop(&l->timer);
+        respond_late(l);
+    }
     if (p->server == NULL) return OPD_OK;
     opd_http_server_close(p->server, 0, on_closed, p);
     p->server = NULL;

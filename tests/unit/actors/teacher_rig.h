@@ -83,7 +83,9 @@ typedef enum script_step {
     STEP_NULLS,      /* the second response token is null    */
     STEP_GARBAGE,    /* 200, no JSON                         */
     STEP_STALL,      /* no answer                            */
-    STEP_CLOSE       /* the server goes away, back in 0.5 s  */
+    STEP_CLOSE,      /* the server goes away, back in 0.5 s  */
+    STEP_502_LATE,   /* after late_ms                        */
+    STEP_503         /* without Retry-After                  */
 } script_step;
 
 typedef struct script {
@@ -98,6 +100,8 @@ typedef struct script {
     float lie;             /* nats; 0: uniform */
     const char *versions[2]; /* weight versions before and from version_from on; NULL: "default" */
     int version_from;      /* canary; 0: never */
+    int late_canary;       /* is answered after 2 late_ms; 0: none */
+    uint64_t late_ms;
     const char *server_info; /* NULL: 404 */
     /* seen */
     int canaries, questions; /* of capabilities */

@@ -181,3 +181,21 @@ TEST(a_server_that_comes_back_is_not_asked_it_all_again) {
     CHECK_CONTAINS(b.rig.notes, "answers again");
     rig_down(&b.rig);
 }
+
+/* A round is under way as a proxy says that the server is gone, which it is not: the server is settled by a
+ * round of its own, and the answer to the first one is about nothing any more. */
+TEST(an_answer_to_a_round_that_was_begun_anew_says_nothing) {
+    static bench b;
+    bench_up(&b, 1, 1);
+    b.rig.linger_ms = 2700;
+    b.scripts[0].steps[0] = STEP_502_LATE;
+    b.scripts[0].steps[1] = STEP_OK;
+    b.scripts[0].step_count = 2;
+    b.scripts[0].late_ms = 1200; /* rounds at each second: in the middle of the second one */
+    b.scripts[0].late_canary = 4;
+    CHECK_OK(run(&b));
+    check_scored(&b);
+    CHECK(b.scripts[0].canaries >= 7);
+    CHECK_INT(b.rig.quarantines, 0);
+    rig_down(&b.rig);
+}
