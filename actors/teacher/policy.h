@@ -34,7 +34,8 @@ typedef enum opd_teacher_verdict {
 } opd_teacher_verdict;
 
 /* Judges how a call ended: `err` of the transport, and the HTTP `status` where err is OK.
- * Gone are REFUSED, RESET, CLOSED and NOT_FOUND (the host's name), and a proxy's 502. Given up are LIMIT,
+ * Gone are REFUSED, RESET, CLOSED and NOT_FOUND (the host's name), and a proxy's 502; its 503 is told from
+ * a busy server's by another question (teacher_probe.c). Given up are LIMIT,
  * UNSUPPORTED, INVALID, and every status but 200, 408, 429 and 5xx. */
 opd_teacher_verdict opd_teacher_judge(opd_err err, int status);
 

@@ -285,11 +285,15 @@ static opd_err act(opd__teacher *self, opd__sample *s, const opd_endpoint_call *
 }
 
 /* How an attempt ended, for its sample and its replica. */
-static opd_teacher_verdict judge(const opd__teacher *self, const opd_endpoint_call *call) {
-    opd_teacher_verdict verdict = opd_teacher_judge(call->http.err, call->http.status);
-    /* one that cannot even be connected to is as gone as one that refuses, if there are others */
-    bool unreachable = call->http.err == OPD_ERR_TIMEOUT && call->http.retry_safe;
-    return unreachable && self->fleet.count > 1 ? OPD_TEACHER_WAIT : verdict;
+static opd_teacher_verdict judge(const opd__teacher *self, const opd__sample *s, const opd_http_call *http) {
+    /* one that cannot even be connected to is as gone as one that refuses */
+    bool unreachable = http->err == OPD_ERR_TIMEOUT && http->retry_safe && !too_late(self, s);
+    return unreachable ? OPD_TEACHER_WAIT : opd_teacher_judge(http->err, http->status);
+}
+
+/* A busy server says 503, and a proxy whose server is gone. */
+static bool may_be_gone(const opd_http_call *http) {
+    return http->err == OPD_OK && http->status == 503 && opd_http_call_header(http, "retry-after") == NULL;
 }
 
 static opd_err on_failure(opd__teacher *self, opd__sample *s, const opd_endpoint_call *call,
@@ -316,7 +320,7 @@ static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
         opd__fleet_forget(self, a);
         return opd__teacher_pump(self);
     }
-    opd_teacher_verdict verdict = judge(self, call);
+    opd_teacher_verdict verdict = judge(self, s, &call->http);
     bool usable = verdict == OPD_TEACHER_READ && !self->stopping && use_answer(self, s, call);
     if (verdict == OPD_TEACHER_READ && !usable) verdict = OPD_TEACHER_RETRY;
     opd__fleet_judge(self, a, verdict, usable);
@@ -329,6 +333,8 @@ static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
         describe(call, why, sizeof why);
         OPD_TRY(opd__teacher_gone(self, server, why));
     }
+    if (may_be_gone(&call->http) && call->endpoint == self->servers[server].endpoint)
+        OPD_TRY(opd__teacher_suspect(self, server));
     return opd__teacher_pump(self);
 }
 

@@ -38,6 +38,7 @@ typedef struct opd__server {
     bool refused;           /* it came back as another model     */
     char weight_version[OPD_SGLANG_NAME_SIZE]; /* of its last scores; "": not told yet */
     uint64_t lost_at_ns;
+    uint64_t suspected_ns;  /* when it was last asked whether it is there after all */
     opd_inquirer inquirer;
     opd_capabilities found; /* what it can do ...    */
     bool known;             /* ... once it was asked */
@@ -130,6 +131,9 @@ OPD_MUST_CHECK opd_err opd__teacher_move(opd__teacher *self, const char *url);
 /* A server cannot be reached: it is probed until it is back; admission is held if it was the
  * last. */
 OPD_MUST_CHECK opd_err opd__teacher_gone(opd__teacher *self, int server, const char *why);
+
+/* A server that is up may be gone: it is asked, and lost if it does not say that it is there. */
+OPD_MUST_CHECK opd_err opd__teacher_suspect(opd__teacher *self, int server);
 
 /* A sample was answered. */
 void opd__teacher_answered(opd__teacher *self);

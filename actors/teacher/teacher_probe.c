@@ -32,6 +32,8 @@ enum {
     ANSWER_BYTES_PER_ENTRY = 256  /* [log-prob, id, text] in decimal */
 };
 
+static const uint64_t SUSPECT_NS = 100 * 1000000; /* between two questions to one that may be gone */
+
 uint64_t opd__teacher_ns(double seconds) { return (uint64_t)(seconds * 1e9); }
 
 void opd__teacher_fail(opd__teacher *self, opd_err err) {
@@ -312,11 +314,21 @@ static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
     return score ? probe_score(self, server) : vouch(self, server);
 }
 
+/* What a server says that is up, but was suspected to be gone. One that is busy answers this all the same. */
+static opd_err judge_suspect(opd__teacher *self, int server, const opd_endpoint_call *call) {
+    char text[64];
+    bool nobody = call->http.err == OPD_OK && call->http.status == 503; /* but the proxy */
+    if (!nobody && opd_teacher_judge(call->http.err, call->http.status) != OPD_TEACHER_WAIT) return OPD_OK;
+    (void)snprintf(text, sizeof text, "HTTP %d, also to GET %.30s", call->http.status, self->protocol->info_path);
+    return opd__teacher_gone(self, server, call->http.err == OPD_OK ? text : call->http.error);
+}
+
 static opd_err on_probe_info(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__teacher *self = state;
     char text[OPD_SGLANG_MESSAGE_SIZE], message[OPD_SGLANG_MESSAGE_SIZE];
     (void)ctx;
     if (!probe_current(self, call)) return OPD_OK;
+    if (is_up(self, call->arg)) return judge_suspect(self, index_of(self, call->arg), call);
     opd_teacher_verdict verdict = opd_teacher_judge(call->http.err, call->http.status);
     int status = call->http.status;
     bool there = verdict == OPD_TEACHER_READ || status == 404 || status == 405;
@@ -382,15 +394,27 @@ static opd_err inquire(opd__teacher *self, opd__server *server) {
     return err == OPD_ERR_AGAIN ? OPD_OK : err;
 }
 
-static opd_err probe(opd__teacher *self, opd__server *server) {
+static opd_err ask_info(opd__teacher *self, opd__server *server) {
     opd_endpoint_call *call;
-    if (server->probing || server->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
-    if (self->c.teacher->probe && !server->known) return inquire(self, server);
     OPD_TRY(opd_endpoint_call_create(server->endpoint, &call));
     call->http.path = self->protocol->info_path;
     call->answered = on_probe_info;
     opd_err err = probe_send(self, server, call);
     return err == OPD_ERR_AGAIN ? OPD_OK : err;
+}
+
+static opd_err probe(opd__teacher *self, opd__server *server) {
+    if (server->probing || server->endpoint == NULL || self->failed || self->stopping) return OPD_OK;
+    return self->c.teacher->probe && !server->known ? inquire(self, server) : ask_info(self, server);
+}
+
+opd_err opd__teacher_suspect(opd__teacher *self, int i) {
+    opd__server *server = &self->servers[i];
+    uint64_t now = opd_now_ns(self->ctx);
+    bool may = is_up(self, server) && !server->probing && !self->failed && !self->stopping;
+    if (!may || now - server->suspected_ns < SUSPECT_NS) return OPD_OK;
+    server->suspected_ns = now;
+    return ask_info(self, server);
 }
 
 /* ---- endpoints ---- */

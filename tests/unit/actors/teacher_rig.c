@@ -203,6 +203,7 @@ typedef struct player {
     opd_http_exchange *stalled[STALLED_MAX];
     int stalled_count;
     late late[LATE_MAX];
+    uint64_t dead_until_ns; /* 0: never was */
     bool stopping;
     opd_timer reopen;
     opd_event closed;
@@ -299,6 +300,14 @@ static void play(player *p, opd_http_exchange *exchange, const opd_sglang_genera
     case STEP_503_AFTER:
         opd_http_respond_headers(exchange, 503, after, 1, (opd_slice){.buf = NULL});
         return;
+    case STEP_DIES:
+        if (p->dead_until_ns > 0) {
+            answer_scores(p, exchange, q, STEP_OK);
+            return;
+        }
+        p->dead_until_ns = opd_now_ns(p->ctx) + 1500000000;
+        respond_json(exchange, 503, "<html>no server is available</html>");
+        return;
     case STEP_503: respond_json(exchange, 503, "<html>no server is available</html>"); return;
     case STEP_502_LATE: hold_back(p, exchange, s->late_ms, 502, ""); return;
     case STEP_GARBAGE: respond_json(exchange, 200, "{\"meta_info\": oops"); return;
@@ -335,6 +344,10 @@ static void on_exchange(void *arg, opd_http_exchange *exchange) {
     player *p = arg;
     script *s = p->script;
     if (!may_enter(s, exchange)) return;
+    if (opd_now_ns(p->ctx) < p->dead_until_ns) {
+        respond_json(exchange, 503, "<html>no server is available</html>");
+        return;
+    }
     if (strcmp(opd_http_exchange_path(exchange), "/model_info") == 0) {
         s->infos++;
         respond_json(exchange, s->info_status == 0 ? 200 : s->info_status,

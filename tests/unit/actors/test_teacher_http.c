@@ -206,6 +206,32 @@ TEST(a_loss_is_waited_out) {
     rig_down(&b.rig);
 }
 
+/* A proxy whose server is gone says 503, as a busy server does: several in a row are a loss. */
+TEST(a_proxy_without_its_server_is_waited_out) {
+    BENCH(b, 12, STEP_DIES);
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK_INT(b.rig.got, 12);
+    for (int g = 0; g < 12; g++) {
+        CHECK(b.rig.scores[g].scored);
+        CHECK(b.rig.scores[g].attempts <= 4);
+    }
+    CHECK(b.rig.holds == 1 && b.rig.releases == 1);
+    CHECK_CONTAINS(b.rig.notes, "is lost (HTTP 503");
+    rig_down(&b.rig);
+}
+
+/* One that says so of some samples only is busy, not gone. */
+TEST(a_busy_server_is_not_lost) {
+    BENCH(b, 12, STEP_503, STEP_503, STEP_OK);
+    for (int i = 0; i < 3; i++) b.script.seen[i] = 2;
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK_INT(b.rig.got, 12);
+    for (int g = 0; g < 12; g++) CHECK(b.rig.scores[g].scored);
+    rig_down(&b.rig);
+}
+
 TEST(a_teacher_that_stays_away_stops_the_run) {
     BENCH(b, 5, STEP_500);
     b.config.teacher_lost_s = 0.5;

@@ -237,7 +237,6 @@ static void is_killed(const asgi_options *options) {
     opd_pid pid;
     up(1000, options);
     killed_options = options;
-    teacher.retries = 20; /* haproxy says 503, which may mean that it is busy */
     CHECK_OK(opd_spawn(r.t.system, &killer_class, NULL, NULL, &pid));
     run();
     CHECK(check_scored() > 0);
