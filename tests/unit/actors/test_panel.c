@@ -520,7 +520,7 @@ static opd_err herald_start(opd_ctx *ctx, void *state, const void *config) {
     herald *h = state;
     *h = *(const herald *)config;
     opd_timer_init(&h->timer, ctx, herald_fires);
-    return opd_timer_start_after(&h->timer, 30 * MS);
+    return opd_timer_start_after(&h->timer, 300 * MS); /* all else is long done, on a busy machine too */
 }
 
 static const opd_actor_class herald_class = {.name = "herald", .state_size = sizeof(herald),
