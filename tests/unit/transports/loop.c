@@ -7,6 +7,8 @@
 #include "tests/support/test.h"
 #include "transports/tcp_sim.h"
 
+enum { PATIENCE_MS = 40000 }; /* less than a test's time; a busy machine under TSan needs much of it */
+
 opd_env *loop_env;
 opd_sim *loop_sim;
 static opd_net_sim *loop_net;
@@ -70,8 +72,8 @@ static void loop_run(const int *flag, int count, uint64_t limit_ms, bool must) {
     if (must && *flag < count) opd_test_fail(__FILE__, __LINE__, "got %d of %d events", *flag, count);
 }
 
-void loop_until(const int *flag, int count) { loop_run(flag, count, 10000, true); }
-void loop_for_done(const int *flag, int count) { loop_run(flag, count, 10000, false); }
+void loop_until(const int *flag, int count) { loop_run(flag, count, PATIENCE_MS, true); }
+void loop_for_done(const int *flag, int count) { loop_run(flag, count, PATIENCE_MS, false); }
 void loop_for_ms(uint64_t ms) { loop_run(NULL, 0, ms, false); }
 uint64_t loop_in_ms(uint64_t ms) { return opd_tcp_now_ns(loop_env) + ms * 1000000; }
 void loop_count(void *arg) { (*(int *)arg)++; }
