@@ -19,6 +19,8 @@
     X(OPD_ABS_DIFF_MAX, "rollout/opd_abs_diff_max")     /* its largest |value| of a token   */  \
     X(OPD_OVERLAP, "rollout/opd_overlap_ratio")         /* |top-k and top-k| / k           */  \
     X(OPD_OVERLAP_COVERAGE, "rollout/opd_overlap_coverage")                                    \
+    X(VALUES, "rollout/values")                         /* the critic's, before the update */  \
+    X(RETURNS, "rollout/returns")                       /* what it should have said        */  \
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
     X(TRUNCATED, "rollout/truncated_ratio")                                                    \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
@@ -44,6 +46,8 @@
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \
     X(PPO_KL, "train/ppo_kl")                           /* old - current log-prob          */  \
     X(KL_LOSS, "train/kl_loss")                         /* student - reference, estimated  */  \
+    X(VALUE_LOSS, "train/value_loss")                   /* of the critic, without its coef */  \
+    X(VALUE_CLIPFRAC, "train/value_clipfrac")                                                  \
     X(OIS, "train/ois")                                 /* current / old probability       */  \
     X(TIS, "train/tis")                                 /* mean factor of the correction   */  \
     X(TIS_CLIPFRAC, "train/tis_clipfrac")               /* share of ratios out of bounds   */  \

@@ -66,8 +66,10 @@ static opd_err start_monitor(opd_system *system, void *arg, opd_pid *out_pid) {
 static opd_err start_checkpoint(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
     pipeline *p = arg;
+    opd_critic *critic = opd_learner_critic(p->a->learner);
     opd_checkpoint_config config = {
-        .dir = p->o.checkpoint_dir, .model = p->a->model, .tokenizer = p->a->tokenizer,
+        .dir = p->o.checkpoint_dir, .model = p->a->model,
+        .critic = critic != NULL ? &critic->head : NULL, .tokenizer = p->a->tokenizer,
         .seed = (uint64_t)p->c->run.seed, .keep = (uint32_t)p->c->train.keep,
         .disk = p->disk_lane, .alloc = p->a->alloc};
     return spawn(p, &opd_checkpoint_class, &config, &p->roles.checkpoint, out_pid);

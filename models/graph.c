@@ -170,7 +170,7 @@ opd_err opd__graph_check_rows(const opd__graph *g, const opd_score_row *rows, si
     return OPD_OK;
 }
 
-void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count) {
+void opd__graph_head_norm(opd__graph *g, const opd_score_row *rows, size_t count) {
     opd_kernels *k = g->kernels;
     const opd__dims *d = &g->weights.dims;
     for (size_t i = 0; i < count; i++) {
@@ -181,6 +181,12 @@ void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count) {
     }
     k->ops->rmsnorm(k, g->head_normed, g->head_inv, g->head_in,
                     g->weights.plain + g->weights.layout.norm, count, d->hidden, d->eps);
+}
+
+void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count) {
+    opd_kernels *k = g->kernels;
+    const opd__dims *d = &g->weights.dims;
+    opd__graph_head_norm(g, rows, count);
     k->ops->linear(k, g->logits, g->head_normed, g->weights.head, count, d->vocab, d->hidden, false);
 }
 
@@ -207,6 +213,18 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
     return OPD_OK;
 }
 
+static opd_err graph_hidden(opd_graph *base, const opd_score_row *rows, size_t n, float *out) {
+    opd__graph *graph = (opd__graph *)base;
+    size_t hidden = graph->weights.dims.hidden;
+    OPD_TRY(opd__graph_check_rows(graph, rows, n, false, false));
+    for (size_t i = 0; i < n; i += graph->chunk) {
+        size_t count = opd__least(n - i, graph->chunk);
+        opd__graph_head_norm(graph, rows + i, count);
+        memcpy(out + i * hidden, graph->head_normed, count * hidden * sizeof(float));
+    }
+    return OPD_OK;
+}
+
 static void graph_destroy(opd_graph *base) {
     opd__graph *graph = (opd__graph *)base;
     opd__weights_fini(&graph->weights);
@@ -229,7 +247,7 @@ static opd_err graph_forward(opd_graph *base, const opd_packed *packed) {
 
 static const opd_graph_ops graph_ops = {
     .destroy = graph_destroy, .set_weights = graph_set_weights, .forward = graph_forward,
-    .score = graph_score, .backward = opd__graph_backward,
+    .score = graph_score, .hidden = graph_hidden, .backward = opd__graph_backward,
     .backward_logits = opd__graph_backward_logits};
 
 opd_err opd_graph_create(opd_kernels *kernels, const opd_model_config *config, opd_graph_mode mode,

@@ -74,14 +74,20 @@ OPD_MUST_CHECK opd_err opd_graph_forward(opd_graph *graph, const opd_packed *pac
 OPD_MUST_CHECK opd_err opd_graph_score(opd_graph *graph, const opd_score_row *rows, size_t n,
                                        const opd_scores *out_scores);
 
+/* The last hidden state h of n rows of the last forward, after the final norm: what the head
+ * multiplies. To out [n, hidden_size]; targets and temperatures are not read.
+ * Errors: INVALID (a row out of range). */
+OPD_MUST_CHECK opd_err opd_graph_hidden(opd_graph *graph, const opd_score_row *rows, size_t n,
+                                        float *out);
+
 /* Backward of the last forward (TRAIN mode): adds to grads [param_count] the gradient of
- *   sum_i dlogp[i] * logp_i + dentropy[i] * entropy_i
+ *   sum_i dlogp[i] * logp_i + dentropy[i] * entropy_i + <dhidden[i], h_i>
  * over the n rows. Rows must be in ascending order of `row`, each at most once.
- * dlogp, dentropy: [n], either may be NULL (zero). Errors: INVALID. Consumes the activations:
- * another backward needs another forward. */
+ * dlogp, dentropy: [n], dhidden: [n, hidden_size]; each may be NULL (zero). Errors: INVALID.
+ * Consumes the activations: another backward needs another forward. */
 OPD_MUST_CHECK opd_err opd_graph_backward(opd_graph *graph, const opd_score_row *rows, size_t n,
                                           const float *dlogp, const float *dentropy,
-                                          float *grads);
+                                          const float *dhidden, float *grads);
 
 /* The seam for losses over more than one id (top-k divergences): a function that turns the
  * logits of rows [first, first+count) into their gradients, in place.

@@ -11,9 +11,11 @@
 #include "core/base/check.h"
 #include "models/graph_inside.h"
 
-/* The head's rows: gradient of the loss into g->dx, final norm, head. */
+/* The head's rows: gradient of the loss into g->dx, final norm, head. dhidden [n, hidden] or NULL:
+ * what comes to the normed rows from elsewhere. */
 static void head_backward(opd__graph *g, const opd_score_row *rows, size_t n,
-                          opd_logits_grad_fn grad_fn, void *arg, float *grads) {
+                          opd_logits_grad_fn grad_fn, void *arg, const float *dhidden,
+                          float *grads) {
     opd_kernels *k = g->kernels;
     const opd__dims *d = &g->weights.dims;
     const opd_model_layout *at = &g->weights.layout;
@@ -26,6 +28,8 @@ static void head_backward(opd__graph *g, const opd_score_row *rows, size_t n,
                           d->hidden);
         k->ops->linear_dx(k, g->dhead_normed, g->logits, g->weights.head_dx, count, d->vocab,
                           d->hidden, false);
+        for (size_t r = 0; dhidden != NULL && r < count * d->hidden; r++)
+            g->dhead_normed[r] += dhidden[i * d->hidden + r];
         memset(g->dhead_in, 0, count * d->hidden * sizeof(float));
         k->ops->rmsnorm_grad(k, g->dhead_in, grads + at->norm, g->dhead_normed, g->head_in,
                              g->weights.plain + at->norm, g->head_inv, count, d->hidden);
@@ -75,14 +79,14 @@ static void attention_backward(opd__graph *g, size_t i, float *grads) {
                       a->inv_attn, t, d->hidden);
 }
 
-opd_err opd__graph_backward_logits(opd_graph *base, const opd_score_row *rows, size_t n,
-                                   opd_logits_grad_fn grad_fn, void *arg, float *grads) {
-    opd__graph *graph = (opd__graph *)base;
+static opd_err backward(opd__graph *graph, const opd_score_row *rows, size_t n,
+                        opd_logits_grad_fn grad_fn, void *arg, const float *dhidden,
+                        float *grads) {
     if (graph->mode != OPD_GRAPH_TRAIN)
         return opd_fail(OPD_ERR_INVALID, "backward: the graph was made for scoring only");
     OPD_TRY(opd__graph_check_rows(graph, rows, n, true, false));
     const opd_model_layout *at = &graph->weights.layout;
-    head_backward(graph, rows, n, grad_fn, arg, grads);
+    head_backward(graph, rows, n, grad_fn, arg, dhidden, grads);
     for (size_t i = graph->weights.dims.layers; i-- > 0;) {
         float *layer = grads + at->layer_base + i * at->layer_stride;
         mlp_backward(graph, i, layer);
@@ -92,6 +96,11 @@ opd_err opd__graph_backward_logits(opd_graph *base, const opd_score_row *rows, s
                                     graph->tokens, graph->weights.dims.hidden);
     graph->ready = false;
     return OPD_OK;
+}
+
+opd_err opd__graph_backward_logits(opd_graph *base, const opd_score_row *rows, size_t n,
+                                   opd_logits_grad_fn grad_fn, void *arg, float *grads) {
+    return backward((opd__graph *)base, rows, n, grad_fn, arg, NULL, grads);
 }
 
 typedef struct logp_grads {
@@ -109,9 +118,10 @@ static void logp_grad_fn(void *arg, size_t first, size_t count, float *logits) {
 }
 
 opd_err opd__graph_backward(opd_graph *base, const opd_score_row *rows, size_t n,
-                            const float *dlogp, const float *dentropy, float *grads) {
+                            const float *dlogp, const float *dentropy, const float *dhidden,
+                            float *grads) {
     opd__graph *graph = (opd__graph *)base;
     OPD_TRY(opd__graph_check_rows(graph, rows, n, true, true));
     logp_grads l = {graph, dlogp, dentropy};
-    return opd__graph_backward_logits(base, rows, n, logp_grad_fn, &l, grads);
+    return backward(graph, rows, n, logp_grad_fn, &l, dhidden, grads);
 }

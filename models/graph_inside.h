@@ -57,7 +57,7 @@ typedef struct opd__graph {
 /* backward and backward_logits of the table (graph_backward.c). */
 OPD_MUST_CHECK opd_err opd__graph_backward(opd_graph *graph, const opd_score_row *rows, size_t n,
                                            const float *dlogp, const float *dentropy,
-                                           float *grads);
+                                           const float *dhidden, float *grads);
 OPD_MUST_CHECK opd_err opd__graph_backward_logits(opd_graph *graph, const opd_score_row *rows,
                                                   size_t n, opd_logits_grad_fn grad_fn, void *arg,
                                                   float *grads);
@@ -72,7 +72,9 @@ OPD_MUST_CHECK opd_err opd__graph_forward(opd__graph *g, const opd_packed *packe
 OPD_MUST_CHECK opd_err opd__graph_check_rows(const opd__graph *g, const opd_score_row *rows,
                                              size_t n, bool ascending, bool targets);
 
-/* Computes the logits of rows [first, first + count), count <= chunk, into g->logits. */
+/* The final norm of `count` <= chunk rows into g->head_normed, and of that their logits into
+ * g->logits. */
+void opd__graph_head_norm(opd__graph *g, const opd_score_row *rows, size_t count);
 void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count);
 
 #endif

@@ -25,9 +25,14 @@ opd_err opd_graph_score(opd_graph *graph, const opd_score_row *rows, size_t n,
     return graph->ops->score(graph, rows, n, out_scores);
 }
 
+opd_err opd_graph_hidden(opd_graph *graph, const opd_score_row *rows, size_t n, float *out) {
+    return graph->ops->hidden(graph, rows, n, out);
+}
+
 opd_err opd_graph_backward(opd_graph *graph, const opd_score_row *rows, size_t n,
-                           const float *dlogp, const float *dentropy, float *grads) {
-    return graph->ops->backward(graph, rows, n, dlogp, dentropy, grads);
+                           const float *dlogp, const float *dentropy, const float *dhidden,
+                           float *grads) {
+    return graph->ops->backward(graph, rows, n, dlogp, dentropy, dhidden, grads);
 }
 
 opd_err opd_graph_backward_logits(opd_graph *graph, const opd_score_row *rows, size_t n,

@@ -25,8 +25,9 @@ typedef struct opd_graph_ops {
     opd_err (*forward)(opd_graph *graph, const opd_packed *packed);
     opd_err (*score)(opd_graph *graph, const opd_score_row *rows, size_t n,
                      const opd_scores *out_scores);
+    opd_err (*hidden)(opd_graph *graph, const opd_score_row *rows, size_t n, float *out);
     opd_err (*backward)(opd_graph *graph, const opd_score_row *rows, size_t n, const float *dlogp,
-                        const float *dentropy, float *grads);
+                        const float *dentropy, const float *dhidden, float *grads);
     opd_err (*backward_logits)(opd_graph *graph, const opd_score_row *rows, size_t n,
                                opd_logits_grad_fn grad_fn, void *arg, float *grads);
 } opd_graph_ops;

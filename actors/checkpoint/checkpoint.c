@@ -58,20 +58,29 @@ static opd_err remove_folder(const char *path) {
 
 /* ---- writing ---- */
 
-/* The table of both moments: "m.NAME" and "v.NAME" behind the weights. */
-static opd_err moments_table(const opd_model *model, const opd_alloc *alloc, opd_tensor **out) {
-    size_t n = model->tensor_count;
-    opd_tensor *table = opd_mem_get(alloc, 2 * n * sizeof *table);
+/* Block 0 of a state holds the weights, 1 and 2 their moments; a tensor's name in each. */
+static void block_name(size_t block, const opd_tensor *weights, char out[OPD_TENSOR_NAME_SIZE]) {
+    static const char *const prefixes[] = {"", "m.", "v."};
+    (void)snprintf(out, OPD_TENSOR_NAME_SIZE, "%s%.*s", prefixes[block], OPD_TENSOR_NAME_SIZE - 3,
+                   weights->name);
+}
+
+/* Writes the blocks from `first` on of a state [3 * param_count] as one file. */
+static opd_err write_blocks(const char *dir, const char *name, const opd_model *model, size_t first,
+                            const float *state, const opd_alloc *alloc) {
+    size_t n = model->tensor_count, count = (3 - first) * n;
+    char path[OPD_PATH_SIZE];
+    OPD_TRY(opd_path_join(path, sizeof path, dir, name));
+    opd_tensor *table = opd_mem_get(alloc, count * sizeof *table);
     if (table == NULL) return opd_fail(OPD_ERR_NOMEM, "checkpoint: no memory");
-    for (size_t i = 0; i < 2 * n; i++) {
-        const opd_tensor *weights = &model->tensors[i % n];
-        table[i] = *weights;
-        (void)snprintf(table[i].name, sizeof table[i].name, "%c.%.*s", i < n ? 'm' : 'v',
-                       OPD_TENSOR_NAME_SIZE - 3, weights->name);
-        table[i].offset += model->param_count * (i < n ? 1 : 2);
+    for (size_t i = 0; i < count; i++) {
+        table[i] = model->tensors[i % n];
+        table[i].offset += model->param_count * (first + i / n);
+        block_name(first + i / n, &model->tensors[i % n], table[i].name);
     }
-    *out = table;
-    return OPD_OK;
+    opd_err err = opd_safetensors_write(path, table, count, state);
+    opd_mem_free(alloc, table);
+    return err;
 }
 
 static opd_err write_state(const char *dir, const opd_checkpoint_state *info) {
@@ -89,7 +98,7 @@ static opd_err write_state(const char *dir, const opd_checkpoint_state *info) {
     return err;
 }
 
-static opd_err write_files(const char *dir, const opd_model *model,
+static opd_err write_files(const char *dir, const opd_model *model, const opd_model *critic,
                            const opd_tokenizer *tokenizer, const opd_checkpoint_state *info,
                            const float *state, const opd_alloc *alloc) {
     opd_model snapshot = *model; /* same table, the weights of that moment */
@@ -97,13 +106,10 @@ static opd_err write_files(const char *dir, const opd_model *model,
     OPD_TRY(opd_dir_make(dir));
     OPD_TRY(opd_model_save(&snapshot, dir));
     OPD_TRY(opd_tokenizer_save(tokenizer, dir));
-    char path[OPD_PATH_SIZE];
-    OPD_TRY(opd_path_join(path, sizeof path, dir, "optimizer.safetensors"));
-    opd_tensor *table = NULL;
-    OPD_TRY(moments_table(model, alloc, &table));
-    opd_err err = opd_safetensors_write(path, table, 2 * model->tensor_count, state);
-    opd_mem_free(alloc, table);
-    OPD_TRY(err);
+    OPD_TRY(write_blocks(dir, "optimizer.safetensors", model, 1, state, alloc));
+    if (critic != NULL)
+        OPD_TRY(write_blocks(dir, "critic.safetensors", critic, 0, state + 3 * model->param_count,
+                             alloc));
     return write_state(dir, info);
 }
 
@@ -179,7 +185,7 @@ static opd_err give_up(const char *part, const char *path, opd_err err) {
     return opd_fail(err, "%s: %s", path, context);
 }
 
-opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
+opd_err opd_checkpoint_write(const char *dir, const opd_model *model, const opd_model *critic,
                              const opd_tokenizer *tokenizer, const opd_checkpoint_state *info,
                              const float *state, uint32_t keep, const opd_alloc *alloc) {
     char path[OPD_PATH_SIZE], part[OPD_PATH_SIZE];
@@ -188,7 +194,7 @@ opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
         return opd_fail(OPD_ERR_LIMIT, "%s: the path is too long", dir);
     OPD_TRY(opd_dir_make(dir));
     OPD_TRY(remove_folder(part));
-    opd_err err = write_files(part, model, tokenizer, info, state, alloc);
+    opd_err err = write_files(part, model, critic, tokenizer, info, state, alloc);
     if (err != OPD_OK) return give_up(part, path, err);
     err = put_in_place(part, path);
     if (err != OPD_OK) return give_up(part, path, err);
@@ -206,29 +212,40 @@ opd_err opd_checkpoint_newest(const char *dir, uint64_t *out_step) {
     return OPD_OK;
 }
 
-opd_err opd_checkpoint_read_moments(const char *path, const opd_model *model,
-                                    opd_optimizer *optimizer, const opd_alloc *alloc) {
-    char file_path[OPD_PATH_SIZE];
-    OPD_TRY(opd_path_join(file_path, sizeof file_path, path, "optimizer.safetensors"));
+/* Fills blocks[i] [param_count] from the file; one that is NULL is not read. */
+static opd_err read_blocks(const char *dir, const char *name, const opd_model *model,
+                           float *const blocks[3], const opd_alloc *alloc) {
+    char path[OPD_PATH_SIZE], tensor_name[OPD_TENSOR_NAME_SIZE];
+    OPD_TRY(opd_path_join(path, sizeof path, dir, name));
     opd_safetensors *file;
-    OPD_TRY(opd_safetensors_open(file_path, alloc, &file));
+    OPD_TRY(opd_safetensors_open(path, alloc, &file));
     opd_err err = OPD_OK;
-    for (size_t i = 0; i < 2 * model->tensor_count && err == OPD_OK; i++) {
+    for (size_t i = 0; i < 3 * model->tensor_count && err == OPD_OK; i++) {
         const opd_tensor *weights = &model->tensors[i % model->tensor_count];
-        bool first = i < model->tensor_count;
-        char name[OPD_TENSOR_NAME_SIZE];
-        (void)snprintf(name, sizeof name, "%c.%.*s", first ? 'm' : 'v',
-                       OPD_TENSOR_NAME_SIZE - 3, weights->name);
-        const opd_safetensor *tensor = opd_safetensors_find(file, name);
+        size_t block = i / model->tensor_count;
+        if (blocks[block] == NULL) continue;
+        block_name(block, weights, tensor_name);
+        const opd_safetensor *tensor = opd_safetensors_find(file, tensor_name);
         if (tensor == NULL || tensor->count != weights->count)
-            err = opd_fail(OPD_ERR_MISMATCH, "%s: tensor %s is missing or of another shape",
-                           file_path, name);
+            err = opd_fail(OPD_ERR_MISMATCH, "%s: tensor %s is missing or of another shape", path,
+                           tensor_name);
         else
-            opd_safetensors_read(file, tensor,
-                                 (first ? optimizer->m : optimizer->v) + weights->offset);
+            opd_safetensors_read(file, tensor, blocks[block] + weights->offset);
     }
     opd_safetensors_close(file);
     return err;
+}
+
+opd_err opd_checkpoint_read_moments(const char *path, const opd_model *model,
+                                    opd_optimizer *optimizer, const opd_alloc *alloc) {
+    float *const blocks[] = {NULL, optimizer->m, optimizer->v};
+    return read_blocks(path, "optimizer.safetensors", model, blocks, alloc);
+}
+
+opd_err opd_checkpoint_read_critic(const char *path, opd_model *head, opd_optimizer *optimizer,
+                                   const opd_alloc *alloc) {
+    float *const blocks[] = {head->params, optimizer->m, optimizer->v};
+    return read_blocks(path, "critic.safetensors", head, blocks, alloc);
 }
 
 static bool read_count(opd_json *json, uint64_t *out) {

@@ -3,6 +3,7 @@
  * checkpoints/step-000100/ is a Hugging Face directory (config.json, generation_config.json,
  * model.safetensors, the tokenizer's files) plus
  *   optimizer.safetensors  AdamW's moments as tensors "m.NAME" and "v.NAME"
+ *   critic.safetensors     with a critic: its head's weights and their moments, named alike
  *   trainer_state.json     the counts of OPD_CHECKPOINT_COUNTS, by name
  * It is written under another name and put in place when whole; one of the same step changes
  * places with it in one move (where the file system cannot, it is removed first).
@@ -32,11 +33,12 @@ typedef struct opd_checkpoint_state {
 } opd_checkpoint_state;
 
 /* Writes dir/step-NNNNNN (replacing one of that step) and then removes all but the `keep`
- * newest (0: none is removed). state: [3 * param_count] weights, m, v.
- * model gives configuration and tensor names; its own weights are not read.
+ * newest (0: none is removed). state: [3 * param_count] weights, m, v; and as much of the critic's
+ * head, which is given as a model, or NULL. The models give configuration and tensor names; their
+ * own weights are not read.
  * Errors: IO, DISK (nothing half-written stays), NOMEM. */
 OPD_MUST_CHECK opd_err opd_checkpoint_write(const char *dir, const opd_model *model,
-                                            const opd_tokenizer *tokenizer,
+                                            const opd_model *critic, const opd_tokenizer *tokenizer,
                                             const opd_checkpoint_state *info,
                                             const float *state, uint32_t keep,
                                             const opd_alloc *alloc);
@@ -57,5 +59,10 @@ OPD_MUST_CHECK opd_err opd_checkpoint_read(const char *path, const opd_alloc *al
 OPD_MUST_CHECK opd_err opd_checkpoint_read_moments(const char *path, const opd_model *model,
                                                    opd_optimizer *optimizer,
                                                    const opd_alloc *alloc);
+
+/* The same with weights and moments of the critic's head, from path/critic.safetensors. */
+OPD_MUST_CHECK opd_err opd_checkpoint_read_critic(const char *path, opd_model *head,
+                                                  opd_optimizer *optimizer,
+                                                  const opd_alloc *alloc);
 
 #endif

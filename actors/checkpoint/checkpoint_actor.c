@@ -31,7 +31,7 @@ static opd_err write_job(opd_job *job) {
         .invalid_tokens = f->invalid_tokens, .unscored_batches = f->unscored_batches,
         .skipped_steps = f->skipped_steps, .before_correct = f->before_correct,
         .before_total = f->before_total, .degraded_tokens = f->degraded_tokens};
-    return opd_checkpoint_write(s->c.dir, s->c.model, s->c.tokenizer, &info,
+    return opd_checkpoint_write(s->c.dir, s->c.model, s->c.critic, s->c.tokenizer, &info,
                                 opd_slice_data(s->fields.state), s->c.keep, s->c.alloc);
 }
 
@@ -52,7 +52,8 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
         return OPD_OK;
     }
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAVE, &s->fields));
-    size_t size = 3 * s->c.model->param_count * sizeof(float);
+    size_t head = s->c.critic != NULL ? s->c.critic->param_count : 0;
+    size_t size = 3 * (s->c.model->param_count + head) * sizeof(float);
     if (s->fields.state.size_bytes != size)
         return opd_fail(OPD_ERR_PARSE, "checkpoint: a state of %zu bytes, not %zu",
                         s->fields.state.size_bytes, size);

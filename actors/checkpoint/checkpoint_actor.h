@@ -16,6 +16,7 @@ extern const opd_actor_class opd_checkpoint_class;
 typedef struct opd_checkpoint_config {
     const char *dir;        /* checkpoints/ of the stage     */
     const opd_model *model; /* configuration and tensor names */
+    const opd_model *critic; /* the same of a critic's head; NULL = none */
     const opd_tokenizer *tokenizer;
     uint64_t seed;
     uint32_t keep;

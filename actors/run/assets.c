@@ -340,7 +340,8 @@ static const struct {
     [OPD_CONFIG_ESTIMATOR_RLOO] = {OPD_ESTIMATOR_RLOO, OPD_POLICY_CLIP},
     [OPD_CONFIG_ESTIMATOR_REINFORCE] = {OPD_ESTIMATOR_REINFORCE, OPD_POLICY_CLIP},
     [OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE] = {OPD_ESTIMATOR_REINFORCE_BASELINE,
-                                                 OPD_POLICY_CLIP}};
+                                                 OPD_POLICY_CLIP},
+    [OPD_CONFIG_ESTIMATOR_PPO] = {OPD_ESTIMATOR_PPO, OPD_POLICY_CLIP}};
 
 static const opd_kl_type kl_types[] = {[OPD_CONFIG_KL_TYPE_K1] = OPD_KL_K1,
                                        [OPD_CONFIG_KL_TYPE_K2] = OPD_KL_K2,
@@ -350,7 +351,8 @@ static const opd_kl_type kl_types[] = {[OPD_CONFIG_KL_TYPE_K1] = OPD_KL_K1,
 static opd_estimator_config estimator_of(const opd_config_train *t) {
     return (opd_estimator_config){
         .kind = estimators[t->estimator].estimator, .normalize_rewards = t->rewards_normalization,
-        .normalize_std = t->grpo_std_normalization, .gamma = t->gamma, .kl_coef = t->kl_coef,
+        .normalize_std = t->grpo_std_normalization, .gamma = t->gamma,
+        .lambda = t->gae_lambda, .kl_coef = t->kl_coef,
         .kl_type = kl_types[t->kl_loss_type]};
 }
 
@@ -409,6 +411,7 @@ static opd_err create_learner(opd_assets *a) {
         .correction = correction_of(t), .rollout_is_old = t->use_rollout_log_probs,
         .ref_params = a->reference != NULL ? a->reference->params : NULL,
         .advantage = advantage_of(c), .policy = policy_of(t),
+        .critic = {.clip = t->value_clip, .coef = t->value_coef}, .critic_lr = t->critic_lr,
         .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,
         .unscored = a->resumed.unscored_batches, .alloc = a->alloc};
     return opd_err_prefix(opd_learner_create(&options, &a->learner), "train");
@@ -454,7 +457,11 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
     opd_optimizer *optimizer = opd_learner_optimizer(a->learner);
     optimizer->step = a->resumed.optimizer_step;
     OPD_LOG_INFO("stage %s goes on from %s", a->config->name, from);
-    return opd_checkpoint_read_moments(from, a->model, optimizer, a->alloc);
+    OPD_TRY(opd_checkpoint_read_moments(from, a->model, optimizer, a->alloc));
+    opd_critic *critic = opd_learner_critic(a->learner);
+    if (critic == NULL) return OPD_OK;
+    critic->optimizer->step = a->resumed.optimizer_step; /* they step together */
+    return opd_checkpoint_read_critic(from, &critic->head, critic->optimizer, a->alloc);
 }
 
 opd_err opd_assets_open(opd_assets *assets, const opd_config_stage *config,

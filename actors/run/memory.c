@@ -114,10 +114,17 @@ static uint64_t models_bytes(const opd_assets *a, const shape *s) {
     return bytes + FLOAT * teacher.params + weights_bytes(&teacher, false);
 }
 
+/* trainer/critic.c: the head, its moments, gradients and a state of it to be saved; the hidden
+ * states of a micro-batch and their gradients. */
+static uint64_t critic_bytes(const opd_assets *a, const shape *s) {
+    if (a->config->train.estimator != OPD_CONFIG_ESTIMATOR_PPO) return 0;
+    return FLOAT * ((s->hidden + 1) * 8 + a->sizes.micro_tokens * (2 * s->hidden + 2)) + SMALL;
+}
+
 static uint64_t compute_bytes(const opd_assets *a, const shape *s) {
     const opd_sizes *z = &a->sizes;
     const opd_config_device *d = &a->config->device;
-    uint64_t bytes = graph_bytes(s, true, z->micro_tokens) + engine_bytes(s, z) +
+    uint64_t bytes = graph_bytes(s, true, z->micro_tokens) + critic_bytes(a, s) + engine_bytes(s, z) +
                      scratch_bytes(s, u64(d->rollout_threads), z->max_len) +
                      scratch_bytes(s, u64(d->trainer_threads), z->micro_tokens);
     if (a->teacher == NULL) return bytes;
@@ -158,7 +165,7 @@ static uint64_t batch_bytes(const opd_assets *a) {
     if (k == 0) k = 1;
     uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
     uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + FLOAT * k;
-    uint64_t learner = 10 * FLOAT + 2 + 2 * FLOAT * k + 16;
+    uint64_t learner = 12 * FLOAT + 2 + 2 * FLOAT * k + 16;
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
     return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
 }

@@ -75,9 +75,13 @@ static double add_opd_term(token_pass *pass, size_t t, double advantage) {
 static void estimate_tokens(const token_pass *pass, size_t from, size_t to, double reward) {
     const opd_advantage_input *in = pass->in;
     bool shaped = pass->config->estimator.kl_coef != 0;
-    opd_estimator_tokens(&pass->config->estimator, reward, to - from, pass->mask + from,
-                         shaped ? in->student_logp + from : NULL,
-                         shaped ? in->ref_logp + from : NULL, pass->advantages + from);
+    bool critic = pass->config->estimator.kind == OPD_ESTIMATOR_PPO;
+    opd_estimator_sample sample = {.reward = reward, .count = to - from, .mask = pass->mask + from,
+                                   .logp = shaped ? in->student_logp + from : NULL,
+                                   .ref_logp = shaped ? in->ref_logp + from : NULL,
+                                   .values = critic ? in->values + from : NULL};
+    opd_estimator_tokens(&pass->config->estimator, &sample, pass->advantages + from,
+                         critic ? in->out_returns + from : NULL);
 }
 
 static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
@@ -85,7 +89,7 @@ static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
     const opd_advantage_input *in = pass->in;
     size_t from = in->offsets[sample], to = in->offsets[sample + 1];
     bool by_token = !config->only_reward && opd_estimator_by_token(&config->estimator);
-    bool unknown = config->estimator.kind == OPD_ESTIMATOR_REINFORCE && !config->only_reward &&
+    bool unknown = opd_estimator_absolute(&config->estimator) && !config->only_reward &&
                    !in->reward_valid[sample];
     for (size_t t = from; t < to; t++) pass->mask[t] = in->mask == NULL || in->mask[t] != 0;
     if (by_token) estimate_tokens(pass, from, to, reward);
@@ -146,6 +150,9 @@ static opd_err check_input(const opd_advantage_config *config, const opd_advanta
     OPD_ASSERT(in->sample_count == 0 || in->offsets[0] == 0);
     if (in->rewards == NULL || in->reward_valid == NULL || in->groups == NULL)
         return opd_fail(OPD_ERR_INVALID, "advantages need rewards, their validity and groups");
+    if (config->estimator.kind == OPD_ESTIMATOR_PPO &&
+        (in->values == NULL || in->out_returns == NULL || config->only_reward))
+        return opd_fail(OPD_ERR_INVALID, "PPO needs values and rewards");
     if (config->estimator.kl_coef != 0 && (in->student_logp == NULL || in->ref_logp == NULL))
         return opd_fail(OPD_ERR_INVALID, "KL shaping needs the log-probs of student and reference");
     if (!config->use_opd)

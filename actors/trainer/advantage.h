@@ -55,6 +55,8 @@ typedef struct opd_advantage_input {
     const uint8_t *teacher_valid; /* [tokens] use_opd only                                      */
     const float *rollout_logp;    /* [tokens] policy ROLLOUT_LOG_PROBS only, else NULL is fine  */
     const float *ref_logp;        /* [tokens] the reference's; KL shaping only                  */
+    const float *values;          /* [tokens] the critic's; PPO only                            */
+    float *out_returns;           /* [tokens] overwritten; PPO only                             */
 } opd_advantage_input;
 
 typedef struct opd_advantage_stats {

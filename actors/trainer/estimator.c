@@ -39,7 +39,7 @@ static void normalize_group(const opd_estimator_config *config, const member *me
 
 static bool group_relative(const opd_estimator_config *config) {
     return config->kind == OPD_ESTIMATOR_GRPO ? config->normalize_rewards
-                                              : config->kind != OPD_ESTIMATOR_REINFORCE;
+                                              : !opd_estimator_absolute(config);
 }
 
 opd_err opd_reward_normalize(const opd_alloc *alloc, const opd_estimator_config *config,
@@ -64,24 +64,37 @@ opd_err opd_reward_normalize(const opd_alloc *alloc, const opd_estimator_config 
     return OPD_OK;
 }
 
+bool opd_estimator_absolute(const opd_estimator_config *config) {
+    return config->kind == OPD_ESTIMATOR_REINFORCE || config->kind == OPD_ESTIMATOR_PPO;
+}
+
 bool opd_estimator_by_token(const opd_estimator_config *config) {
-    return config->kind == OPD_ESTIMATOR_REINFORCE ||
+    return opd_estimator_absolute(config) ||
            (config->kind == OPD_ESTIMATOR_REINFORCE_BASELINE && config->kl_coef != 0);
 }
 
-void opd_estimator_tokens(const opd_estimator_config *config, double reward, size_t count,
-                          const uint8_t *mask, const float *logp, const float *ref_logp,
-                          float *out_advantages) {
-    bool returns = config->kind == OPD_ESTIMATOR_REINFORCE, last = true;
-    double after = 0; /* G_(t+1) */
-    for (size_t t = count; t-- > 0;) {
+void opd_estimator_tokens(const opd_estimator_config *config, const opd_estimator_sample *sample,
+                          float *out_advantages, float *out_returns) {
+    bool summed = opd_estimator_absolute(config), critic = config->kind == OPD_ESTIMATOR_PPO;
+    bool last = true;
+    double after = 0, value_after = 0; /* G or A, and V, of the next token */
+    for (size_t t = sample->count; t-- > 0;) {
         out_advantages[t] = 0;
-        if (!mask[t]) continue;
-        double x = last || !returns ? reward : 0;
+        if (critic) out_returns[t] = 0;
+        if (!sample->mask[t]) continue;
+        double x = last || !summed ? sample->reward : 0;
         if (config->kl_coef != 0)
-            x -= config->kl_coef * opd_kl_estimate(config->kl_type, false, (double)logp[t], 0,
-                                                   (double)ref_logp[t]).value;
-        if (returns) after = x += config->gamma * after;
+            x -= config->kl_coef * opd_kl_estimate(config->kl_type, false, (double)sample->logp[t],
+                                                   0, (double)sample->ref_logp[t]).value;
+        if (critic) {
+            double value = (double)sample->values[t];
+            x += config->gamma * value_after - value + config->gamma * config->lambda * after;
+            out_returns[t] = (float)(x + value);
+            value_after = value;
+        } else if (summed) {
+            x += config->gamma * after;
+        }
+        after = x;
         out_advantages[t] = (float)x;
         last = false;
     }

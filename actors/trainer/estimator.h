@@ -11,12 +11,15 @@
  *               A_t = G_t = x_t + gamma G_(t+1),  x_t = -kl_coef k_t, and r' more at the last token
  *   REINFORCE_BASELINE  its form with a baseline.  r' = r - mean of the group;
  *               A_t = r' - kl_coef k_t
+ *   PPO         with values V_t of a critic, V after the last token 0 (generalised advantages, Schulman
+ *               et al. 2016, arXiv 1506.02438).  r' = r;  x_t as above;
+ *               A_t = x_t + gamma V_(t+1) - V_t + gamma lambda A_(t+1),  return R_t = A_t + V_t
  * where k_t estimates KL(student || reference) at token t from the student's log-prob before the
  * first step (kl.h): KL shaping. GRPO and RLOO have none.
  *
- * Tokens with mask 0 do not exist: neither k_t nor the discount sees them. A sample without a
+ * Tokens with mask 0 do not exist: neither k_t, nor the discount, nor V_(t+1) sees them. A sample without a
  * reward, and all of a group with fewer than two rewards where the group's mean is wanted, gets
- * r' = 0. Under REINFORCE a sample without a reward leaves the loss instead (what it should
+ * r' = 0. Under REINFORCE and PPO a sample without a reward leaves the loss instead (what it should
  * have got is unknown, and 0 is a reward like others).
  *
  * Thread: any; no state. Memory: all arrays are the caller's.
@@ -35,15 +38,17 @@ typedef enum opd_estimator_kind {
     OPD_ESTIMATOR_GRPO,
     OPD_ESTIMATOR_RLOO,
     OPD_ESTIMATOR_REINFORCE,
-    OPD_ESTIMATOR_REINFORCE_BASELINE
+    OPD_ESTIMATOR_REINFORCE_BASELINE,
+    OPD_ESTIMATOR_PPO
 } opd_estimator_kind;
 
 typedef struct opd_estimator_config {
     opd_estimator_kind kind;
     bool normalize_rewards; /* GRPO: off = raw rewards, A_t = r                     */
     bool normalize_std;     /* GRPO: divide by s                                    */
-    double gamma;           /* 0..1; REINFORCE                                      */
-    double kl_coef;         /* of the shaping; both REINFORCE kinds                 */
+    double gamma;           /* 0..1; REINFORCE and PPO                              */
+    double lambda;          /* 0..1; PPO                                            */
+    double kl_coef;         /* of the shaping; not GRPO, not RLOO                   */
     opd_kl_type kl_type;
 } opd_estimator_config;
 
@@ -60,13 +65,23 @@ OPD_MUST_CHECK opd_err opd_reward_normalize(const opd_alloc *alloc,
                                             const opd_estimator_config *config,
                                             const opd_rewards *rewards, double *out_normalized);
 
+/* Whether the reward stands for itself: then a sample that lost it has nothing to learn from. */
+bool opd_estimator_absolute(const opd_estimator_config *config);
+
 /* Whether A_t differs from token to token: then opd_estimator_tokens is to be called. */
 bool opd_estimator_by_token(const opd_estimator_config *config);
 
-/* A_t of one sample of `count` tokens with the reward r'. mask [count]; logp, ref_logp [count] are
- * read where kl_coef is not 0 only. Writes out_advantages[count], 0 where the mask is 0. */
-void opd_estimator_tokens(const opd_estimator_config *config, double reward, size_t count,
-                          const uint8_t *mask, const float *logp, const float *ref_logp,
-                          float *out_advantages);
+/* One sample; arrays are [count]. */
+typedef struct opd_estimator_sample {
+    double reward; /* r' */
+    size_t count;
+    const uint8_t *mask;
+    const float *logp, *ref_logp; /* read where kl_coef is not 0 */
+    const float *values;          /* PPO                         */
+} opd_estimator_sample;
+
+/* A_t to out_advantages[count], and under PPO R_t to out_returns[count]; 0 where the mask is 0. */
+void opd_estimator_tokens(const opd_estimator_config *config, const opd_estimator_sample *sample,
+                          float *out_advantages, float *out_returns);
 
 #endif

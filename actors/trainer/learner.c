@@ -13,13 +13,25 @@
 #include "actors/trainer/sft_loss.h"
 #include "core/base/check.h"
 
+/* The critic's settings are the optimizer's, but for the rate; a head is not decayed. */
+static opd_err create_critic(opd_learner *l) {
+    const opd_learner_options *o = &l->o;
+    opd_optimizer_config config = o->optimizer;
+    config.lr = o->critic_lr;
+    config.weight_decay = 0;
+    if (o->advantage.estimator.kind != OPD_ESTIMATOR_PPO) return OPD_OK;
+    OPD_ASSERT(o->objective == OPD_OBJECTIVE_POLICY);
+    return opd_critic_create(&o->critic, &config, (size_t)o->model->config.hidden_size,
+                             o->micro_batch_tokens, o->alloc, &l->critic);
+}
+
 static opd_err learner_alloc(opd_learner *l) {
     const opd_alloc *a = l->o.alloc;
     size_t n = l->o.tokens_max, k = l->o.teacher_k ? l->o.teacher_k : 1;
     l->grads = opd_mem_get(a, l->o.model->param_count * sizeof(float));
     float **columns[] = {&l->student_logp, &l->advantages, &l->weights, &l->logp,
                          &l->entropy, &l->dlogp, &l->dentropy, &l->teacher_logp,
-                         &l->ref_logp, &l->correction};
+                         &l->ref_logp, &l->correction, &l->values, &l->returns};
     bool whole = l->grads != NULL;
     for (size_t i = 0; i < OPD_COUNTOF(columns); i++) {
         *columns[i] = opd_mem_get(a, n * sizeof(float));
@@ -55,6 +67,7 @@ opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out
                                   options->micro_batch_tokens, options->alloc, &l->graph), fail);
     OPD_TRY_GOTO(opd_optimizer_create(&options->optimizer, options->model->param_count,
                                       options->alloc, &l->optimizer), fail);
+    OPD_TRY_GOTO(create_critic(l), fail);
     opd_graph_set_weights(l->graph, l->o.model->params);
     *out = l;
     return OPD_OK;
@@ -67,10 +80,11 @@ void opd_learner_destroy(opd_learner *l) {
     if (l == NULL) return;
     opd_graph_destroy(l->graph);
     opd_optimizer_destroy(l->optimizer);
+    opd_critic_destroy(l->critic);
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
                       l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
                       l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies,
-                      l->ref_logp, l->correction};
+                      l->ref_logp, l->correction, l->values, l->returns};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
     opd_mem_free(l->o.alloc, l);
 }
@@ -86,6 +100,7 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->step = 0;
     l->stepped = false;
     l->policy = (opd_policy_stats){.loss = 0};
+    l->value = (opd_value_stats){.loss = 0};
     l->overlap = (opd_overlap){.ratio = 0};
     l->sft_loss = l->logp_diff = l->logp_sum = 0;
     l->first_rows = l->reached = 0;
@@ -119,10 +134,15 @@ static opd_err micro_forward(opd_learner *l, size_t from, size_t to) {
     return opd_graph_forward(l->graph, &packed);
 }
 
+/* What the rollout brought stands for the student's own; a critic's values it does not bring. */
+static bool reusable(const opd_learner *l, size_t sample) {
+    return l->batch->reuse_logp[sample] && l->critic == NULL;
+}
+
 /* Log-probs of the next stale samples; samples of the trainer's own version are copied. */
 static opd_err unit_prepare(opd_learner *l) {
     const opd_batch *b = l->batch;
-    while (l->cursor < l->end && b->reuse_logp[l->cursor]) {
+    while (l->cursor < l->end && reusable(l, l->cursor)) {
         size_t first = b->offsets[l->cursor], rows = b->offsets[l->cursor + 1] - first;
         memcpy(l->student_logp + first, b->rollout_logp + first, rows * sizeof(float));
         l->cursor++;
@@ -133,11 +153,16 @@ static opd_err unit_prepare(opd_learner *l) {
         return OPD_OK;
     }
     size_t stale_end = l->cursor;
-    while (stale_end < l->end && !b->reuse_logp[stale_end]) stale_end++;
+    while (stale_end < l->end && !reusable(l, stale_end)) stale_end++;
     size_t to = micro_end(l, l->cursor, stale_end), first = b->offsets[l->cursor];
     OPD_TRY(micro_forward(l, l->cursor, to));
+    size_t rows = b->offsets[to] - first;
     opd_scores out = {.logp = l->student_logp + first};
-    OPD_TRY(opd_graph_score(l->graph, l->rows, b->offsets[to] - first, &out));
+    OPD_TRY(opd_graph_score(l->graph, l->rows, rows, &out));
+    if (l->critic != NULL) {
+        OPD_TRY(opd_graph_hidden(l->graph, l->rows, rows, l->critic->hidden));
+        opd_critic_values(l->critic, rows, l->values + first);
+    }
     l->cursor = to;
     return OPD_OK;
 }
@@ -193,6 +218,7 @@ static void step_begin(opd_learner *l) {
         opd_correction_factors(&l->o.correction, count, offsets, l->mask, l->student_logp,
                                b->rollout_logp, l->correction, &l->corrected);
     memset(l->grads, 0, l->o.model->param_count * sizeof(float));
+    if (l->critic != NULL) opd_critic_begin(l->critic);
     l->phase = PHASE_TRAIN;
 }
 
@@ -225,7 +251,8 @@ static opd_err unit_advantage(opd_learner *l) {
         .sample_count = b->sample_count, .offsets = b->offsets, .groups = b->groups,
         .rewards = b->rewards, .reward_valid = b->reward_valid, .student_logp = l->student_logp,
         .teacher_logp = l->teacher_logp, .teacher_valid = l->teacher_valid,
-        .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp};
+        .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp,
+        .values = l->values, .out_returns = l->returns};
     OPD_TRY(opd_advantage_compute(l->o.alloc, &l->o.advantage, &in, l->advantages, l->mask,
                                   &l->advantage));
     if (l->advantage.steppable) {
@@ -278,14 +305,23 @@ static opd_err unit_train(opd_learner *l) {
     } else {
         opd_sft_loss(rows, l->logp + first, l->weights + first, l->dlogp + first, &l->sft_loss);
     }
-    OPD_TRY(opd_graph_backward(l->graph, l->rows, rows, l->dlogp + first, dentropy, l->grads));
+    const float *dhidden = NULL;
+    if (l->critic != NULL) {
+        OPD_TRY(opd_graph_hidden(l->graph, l->rows, rows, l->critic->hidden));
+        opd_critic_loss(l->critic, rows, l->values + first, l->returns + first, l->weights + first,
+                        &l->value);
+        dhidden = l->critic->dhidden;
+    }
+    OPD_TRY(opd_graph_backward(l->graph, l->rows, rows, l->dlogp + first, dentropy, dhidden,
+                               l->grads));
     l->cursor = l->reached = to;
     if (l->cursor == l->end) l->phase = PHASE_UPDATE;
     return OPD_OK;
 }
 
 static void unit_update(opd_learner *l) {
-    double loss = l->o.objective == OPD_OBJECTIVE_POLICY ? l->policy.loss : l->sft_loss;
+    double loss = l->o.objective == OPD_OBJECTIVE_POLICY ? l->policy.loss + l->value.loss
+                                                         : l->sft_loss;
     l->update = (opd_optimizer_report){.grad_norm = (double)NAN, .skipped = true};
     if (isfinite(loss))
         l->update = opd_optimizer_step(l->optimizer, l->o.kernels, l->o.model, l->grads);
@@ -295,6 +331,7 @@ static void unit_update(opd_learner *l) {
         l->phase = PHASE_DONE; /* the rest of this batch would meet the same numbers */
         return;
     }
+    if (l->critic != NULL) opd_critic_step(l->critic, l->o.kernels);
     l->nonfinite_run = 0;
     l->stepped = true;
     l->made++;
@@ -337,3 +374,22 @@ uint32_t opd_learner_nonfinite_run(const opd_learner *l) { return l->nonfinite_r
 uint64_t opd_learner_steps(const opd_learner *l) { return l->optimizer->step; }
 
 opd_optimizer *opd_learner_optimizer(opd_learner *l) { return l->optimizer; }
+
+opd_critic *opd_learner_critic(opd_learner *l) { return l->critic; }
+
+size_t opd_learner_state_count(const opd_learner *l) {
+    return 3 * (l->o.model->param_count + (l->critic != NULL ? l->critic->head.param_count : 0));
+}
+
+/* Weights and moments of one of the two; returns where the next may stand. */
+static float *copy_state(float *to, const opd_model *model, const opd_optimizer *optimizer) {
+    const float *from[] = {model->params, optimizer->m, optimizer->v};
+    for (size_t i = 0; i < 3; i++, to += model->param_count)
+        memcpy(to, from[i], model->param_count * sizeof(float));
+    return to;
+}
+
+void opd_learner_state_copy(const opd_learner *l, float *out) {
+    out = copy_state(out, l->o.model, l->optimizer);
+    if (l->critic != NULL) (void)copy_state(out, &l->critic->head, l->critic->optimizer);
+}

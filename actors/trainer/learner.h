@@ -3,7 +3,7 @@
  * A batch is worked off in units, each short enough for one job on the trainer's lane:
  *   1. the student's log-probs before the first step, for samples whose rollout log-probs
  *      are of older weights (values of the same version are reused: decoder and graph give
- *      the same bits);
+ *      the same bits); with a critic for all of them, and its values;
  *   2. where a KL term wants it, the log-probs of the reference model;
  *   3. the scores of several teachers as one (mixture.h), rewards, advantages, the OPD term
  *      (advantage.h), once, then frozen;
@@ -25,6 +25,7 @@
 #include "actors/trainer/advantage.h"
 #include "actors/trainer/batch.h"
 #include "actors/trainer/correction.h"
+#include "actors/trainer/critic.h"
 #include "actors/trainer/policy_loss.h"
 #include "models/lm.h"
 #include "models/optimizer.h"
@@ -50,6 +51,8 @@ typedef struct opd_learner_options {
                                          term wants them                                */
     opd_advantage_config advantage;
     opd_policy_config policy;
+    opd_critic_config critic;         /* the PPO estimator only                         */
+    double critic_lr;                 /* the same; else as the optimizer                */
     opd_optimizer_config optimizer;
     uint64_t nonfinite, unscored;     /* batches counted before (resume)                */
     const opd_alloc *alloc;
@@ -88,5 +91,13 @@ uint64_t opd_learner_steps(const opd_learner *learner);
 
 /* Moments and step counter, for checkpoints. */
 opd_optimizer *opd_learner_optimizer(opd_learner *learner);
+
+/* The critic, for checkpoints; NULL unless the estimator is PPO. */
+opd_critic *opd_learner_critic(opd_learner *learner);
+
+/* What a checkpoint keeps: weights, first and second moments of the model, then of the critic's
+ * head if there is one. So many floats; copies them to out. */
+size_t opd_learner_state_count(const opd_learner *learner);
+void opd_learner_state_copy(const opd_learner *learner, float *out);
 
 #endif

@@ -21,6 +21,7 @@ struct opd_learner {
     opd_graph *graph;
     opd_optimizer *optimizer;
     float *grads; /* [param_count] */
+    opd_critic *critic; /* NULL unless the estimator is PPO */
 
     const opd_batch *batch;
     opd__learner_phase phase;
@@ -35,6 +36,7 @@ struct opd_learner {
     float *teacher_logp; /* of all teachers together */
     float *ref_logp;     /* of the reference; only with ref_params */
     float *correction;   /* factors of the policy loss (correction.h) */
+    float *values, *returns; /* of the critic, when the batch began */
     uint8_t *mask, *teacher_valid;
     int32_t *student_topk;      /* [rows, teacher_k] ids */
     float *student_topk_logp;
@@ -44,6 +46,7 @@ struct opd_learner {
     opd_advantage_stats advantage;
     opd_teacher_tally *tallies; /* [teachers_max] */
     opd_policy_stats policy;
+    opd_value_stats value;
     opd_overlap overlap;
     double sft_loss, logp_diff, logp_sum;
     opd_correction_stats corrected;

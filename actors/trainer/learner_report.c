@@ -17,6 +17,21 @@ static void report_correction(const opd_learner *l, double *v) {
     v[OPD_METRIC_TIS_ABS] = c->abs / tokens;
 }
 
+/* Token means of what the critic said when the batch began, and of what came. */
+static void report_critic(const opd_learner *l, double *v, double means) {
+    double values = 0, returns = 0, count = 0;
+    for (size_t t = 0; t < l->batch->row_count; t++) {
+        if (!l->mask[t]) continue;
+        values += (double)l->values[t];
+        returns += (double)l->returns[t];
+        count++;
+    }
+    v[OPD_METRIC_VALUES] = values / fmax(count, 1);
+    v[OPD_METRIC_RETURNS] = returns / fmax(count, 1);
+    v[OPD_METRIC_VALUE_LOSS] = l->value.loss / means;
+    v[OPD_METRIC_VALUE_CLIPFRAC] = l->value.clip_frac / means;
+}
+
 static void report_policy(const opd_learner *l, double *v) {
     const opd_advantage_stats *a = &l->advantage;
     double steps = l->made; /* each one's loss is a mean over its share */
@@ -38,7 +53,8 @@ static void report_policy(const opd_learner *l, double *v) {
         if (l->o.teacher_k > 0) v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
     }
     if (!l->stepped) return;
-    v[OPD_METRIC_LOSS] = l->policy.loss / steps;
+    v[OPD_METRIC_LOSS] = (l->policy.loss + l->o.critic.coef * l->value.loss) / steps;
+    if (l->critic != NULL) report_critic(l, v, means);
     v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
     v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / means;
     v[OPD_METRIC_PPO_KL] = l->policy.ppo_kl / means;

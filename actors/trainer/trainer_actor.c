@@ -146,14 +146,10 @@ static opd_err saved(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *
 /* On the lane: weights and moments side by side in one buffer. */
 static opd_err run_snapshot(opd_job *job) {
     trainer *t = job->arg;
-    size_t count = t->c.model->param_count;
-    const opd_optimizer *optimizer = opd_learner_optimizer(t->c.learner);
+    size_t count = opd_learner_state_count(t->c.learner);
     opd_buf *buf;
-    OPD_TRY(opd_buf_create(t->c.alloc, 3 * count * sizeof(float), &buf));
-    float *to = opd_buf_data(buf);
-    memcpy(to, t->c.model->params, count * sizeof(float));
-    memcpy(to + count, optimizer->m, count * sizeof(float));
-    memcpy(to + 2 * count, optimizer->v, count * sizeof(float));
+    OPD_TRY(opd_buf_create(t->c.alloc, count * sizeof(float), &buf));
+    opd_learner_state_copy(t->c.learner, opd_buf_data(buf));
     t->snapshot = opd_slice_whole(buf);
     return OPD_OK;
 }

@@ -10,6 +10,7 @@ static bool reinforce(const opd_config_train *t) {
 
 bool opd__train_group_relative(const opd_config_train *t) {
     switch (t->estimator) {
+    case OPD_CONFIG_ESTIMATOR_PPO:
     case OPD_CONFIG_ESTIMATOR_REINFORCE: return false;
     case OPD_CONFIG_ESTIMATOR_RLOO:
     case OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE: return true;
@@ -29,12 +30,14 @@ const char *opd__estimator_name(opd_config_estimator estimator) {
         [OPD_CONFIG_ESTIMATOR_CISPO] = "CISPO",
         [OPD_CONFIG_ESTIMATOR_RLOO] = "RLOO",
         [OPD_CONFIG_ESTIMATOR_REINFORCE] = "REINFORCE++",
-        [OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE] = "REINFORCE++-baseline"};
+        [OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE] = "REINFORCE++-baseline",
+        [OPD_CONFIG_ESTIMATOR_PPO] = "PPO"};
     return names[estimator];
 }
 
 void opd__train_derive(opd__draft *draft) {
     opd_config_train *t = &draft->stage.train;
+    if (!opd__draft_given(draft, "train.critic_lr")) t->critic_lr = t->lr;
     if (!opd__draft_given(draft, "train.eps_clip_high")) t->eps_clip_high = t->eps_clip;
     if (!opd__draft_given(draft, "train.kl_loss_type"))
         t->kl_loss_type = t->kl_coef > 0 ? OPD_CONFIG_KL_TYPE_K1 : OPD_CONFIG_KL_TYPE_K3;
@@ -54,7 +57,7 @@ static opd_err kl_check(opd__draft *draft) {
     if (t->kl_coef > 0 && t->kl_loss_coef > 0)
         return opd__draft_fail(draft, "train.kl_coef", 0, "the KL to the reference is in the reward "
                                "(train.kl_coef) and in the loss (train.kl_loss_coef); give one");
-    if (t->kl_coef > 0 && !reinforce(t))
+    if (t->kl_coef > 0 && !reinforce(t) && t->estimator != OPD_CONFIG_ESTIMATOR_PPO)
         return opd__draft_fail(draft, "train.kl_coef", 0, "%s gives a sample one number, so its "
                                "reward has no place for a KL per token; use train.kl_loss_coef, or "
                                "train.estimator: reinforce++ (the teacher's weight is opd.kl_coef)", opd__estimator_name(t->estimator));
@@ -74,7 +77,7 @@ static opd_err kl_check(opd__draft *draft) {
 static opd_err estimator_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
     const opd_config_train *t = &s->train;
-    if (reinforce(t) && s->opd.only_reward)
+    if ((reinforce(t) || t->estimator == OPD_CONFIG_ESTIMATOR_PPO) && s->opd.only_reward)
         return opd__draft_fail(draft, "train.estimator", 0, "opd.only_reward drops what %s estimates; "
                                "leave the estimator out", opd__estimator_name(t->estimator));
     if (reinforce(t) && !t->normalize_advantages)

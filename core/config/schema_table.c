@@ -50,7 +50,7 @@ static const char *const protocol_names[] = {"sglang", "vllm", NULL};
 static const char *const missing_names[] = {"mask", "rollout_log_probs", "fail", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
 static const char *const estimator_names[] = {
-    "grpo", "gspo", "sapo", "cispo", "rloo", "reinforce++", "reinforce++-baseline", NULL};
+    "grpo", "gspo", "sapo", "cispo", "rloo", "reinforce++", "reinforce++-baseline", "ppo", NULL};
 static const char *const kl_type_names[] = {"k1", "k2", "k3", "low_var_kl", NULL};
 static const char *const correction_names[] = {"none",          "tis",       "icepop",
                                                "sequence_mask", "decoupled", NULL};
@@ -190,8 +190,12 @@ const opd__key opd__keys[] = {
     FLOAT("train.adam_eps", STAGE(train.adam_eps), "1e-8", 0, 1, ABOVE, "", "Added to the root of the mean square."),
     FLOAT("train.clip_grad", STAGE(train.clip_grad), "1", 0, 1e9, 0, "", "Largest global gradient norm; 0 = off."),
     ENUM("train.estimator", STAGE(train.estimator), "grpo", estimator_names, "How rewards become advantages, and the loss they meet (docs/learning.md)."),
-    FLOAT("train.gamma", STAGE(train.gamma), "1", 0, 1, 0, "", "Discount of later tokens' rewards; reinforce++ only."),
-    FLOAT("train.kl_coef", STAGE(train.kl_coef), "0", 0, 1e6, 0, "", "KL shaping: weight of the KL to the reference model in the reward of each token; both reinforce++ only."),
+    FLOAT("train.gamma", STAGE(train.gamma), "1", 0, 1, 0, "", "Discount of later tokens' rewards; reinforce++ and ppo only."),
+    FLOAT("train.gae_lambda", STAGE(train.gae_lambda), "1", 0, 1, 0, "", "Of ppo's generalised advantages: 1 = returns minus values, 0 = one step ahead."),
+    FLOAT("train.value_clip", STAGE(train.value_clip), "0.2", 0, 1e6, 0, "", "A value of ppo's critic is clipped this far from that before the batch; 0 = off."),
+    FLOAT("train.value_coef", STAGE(train.value_coef), "0.5", 0, 1e6, ABOVE, "", "Weight of the critic's loss in the whole loss."),
+    FLOAT_FROM("train.critic_lr", STAGE(train.critic_lr), "train.lr", 0, 1000, 0, "", "Learning rate of the critic's head; the schedule is that of train.lr."),
+    FLOAT("train.kl_coef", STAGE(train.kl_coef), "0", 0, 1e6, 0, "", "KL shaping: weight of the KL to the reference model in the reward of each token; ppo and both reinforce++ only."),
     FLOAT("train.kl_loss_coef", STAGE(train.kl_loss_coef), "0", 0, 1e6, 0, "", "KL loss: weight of the KL to the reference model in the loss."),
     ENUM_FROM("train.kl_loss_type", STAGE(train.kl_loss_type), "k1 in the reward, k3 in the loss", "k3", kl_type_names, "How it is estimated from one token, d = l - l_ref: d, d^2 / 2, exp(-d) - 1 + d, or that within [-10, 10]."),
     BOOL("train.unbiased_kl", STAGE(train.unbiased_kl), "false", "Multiply the KL loss by the ratio of the current to the old probability."),

@@ -91,7 +91,8 @@ typedef enum opd_config_estimator {
     OPD_CONFIG_ESTIMATOR_CISPO,
     OPD_CONFIG_ESTIMATOR_RLOO,
     OPD_CONFIG_ESTIMATOR_REINFORCE,         /* reinforce++                        */
-    OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE /* reinforce++-baseline               */
+    OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE, /* reinforce++-baseline              */
+    OPD_CONFIG_ESTIMATOR_PPO
 } opd_config_estimator;
 
 /* Estimates of KL(student || reference) on a sampled token. */
@@ -290,7 +291,11 @@ typedef struct opd_config_train {
     double tis_clip_low;        /* lower bound, <= 1; derived                         */
     bool use_rollout_log_probs; /* the loss' ratio is to the rollout's log-probs      */
     double opsm_delta;          /* off-policy sequence mask; 0 = off                  */
-    double gamma;               /* discount of reinforce++                            */
+    double gamma;               /* discount of reinforce++ and ppo                    */
+    double gae_lambda;          /* of ppo's advantages                                */
+    double value_clip;          /* of the critic's loss; 0 = off                      */
+    double value_coef;          /* of the critic's loss in the whole loss             */
+    double critic_lr;           /* of the critic's head; derived: lr                  */
     double kl_coef;             /* KL to the reference, in the reward                 */
     double kl_loss_coef;        /* the same in the loss                               */
     opd_config_kl_type kl_loss_type; /* derived: k1 in the reward, k3 in the loss     */

@@ -114,7 +114,7 @@ static void bench_training(opd_kernels *k, opd_model *model) {
         at[2] = now_s();
         must(opd_graph_score(graph, b->rows, b->row_count, &scores));
         at[3] = now_s();
-        must(opd_graph_backward(graph, b->rows, b->row_count, b->dlogp, NULL, grads));
+        must(opd_graph_backward(graph, b->rows, b->row_count, b->dlogp, NULL, NULL, grads));
         at[4] = now_s();
         opd_optimizer_step(optimizer, k, model, grads);
         at[5] = now_s();

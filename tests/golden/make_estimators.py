@@ -12,9 +12,10 @@ samples and one whole batch that are masked. What no valid bit covers is garbage
 Format, little endian. int32 {magic 0x4f504445, datasets, cases}. Per dataset: int32 {samples,
 tokens, vocab}, offsets[samples+1], groups[samples], reward_valid[samples], mask[tokens],
 valid[tokens], sampled[tokens]; float32 rewards[samples], logits[tokens*vocab], old[tokens],
-rollout[tokens], teacher[tokens], ref[tokens]. Per case: char name[96]; int32 by INTS, float64 by
-FLOATS; float64 {loss, pg_loss, kl, tis, tis_clipfrac}; float32 advantages[tokens],
-dlogits[tokens*vocab].
+rollout[tokens], teacher[tokens], ref[tokens], values[tokens] (when the batch began),
+values_now[tokens]. Per case: char name[96]; int32 by INTS, float64 by FLOATS; float64 {loss,
+pg_loss, kl, tis, tis_clipfrac, value_loss}; float32 advantages[tokens], dlogits[tokens*vocab],
+dvalues[tokens].
 """
 import itertools
 import struct
@@ -27,16 +28,17 @@ GARBAGE = -777.25
 ESTIMATORS = {  # name: (how advantages are made, the loss)
     "grpo": ("grpo", "clip"), "gspo": ("grpo", "gspo"), "sapo": ("grpo", "sapo"),
     "cispo": ("grpo", "cispo"), "rloo": ("rloo", "clip"), "reinforce++": ("reinforce", "clip"),
-    "reinforce++-baseline": ("baseline", "clip")}
+    "reinforce++-baseline": ("baseline", "clip"), "ppo": ("gae", "clip")}
 REDUCTIONS = ["sample_mean", "token_mean", "constant"]
 CORRECTIONS = ["none", "tis", "icepop", "sequence_mask", "decoupled", "use_rollout_log_probs"]
 KL_TYPES = ["k1", "k2", "k3", "low_var_kl"]
-ADVANTAGES = ["grpo", "rloo", "reinforce", "baseline"]
+ADVANTAGES = ["grpo", "rloo", "reinforce", "baseline", "gae"]
 LOSSES = ["clip", "gspo", "sapo", "cispo"]
 INTS = ["dataset", "advantage", "policy", "reduction", "correction", "rollout_is_old", "use_opd",
         "only_reward", "rewards_normalization", "std_normalization", "whiten", "kl_type", "unbiased"]
 FLOATS = ["opd_coef", "kl_coef", "kl_loss_coef", "gamma", "clip_low", "clip_high", "dual_clip",
-          "tau_pos", "tau_neg", "low", "high", "opsm_delta", "entropy_coef", "length", "temperature"]
+          "tau_pos", "tau_neg", "low", "high", "opsm_delta", "entropy_coef", "length", "temperature",
+          "lambda", "value_clip"]
 SHAPES = [dict(lengths=(3, 2, 1, 4, 3, 1), groups=(9, 4, 9, 4, 9, 4), lost=(2,), masked=(3,), mask=0.8),
           dict(lengths=(4, 1, 3, 2), groups=(1, 1, 1, 1), lost=(), masked=(), mask=1.0),
           dict(lengths=(2, 0, 5, 1, 2), groups=(7, 7, 8, 8, 8), lost=(0,), masked=(), mask=0.7),
@@ -50,7 +52,8 @@ def make_dataset(shape, g):
         return torch.randn(*size, generator=g)
 
     d = dict(shape)
-    for key in ("m", "valid", "sampled", "logits", "old", "rollout", "teacher", "ref"):
+    for key in ("m", "valid", "sampled", "logits", "old", "rollout", "teacher", "ref", "values",
+                "values_now"):
         d[key] = []
     for i, n in enumerate(shape["lengths"]):
         keep = 0 if i in shape["masked"] else 1
@@ -64,6 +67,8 @@ def make_dataset(shape, g):
         d["rollout"].append(d["old"][i] + 0.4 * normal(n))
         d["teacher"].append(torch.where(d["valid"][i] == 1, now + normal(n), torch.tensor(GARBAGE)))
         d["ref"].append(now + 0.6 * normal(n))
+        d["values"].append(0.5 + 0.5 * normal(n))
+        d["values_now"].append(d["values"][i] + 0.3 * normal(n))
     count = len(shape["lengths"])
     d["rewards"] = torch.round(4 * torch.rand(count, generator=g)) / 3
     d["got"] = torch.tensor([0 if i in shape["lost"] else 1 for i in range(count)])
@@ -81,7 +86,7 @@ def pad(rows):
 def scalar_rewards(c, d):
     """One number per sample: the group's part of the estimator."""
     r, out = d["rewards"].double(), torch.zeros(len(d["lengths"]), dtype=torch.float64)
-    alone = c["advantage"] == "reinforce" or (c["advantage"] == "grpo" and not c["rewards_normalization"])
+    alone = c["advantage"] in ("reinforce", "gae") or (c["advantage"] == "grpo" and not c["rewards_normalization"])
     if alone:
         return torch.where(d["got"] == 1, r, out)
     for group in set(d["groups"]):
@@ -117,13 +122,19 @@ def advantages(c, d, m):
     shaping = c["kl_coef"] * kl_estimate(c["kl_type"], old, ref, None)
     if c["advantage"] == "baseline":
         a = a - shaping
-    if c["advantage"] == "reinforce":
+    if c["advantage"] in ("reinforce", "gae"):
         mask = mask * got
-        for i in range(len(m)):
-            places, tail = torch.nonzero(m[i]).view(-1).tolist(), 0.0
-            for t in reversed(places):
-                tail = -shaping[i, t] + (base[i] if t == places[-1] else 0.0) + c["gamma"] * tail
-                a[i, t] = tail
+    returns = torch.zeros_like(a)
+    for i in range(len(m) if c["advantage"] in ("reinforce", "gae") else 0):
+        places = torch.nonzero(m[i]).view(-1).tolist()
+        x = [-shaping[i, t] + (base[i] if t == places[-1] else 0.0) for t in places]
+        v = [pad(d["values"])[i, t] for t in places] + [0.0]
+        decay = c["gamma"] * (c["lambda"] if c["advantage"] == "gae" else 1)
+        if c["advantage"] == "gae":
+            x = [x[k] + c["gamma"] * v[k + 1] - v[k] for k in range(len(places))]
+        for k, t in enumerate(places):  # the sum that the recursion means
+            a[i, t] = sum(decay ** (j - k) * x[j] for j in range(k, len(places)))
+            returns[i, t] = a[i, t] + v[k] if c["advantage"] == "gae" else 0.0
     if c["only_reward"]:
         a = torch.zeros_like(a)
         mask = mask * valid
@@ -135,7 +146,16 @@ def advantages(c, d, m):
             a = (a - used.mean()) * torch.rsqrt(used.var(unbiased=True) + 1e-8)
         else:
             a = torch.zeros_like(a)
-    return a * mask, mask
+    return a * mask, mask, returns
+
+
+def value_loss(c, d, returns, mask):
+    now, old = pad(d["values_now"]).requires_grad_(), pad(d["values"])
+    held = torch.maximum(torch.minimum(now, old + c["value_clip"]), old - c["value_clip"])
+    x = torch.maximum((now - returns) ** 2, (held - returns) ** 2)
+    loss = reduce(c, x if c["value_clip"] > 0 else (now - returns) ** 2, mask)
+    loss.backward()
+    return float(loss), now.grad
 
 
 def sequence_mean(x, mask):
@@ -184,7 +204,7 @@ def reduce(c, x, mask):
 
 
 def results(c, d):
-    a, mask = advantages(c, d, pad(d["m"]))
+    a, mask, returns = advantages(c, d, pad(d["m"]))
     logits = pad(d["logits"]).requires_grad_()
     logs = torch.log_softmax(logits / c["temperature"], -1)
     logp = logs.gather(-1, pad(d["sampled"]).long()[..., None]).squeeze(-1)
@@ -204,10 +224,12 @@ def results(c, d):
     loss.backward()
     plain, tokens = factors(c, learner, rollout, mask)[0], mask.sum().clamp(min=1)
     grads, flat_a = logits.grad, a.detach()
+    value, dvalues = value_loss(c, d, returns, mask)
     rows = [(i, t) for i, n in enumerate(d["lengths"]) for t in range(n)]
     return [float(loss), float(pg), float(kl), float((plain * mask).sum() / tokens),
-            float((outside * mask).sum() / tokens)], \
-        [float(flat_a[i, t]) for i, t in rows], [v for i, t in rows for v in grads[i, t].tolist()]
+            float((outside * mask).sum() / tokens), value], \
+        [float(flat_a[i, t]) for i, t in rows] + [v for i, t in rows for v in grads[i, t].tolist()] + \
+        [float(dvalues[i, t]) for i, t in rows]
 
 
 def combinations():
@@ -221,12 +243,13 @@ def combinations():
             ESTIMATORS, REDUCTIONS, CORRECTIONS, (0, 1))):
         advantage, policy = ESTIMATORS[name]
         reinforce = advantage in ("reinforce", "baseline")
-        term = pick("none", "loss", "reward") if reinforce else pick("none", "loss")
+        shaped = reinforce or advantage == "gae"
+        term = pick("none", "loss", "reward") if shaped else pick("none", "loss")
         unbiased = pick(0, 1) if term == "loss" else 0
         kl_type = pick(*KL_TYPES) if unbiased or term != "loss" else pick(*KL_TYPES[1:])
         mask_like = correction in ("icepop", "sequence_mask")
         use_opd = pick(0, 1, 1)
-        only = pick(0, 0, 0, 1) if use_opd and not reinforce else 0
+        only = pick(0, 0, 0, 1) if use_opd and not shaped else 0
         yield dict(
             label=f"{name} {reduction} {correction} #{twice}",
             dataset=ALL_MASKED if number % 24 == 23 else pick(0, 1, 2, 3) if twice else 0,
@@ -240,7 +263,8 @@ def combinations():
             clip_high=pick(0.2, 0.28), dual_clip=pick(0.0, 2.0) if policy in ("clip", "gspo") else 0.0,
             tau_pos=1.0, tau_neg=1.05, low=pick(0.6, 0.8) if mask_like else pick(0.0, 0.7),
             high=pick(1.3, 2.0), opsm_delta=pick(0.0, 0.0, 0.1), entropy_coef=pick(0.0, 0.02),
-            length=7.0, temperature=pick(1.0, 0.7))
+            length=7.0, temperature=pick(1.0, 0.7), value_clip=pick(0.0, 0.2),
+            **{"lambda": pick(1.0, 0.95)})
 
 
 def write_dataset(d, out):
@@ -259,7 +283,7 @@ def write_dataset(d, out):
     for key in ("m", "valid", "sampled"):
         ints(torch.cat(d[key]).tolist())
     floats([d["rewards"]])
-    for key in ("logits", "old", "rollout", "teacher", "ref"):
+    for key in ("logits", "old", "rollout", "teacher", "ref", "values", "values_now"):
         floats(d[key])
 
 
@@ -274,12 +298,12 @@ def main():
         for d in datasets:
             write_dataset(d, out)
         for c in cases:
-            numbers, adv, grads = results(c, datasets[c["dataset"]])
+            numbers, arrays = results(c, datasets[c["dataset"]])
             ints = [codes[k].index(c[k]) if k in codes else c[k] for k in INTS]
             out.write(c["label"].encode().ljust(96, b"\0"))
-            out.write(struct.pack(f"<{len(ints)}i{len(FLOATS)}d5d", *ints, *(c[k] for k in FLOATS),
+            out.write(struct.pack(f"<{len(ints)}i{len(FLOATS)}d6d", *ints, *(c[k] for k in FLOATS),
                                   *numbers))
-            out.write(struct.pack(f"<{len(adv) + len(grads)}f", *adv, *grads))
+            out.write(struct.pack(f"<{len(arrays)}f", *arrays))
 
 
 if __name__ == "__main__":

@@ -240,10 +240,16 @@ static void tell(const graph *g, size_t end, const float *dlogp, size_t first, s
         recorder->trained(recorder->arg, g->tokens + begin, end - begin, finite);
 }
 
+static opd_err graph_hidden(opd_graph *base, const opd_score_row *rows, size_t n, float *out) {
+    (void)base, (void)rows, (void)n, (void)out;
+    return opd_fail(OPD_ERR_UNSUPPORTED, "the stub has no hidden state");
+}
+
 static opd_err graph_backward(opd_graph *base, const opd_score_row *rows, size_t n,
-                              const float *dlogp, const float *dentropy, float *grads) {
+                              const float *dlogp, const float *dentropy, const float *dhidden,
+                              float *grads) {
     graph *g = (graph *)base;
-    (void)dentropy;
+    (void)dentropy, (void)dhidden;
     if (!g->ready || g->mode != OPD_GRAPH_TRAIN)
         return opd_fail(OPD_ERR_INVALID, "stub: backward without forward");
     for (size_t i = 0, first = 0; i < n; i++) {
@@ -269,7 +275,8 @@ static opd_err graph_backward_logits(opd_graph *base, const opd_score_row *rows,
 
 static const opd_graph_ops graph_ops = {
     .destroy = graph_destroy, .set_weights = graph_set_weights, .forward = graph_forward,
-    .score = graph_score, .backward = graph_backward, .backward_logits = graph_backward_logits};
+    .score = graph_score, .hidden = graph_hidden, .backward = graph_backward,
+    .backward_logits = graph_backward_logits};
 
 static opd_err graph_create(opd_kernels *kernels, const opd_model_config *config,
                             opd_graph_mode mode, size_t max_tokens, const opd_alloc *alloc,

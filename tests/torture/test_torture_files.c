@@ -46,7 +46,7 @@ static opd_err write_marked(rig *r, uint64_t step) {
     opd_checkpoint_state info = {.step = step, .samples = r->trying};
     size_t n = r->model->param_count;
     r->state[0] = r->state[n] = r->state[2 * n] = (float)r->trying;
-    return opd_checkpoint_write(r->dir, r->model, r->tokenizer, &info, r->state, 2, NULL);
+    return opd_checkpoint_write(r->dir, r->model, NULL, r->tokenizer, &info, r->state, 2, NULL);
 }
 
 /* Opens the newest checkpoint as a resumed run would; returns its mark. */

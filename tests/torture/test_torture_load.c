@@ -151,7 +151,7 @@ TEST(resume_from_a_checkpoint) {
     float *state = calloc(3 * model->param_count, sizeof *state);
     CHECK(state != NULL);
     CHECK_OK(opd_tokenizer_create_bytes(NULL, &tokenizer));
-    CHECK_OK(opd_checkpoint_write(dir, model, tokenizer, &info, state, 0, NULL));
+    CHECK_OK(opd_checkpoint_write(dir, model, NULL, tokenizer, &info, state, 0, NULL));
     opd_checkpoint_path(dir, 4, path);
     torture_alloc(resume, path, NO_MEMORY);
     free(state);

@@ -44,7 +44,7 @@ static opd_err write_step(rig *r, uint64_t step, uint32_t keep) {
     opd_checkpoint_state info = {.step = step, .group = step * 8, .optimizer_step = step * 2,
                                  .seed = UINT32_MAX, .samples = 5, .before_correct = 3, .before_total = 9};
     opd_checkpoint_path(r->dir, step, r->path);
-    return opd_checkpoint_write(r->dir, r->model, r->tokenizer, &info, r->state, keep, NULL);
+    return opd_checkpoint_write(r->dir, r->model, NULL, r->tokenizer, &info, r->state, keep, NULL);
 }
 
 /* Names in the folder, counted; a ".part" is one. */
@@ -166,7 +166,7 @@ TEST(a_write_that_fails_leaves_the_old_and_no_part) {
     int failed = 0;
     for (long n = 1; n < 50; n++) {
         opd_test_alloc_failing(&memory, n, true);
-        opd_err err = opd_checkpoint_write(r.dir, r.model, r.tokenizer, &info, r.state, 0, &memory.alloc);
+        opd_err err = opd_checkpoint_write(r.dir, r.model, NULL, r.tokenizer, &info, r.state, 0, &memory.alloc);
         CHECK_INT(memory.live, 0);
         CHECK_INT(entries(&r), 1);
         if (err == OPD_OK) break;
@@ -179,7 +179,7 @@ TEST(a_write_that_fails_leaves_the_old_and_no_part) {
     char blocked[128];
     (void)snprintf(blocked, sizeof blocked, "%s/file", r.dir);
     CHECK_OK(opd_file_write_atomic(blocked, "x", 1));
-    CHECK(opd_checkpoint_write(blocked, r.model, r.tokenizer, &info, r.state, 0, NULL) != OPD_OK);
+    CHECK(opd_checkpoint_write(blocked, r.model, NULL, r.tokenizer, &info, r.state, 0, NULL) != OPD_OK);
     rig_down(&r);
 }
 

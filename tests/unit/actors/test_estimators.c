@@ -4,6 +4,7 @@
 #include "actors/trainer/advantage.h"
 #include "actors/trainer/correction.h"
 #include "actors/trainer/policy_loss.h"
+#include "actors/trainer/value_loss.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "tests/support/test.h"
@@ -18,6 +19,7 @@ typedef struct dataset {
     double rewards[SAMPLES_MAX];
     float logits[TOKENS_MAX * VOCAB_MAX];
     float old[TOKENS_MAX], rollout[TOKENS_MAX], teacher[TOKENS_MAX], ref[TOKENS_MAX];
+    float values[TOKENS_MAX], values_now[TOKENS_MAX];
 } dataset;
 
 /* A combination: what the C code is to be set to. */
@@ -30,13 +32,13 @@ typedef struct settings {
     opd_reduction reduction;
     bool rollout_is_old;
     size_t length;
-    double temperature;
+    double temperature, value_clip;
 } settings;
 
 /* What comes out, and what PyTorch says. */
 typedef struct result {
-    double loss, pg_loss, kl, tis, tis_clipfrac;
-    float advantages[TOKENS_MAX], dlogits[TOKENS_MAX * VOCAB_MAX];
+    double loss, pg_loss, kl, tis, tis_clipfrac, value_loss;
+    float advantages[TOKENS_MAX], dlogits[TOKENS_MAX * VOCAB_MAX], dvalues[TOKENS_MAX];
 } result;
 
 typedef struct reader {
@@ -82,14 +84,14 @@ static void take_dataset(reader *r, dataset *d) {
         d->rewards[i] = (double)reward;
     }
     take(r, d->logits, d->tokens * d->vocab * sizeof(float));
-    float *columns[] = {d->old, d->rollout, d->teacher, d->ref};
-    for (size_t i = 0; i < 4; i++) take(r, columns[i], d->tokens * sizeof(float));
+    float *columns[] = {d->old, d->rollout, d->teacher, d->ref, d->values, d->values_now};
+    for (size_t i = 0; i < 6; i++) take(r, columns[i], d->tokens * sizeof(float));
 }
 
 static void take_settings(reader *r, settings *s) {
     static const opd_estimator_kind estimators[] = {
         OPD_ESTIMATOR_GRPO, OPD_ESTIMATOR_RLOO, OPD_ESTIMATOR_REINFORCE,
-        OPD_ESTIMATOR_REINFORCE_BASELINE};
+        OPD_ESTIMATOR_REINFORCE_BASELINE, OPD_ESTIMATOR_PPO};
     opd_estimator_config *e = &s->advantage.estimator;
     memset(s, 0, sizeof *s);
     take(r, s->name, sizeof s->name);
@@ -116,13 +118,17 @@ static void take_settings(reader *r, settings *s) {
     for (size_t i = 0; i < 9; i++) *numbers[i] = take_double(r);
     s->length = (size_t)take_double(r);
     s->temperature = take_double(r);
+    e->lambda = take_double(r);
+    s->value_clip = take_double(r);
 }
 
 static void take_result(reader *r, const dataset *d, result *out) {
-    double *numbers[] = {&out->loss, &out->pg_loss, &out->kl, &out->tis, &out->tis_clipfrac};
-    for (size_t i = 0; i < 5; i++) *numbers[i] = take_double(r);
+    double *numbers[] = {&out->loss, &out->pg_loss, &out->kl, &out->tis, &out->tis_clipfrac,
+                         &out->value_loss};
+    for (size_t i = 0; i < 6; i++) *numbers[i] = take_double(r);
     take(r, out->advantages, d->tokens * sizeof(float));
     take(r, out->dlogits, d->tokens * d->vocab * sizeof(float));
+    take(r, out->dvalues, d->tokens * sizeof(float));
 }
 
 /* ---- the code under test, between logits and their gradient ---- */
@@ -161,7 +167,7 @@ static void backward(const dataset *d, double temperature, const softmax *soft, 
 /* Runs a combination, its loss in pieces of `piece` samples. */
 static void run(const settings *s, const dataset *d, size_t piece, result *out) {
     float weights[TOKENS_MAX] = {0}, factors[TOKENS_MAX] = {0}, dlogp[TOKENS_MAX] = {0};
-    float dentropy[TOKENS_MAX] = {0};
+    float dentropy[TOKENS_MAX] = {0}, returns[TOKENS_MAX] = {0};
     uint8_t mask[TOKENS_MAX];
     softmax soft;
     opd_advantage_stats stats;
@@ -169,8 +175,9 @@ static void run(const settings *s, const dataset *d, size_t piece, result *out) 
     opd_policy_stats sum = {0};
     memset(out, 0, sizeof *out);
     forward(d, s->temperature, &soft);
-    opd_advantage_input in = {d->samples, d->offsets, d->groups, d->rewards, d->reward_valid,
-                              d->mask,    d->old,     d->teacher, d->valid,  d->rollout, d->ref};
+    opd_advantage_input in = {d->samples, d->offsets, d->groups,  d->rewards, d->reward_valid,
+                              d->mask,    d->old,     d->teacher, d->valid,   d->rollout,
+                              d->ref,     d->values,  returns};
     CHECK_OK(opd_policy_config_check(&s->policy));
     CHECK_OK(opd_advantage_compute(NULL, &s->advantage, &in, out->advantages, mask, &stats));
     opd_divisor divisor = {s->reduction, d->samples,
@@ -187,6 +194,10 @@ static void run(const settings *s, const dataset *d, size_t piece, result *out) 
             .ref_logp = d->ref, .entropy = soft.entropy};
         opd_policy_loss(&s->policy, &loss, dlogp, dentropy, &sum);
     }
+    opd_value_stats value = {0};
+    opd_value_loss(s->value_clip, d->tokens, d->values_now, d->values, returns, weights,
+                   out->dvalues, &value);
+    out->value_loss = value.loss;
     double tokens = corrected.tokens > 0 ? (double)corrected.tokens : 1;
     out->loss = sum.loss, out->pg_loss = sum.pg_loss, out->kl = sum.kl;
     out->tis = corrected.factors / tokens;
@@ -221,6 +232,8 @@ static void check_result(const settings *s, const dataset *d, const result *got,
     check_number(s, "kl", got->kl, want->kl, 1e-5);
     check_number(s, "tis", got->tis, want->tis, 1e-5);
     check_number(s, "tis_clipfrac", got->tis_clipfrac, want->tis_clipfrac, 1e-9);
+    check_number(s, "value_loss", got->value_loss, want->value_loss, 1e-5);
+    check_array(s, "dvalues", got->dvalues, want->dvalues, d->tokens, 1e-5, 1e-7);
     check_array(s, "advantages", got->advantages, want->advantages, d->tokens, 1e-5, 1e-7);
     check_array(s, "dlogits", got->dlogits, want->dlogits, d->tokens * d->vocab, 1e-5, 1e-7);
 }
@@ -257,7 +270,7 @@ static void check_against_pytorch(const settings *s, const dataset *d, const res
 }
 
 TEST(every_combination_agrees_with_pytorch) {
-    CHECK_INT(for_each_case(check_against_pytorch), 7 * 3 * 6 * 2);
+    CHECK_INT(for_each_case(check_against_pytorch), 8 * 3 * 6 * 2);
 }
 
 /* ---- what must not matter ---- */
@@ -293,6 +306,8 @@ static void append(dataset *out, const dataset *d, size_t from, size_t padding) 
         out->rollout[at] = real ? d->rollout[begin + t] : NAN;
         out->teacher[at] = real ? d->teacher[begin + t] : NAN;
         out->ref[at] = real ? d->ref[begin + t] : NAN;
+        out->values[at] = real ? d->values[begin + t] : NAN;
+        out->values_now[at] = real ? d->values_now[begin + t] : NAN;
         for (size_t j = 0; j < d->vocab; j++)
             out->logits[at * d->vocab + j] = real ? d->logits[(begin + t) * d->vocab + j] : 0;
     }
@@ -338,6 +353,7 @@ static void check_equal_teacher(const settings *s, const dataset *d, const resul
     run(&with, &same, d->samples, &a);
     run(&without, &same, d->samples, &b);
     CHECK(memcmp(a.dlogits, b.dlogits, sizeof a.dlogits) == 0);
+    if (s->advantage.estimator.kind == OPD_ESTIMATOR_PPO) return; /* needs its rewards */
     with.advantage.only_reward = true;
     with.advantage.whiten = false;
     with.policy.entropy_coef = with.policy.kl_coef = 0;

@@ -87,7 +87,7 @@ static void hand_gradient(rig *r, const opd_batch *b, float *grads) {
                              .old_logp = old, .advantages = advantages, .weights = weights};
     opd_policy_loss(&r->o.policy, &loss, dlogp, NULL, &policy);
     memset(grads, 0, weights_size(r));
-    CHECK_OK(opd_graph_backward(graph, rows, n, dlogp, NULL, grads));
+    CHECK_OK(opd_graph_backward(graph, rows, n, dlogp, NULL, NULL, grads));
     opd_graph_destroy(graph);
 }
 

@@ -40,8 +40,8 @@ TEST(defaults_follow_what_is_given) {
 
 TEST(every_estimator_has_its_name) {
     static const char *const names[] = {"grpo", "gspo", "sapo", "cispo", "rloo", "reinforce++",
-                                        "reinforce++-baseline"};
-    for (int i = 0; i < 7; i++) {
+                                        "reinforce++-baseline", "ppo"};
+    for (int i = 0; i < 8; i++) {
         char set[64];
         (void)snprintf(set, sizeof set, "train.estimator=%s", names[i]);
         opd_config_train t = accepted(ARGS("--set", set, "--set", "train.normalize_advantages=true"));
@@ -71,6 +71,10 @@ TEST(reinforce_is_whitened_and_not_dropped) {
             ARGS("--set", "train.estimator=reinforce++-baseline"));
     refused("train.estimator", "opd.only_reward drops",
             ARGS("--set", "train.estimator=reinforce++", "--set", "opd.only_reward=true"));
+    refused("train.estimator", "PPO", ARGS("--set", "train.estimator=ppo", "--set", "opd.only_reward=true"));
+    opd_config_train t = accepted(ARGS("--set", "train.estimator=ppo", "--set", "train.lr=0.25",
+                                       "--set", "train.kl_coef=0.1"));
+    CHECK_NEAR(t.critic_lr, 0.25, 0);
 }
 
 TEST(a_bound_for_a_loss_that_has_none) {

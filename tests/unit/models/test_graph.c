@@ -2,6 +2,7 @@
  * and the bit-identities that opd's determinism rests on. */
 #include "models/graph.h"
 
+#include "core/base/rng.h"
 #include "kernels/array.h"
 #include "tests/unit/models/golden_model.h"
 
@@ -52,7 +53,7 @@ static void check_golden(opd_cpu_isa isa, size_t threads) {
         CHECK_OK(opd_graph_score(graph, g->rows, g->row_count, &out));
         golden_compare("logp", logp, g->logp, g->row_count);
         golden_compare("entropy", entropy, g->entropy, g->row_count);
-        CHECK_OK(opd_graph_backward(graph, g->rows, g->row_count, g->dlogp, g->dentropy, grads));
+        CHECK_OK(opd_graph_backward(graph, g->rows, g->row_count, g->dlogp, g->dentropy, NULL, grads));
         for (size_t i = 0; i < g->model->tensor_count; i++) {
             const opd_tensor *t = &g->model->tensors[i];
             golden_compare(t->name, grads + t->offset, g->grads + t->offset, t->count);
@@ -109,7 +110,7 @@ static void run(const fixture *f, opd_cpu_isa isa, size_t threads, float *logp, 
     opd_graph_set_weights(graph, f->model->params);
     CHECK_OK(opd_graph_forward(graph, &packed));
     CHECK_OK(opd_graph_score(graph, f->rows, f->n, &out));
-    CHECK_OK(opd_graph_backward(graph, f->rows, f->n, f->dlogp, NULL, grads));
+    CHECK_OK(opd_graph_backward(graph, f->rows, f->n, f->dlogp, NULL, NULL, grads));
     opd_graph_destroy(graph);
     opd_kernels_destroy(k);
 }
@@ -183,7 +184,7 @@ TEST(micro_batches_add_up) {
             rows[i].row = i;
         }
         CHECK_OK(opd_graph_forward(graph, &one));
-        CHECK_OK(opd_graph_backward(graph, rows, lengths[s], f.dlogp + f.starts[s], NULL, parts));
+        CHECK_OK(opd_graph_backward(graph, rows, lengths[s], f.dlogp + f.starts[s], NULL, NULL, parts));
     }
     double error = 0, norm = 0;
     for (size_t i = 0; i < count; i++) {
@@ -217,7 +218,7 @@ TEST(bad_input_is_refused) {
     CHECK_ERR(opd_graph_score(graph, f.rows, 1, &out), OPD_ERR_INVALID);
     f.rows[1].row = f.n;
     CHECK_ERR(opd_graph_score(graph, f.rows + 1, 1, &out), OPD_ERR_INVALID);
-    CHECK_ERR(opd_graph_backward(graph, f.rows + 2, 2, f.dlogp, NULL, logp), OPD_ERR_INVALID);
+    CHECK_ERR(opd_graph_backward(graph, f.rows + 2, 2, f.dlogp, NULL, NULL, logp), OPD_ERR_INVALID);
     size_t backwards[3] = {0, 9, 4};
     packed = (opd_packed){2, backwards, f.tokens};
     CHECK_ERR(opd_graph_forward(graph, &packed), OPD_ERR_INVALID);
@@ -226,5 +227,74 @@ TEST(bad_input_is_refused) {
     CHECK_ERR(opd_graph_forward(graph, &packed), OPD_ERR_LIMIT);
     opd_graph_destroy(graph);
     opd_kernels_destroy(k);
+    opd_model_destroy(f.model);
+}
+
+/* sum_i <weights_i, h_i> over the fixture's rows, weights as they come. */
+static double hidden_sum(const fixture *f, opd_graph *graph, const float *params, const float *weights) {
+    size_t count = f->n * (size_t)f->model->config.hidden_size;
+    opd_packed packed = {SEQS, f->starts, f->tokens};
+    float *hidden = malloc(count * sizeof *hidden);
+    double sum = 0;
+    opd_graph_set_weights(graph, params);
+    CHECK_OK(opd_graph_forward(graph, &packed));
+    CHECK_OK(opd_graph_hidden(graph, f->rows, f->n, hidden));
+    for (size_t i = 0; i < count; i++) sum += (double)weights[i] * (double)hidden[i];
+    free(hidden);
+    return sum;
+}
+
+/* The gradient of a function of the hidden state is its difference quotient, in random directions
+ * through all weights; and it adds to that of the log-probs. */
+TEST(gradients_by_way_of_the_hidden_state) {
+    fixture f;
+    fixture_init(&f);
+    size_t n = f.model->param_count, count = f.n * (size_t)f.model->config.hidden_size;
+    opd_kernels *k = kernels_of(OPD_CPU_ISA_AUTO, 1);
+    opd_graph *graph;
+    opd_rng rng;
+    opd_rng_init(&rng, 5);
+    float *weights = malloc(count * sizeof *weights), *moved = malloc(n * sizeof *moved);
+    float *grads = opd_floats_create(NULL, n), *logp = opd_floats_create(NULL, n);
+    float *both = opd_floats_create(NULL, n), *way = malloc(n * sizeof *way);
+    for (size_t i = 0; i < count; i++) weights[i] = (float)opd_rng_normal(&rng);
+    CHECK_OK(opd_graph_create(k, &f.model->config, OPD_GRAPH_TRAIN, MOST, NULL, &graph));
+    (void)hidden_sum(&f, graph, f.model->params, weights);
+    CHECK_OK(opd_graph_backward(graph, f.rows, f.n, NULL, NULL, weights, grads));
+    (void)hidden_sum(&f, graph, f.model->params, weights);
+    CHECK_OK(opd_graph_backward(graph, f.rows, f.n, f.dlogp, NULL, NULL, logp));
+    (void)hidden_sum(&f, graph, f.model->params, weights);
+    CHECK_OK(opd_graph_backward(graph, f.rows, f.n, f.dlogp, NULL, weights, both));
+    double off = 0, whole = 0;
+    for (size_t i = 0; i < n; i++) {
+        off += pow((double)both[i] - (double)grads[i] - (double)logp[i], 2);
+        whole += pow((double)both[i], 2);
+    }
+    CHECK(whole > 0 && sqrt(off) < 1e-4 * sqrt(whole));
+    for (int direction = 0; direction < 4; direction++) {
+        double slope = 0, norm = 0;
+        const double step = 0.02;
+        for (size_t i = 0; i < n; i++) {
+            way[i] = (float)opd_rng_normal(&rng);
+            norm += (double)way[i] * (double)way[i];
+        }
+        for (size_t i = 0; i < n; i++) {
+            way[i] = (float)((double)way[i] / sqrt(norm));
+            slope += (double)way[i] * (double)grads[i];
+        }
+        for (size_t i = 0; i < n; i++) moved[i] = f.model->params[i] + (float)step * way[i];
+        double up = hidden_sum(&f, graph, moved, weights);
+        for (size_t i = 0; i < n; i++) moved[i] = f.model->params[i] - (float)step * way[i];
+        double down = hidden_sum(&f, graph, moved, weights);
+        CHECK_NEAR((up - down) / (2 * step), slope, 2e-2 * (1 + fabs(slope)));
+    }
+    opd_score_row outside = {MOST, 0, 1};
+    CHECK_ERR(opd_graph_hidden(graph, &outside, 1, moved), OPD_ERR_INVALID);
+    opd_graph_destroy(graph);
+    opd_kernels_destroy(k);
+    opd_floats_destroy(NULL, grads);
+    opd_floats_destroy(NULL, logp);
+    opd_floats_destroy(NULL, both);
+    free(weights), free(moved), free(way);
     opd_model_destroy(f.model);
 }

@@ -146,7 +146,7 @@ TEST(a_model_learns_a_sequence) {
         memset(grads, 0, model->param_count * sizeof *grads);
         CHECK_OK(opd_graph_forward(graph, &packed));
         CHECK_OK(opd_graph_score(graph, rows, 15, &out));
-        CHECK_OK(opd_graph_backward(graph, rows, 15, dlogp, NULL, grads));
+        CHECK_OK(opd_graph_backward(graph, rows, 15, dlogp, NULL, NULL, grads));
         CHECK(!opd_optimizer_step(o, k, model, grads).skipped);
         loss = 0;
         for (size_t i = 0; i < 15; i++) loss -= (double)logp[i] / 15;
