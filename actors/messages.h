@@ -113,9 +113,12 @@ typedef enum opd_presence {
     OPD_PRESENCE_LATE      /* has not answered within its start_timeout_s; still asked for */
 } opd_presence;
 
-/* request to evaluator, and its reply: accuracy under weights of at least min_version. */
-#define OPD_EVALUATE_FIELDS(X, T) X(T, U64, min_version)
-#define OPD_EVALUATED_FIELDS(X, T) X(T, U64, correct) X(T, U64, total) X(T, F64, response_len)
+/* request to evaluator, and its reply: a set of problems (its place) under weights of at least
+ * min_version. response_len: mean tokens; truncated: share of answers; pass [n, 4]: k, value, low and
+ * high of each pass@k, absent with one answer per problem. */
+#define OPD_EVALUATE_FIELDS(X, T) X(T, U64, min_version) X(T, U32, set)
+#define OPD_EVALUATED_FIELDS(X, T)                                                            \
+    X(T, U64, correct) X(T, U64, total) X(T, F64, response_len) X(T, F64, truncated) X(T, F64S, pass)
 
 /* request to checkpoint, and its reply: save this state. state [3, param_count]: the weights
  * and AdamW's two moments; group: the first that is not learnt yet. */
@@ -133,8 +136,10 @@ typedef enum opd_presence {
 /* anyone -> monitor: a line for the person and the log. */
 #define OPD_NOTE_FIELDS(X, T) X(T, U32, level) X(T, TEXT, text)
 
-/* anyone -> monitor: an accuracy was measured. */
-#define OPD_ACCURACY_FIELDS(X, T) X(T, U64, step) X(T, U64, correct) X(T, U64, total)
+/* trainer -> monitor: a set was evaluated, as in EVALUATED. */
+#define OPD_ACCURACY_FIELDS(X, T)                                                             \
+    X(T, U64, step) X(T, U64, correct) X(T, U64, total) X(T, U32, set) X(T, F64, response_len)           \
+    X(T, F64, truncated) X(T, F64S, pass)
 
 /* pipeline -> trainer: stop in order after the present step. */
 #define OPD_INTERRUPT_FIELDS(X, T) X(T, U32, reason)

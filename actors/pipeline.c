@@ -27,6 +27,8 @@ static opd_err open_lanes(pipeline *p) {
     OPD_TRY(opd_lane_open(p->system, "disk", 16, &p->disk_lane));
     if (p->served_count > 0)
         OPD_TRY(opd_lane_open(p->system, "parse", PARSE_QUEUE_MAX, &p->parse_lane));
+    if (p->a->eval_kernels != NULL)
+        OPD_TRY(opd_lane_open(p->system, "evaluation", 4, &p->eval_lane));
     if (p->a->teacher == NULL) return OPD_OK;
     return opd_lane_open(p->system, "teacher", 4, &p->scorer_lane);
 }
@@ -71,6 +73,7 @@ static opd_err build(pipeline *p) {
                                   .trace_path = p->o.trace_path};
     OPD_TRY(opd_watch_open(&p->watching, &watching));
     OPD_TRY(opd_slot_create(p->system, &p->weights));
+    OPD_TRY(opd_slot_create(p->system, &p->eval_weights));
     OPD_TRY(opd__tree_open_teachers(p));
     OPD_TRY(open_lanes(p));
     OPD_TRY(opd__tree_start(p));
@@ -86,6 +89,7 @@ opd_err opd_pipeline_close(opd_pipeline *p, opd_err err) {
     opd_watch_close(&p->watching);
     opd__tree_close_teachers(p);
     opd_slot_destroy(p->weights);
+    opd_slot_destroy(p->eval_weights);
     opd_system_destroy(p->system);
     opd_err closed = p->env_own ? opd_env_destroy(p->env) : OPD_OK;
     opd_mem_free(p->a->alloc, p);

@@ -2,7 +2,7 @@
  *
  * tree.c is the only file that knows every role. Order of start (and, reversed, of stopping):
  *   monitor, checkpoint, [teacher hosts], trainer, batcher, reward, [scorer], [panel, teachers],
- *   rollout, [evaluator], dataset
+ *   rollout, [eval-rollout], [evaluator], dataset
  * so that every actor finds those it opens links to.
  * Thread: the caller's becomes the loop's until the stage has ended.
  */

@@ -12,7 +12,7 @@
 #include "core/env/env.h"
 #include "opd/supervisor.h"
 
-enum { OPD__PARTS_MAX = 10 + OPD_CONFIG_TEACHERS_MAX, OPD__PART_ID_SIZE = 32 };
+enum { OPD__PARTS_MAX = 11 + OPD_CONFIG_TEACHERS_MAX, OPD__PART_ID_SIZE = 32 };
 
 /* A supervisor of the tree with its table of children. */
 typedef struct opd__branch {
@@ -38,10 +38,10 @@ struct opd_pipeline {
     opd_env *env;
     bool env_own; /* made here, not given */
     opd_system *system;
-    opd_slot *weights;
+    opd_slot *weights, *eval_weights;
     opd_signals *signals;
     opd_watch watching;
-    opd_lane *rollout_lane, *trainer_lane, *scorer_lane, *disk_lane, *parse_lane;
+    opd_lane *rollout_lane, *eval_lane, *trainer_lane, *scorer_lane, *disk_lane, *parse_lane;
     opd_roles roles;
     char model[OPD_PATH_SIZE]; /* the in-process teacher's folder */
     bool policy;

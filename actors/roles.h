@@ -24,6 +24,7 @@ typedef struct opd_roles {
     opd_pid teacher_hosts[OPD_CONFIG_TEACHERS_MAX]; /* run `opd serve` for those that need it */
     opd_pid scorer;       /* the teacher in this process: takes SCORE     */
     opd_pid rollout;      /* takes PROMPT and GENERATE                    */
+    opd_pid eval_rollout; /* takes GENERATE of evaluations beside the training; else rollout does */
     opd_pid evaluator;
     opd_pid dataset;      /* takes ADMIT and HOLD                         */
     opd_pid server;       /* `opd serve`: takes HTTP                      */

@@ -7,7 +7,8 @@
  *    |    monitor, checkpoint, [teacher-host ...]
  *    +- trainer     its state is the run's
  *    +- dataplane   all or none: samples under way are in many hands
- *         batcher, reward, [scorer], [panel, teacher ...], rollout, [evaluator], dataset
+ *         batcher, reward, [scorer], [panel, teacher ...], rollout, [eval-rollout], [evaluator],
+ *         dataset
  *
  * A data plane that is started again begins at the first group that no batch took, with the
  * bound that the trainer gave last; the trainer drops what it holds of the old one. Sampling depends
@@ -58,7 +59,7 @@ static opd_err start_monitor(opd_system *system, void *arg, opd_pid *out_pid) {
         .metrics_interval = (uint64_t)p->c->run.metrics_interval,
         .metrics_fd = p->o.metrics_fd, .samples_fd = p->o.samples_fd,
         .screen_fd = p->o.screen_fd, .screen = p->o.screen, .tokenizer = p->a->tokenizer,
-        .teachers = p->c->teachers, .teacher_count = p->c->teacher_count,
+        .evals = &p->a->evals, .teachers = p->c->teachers, .teacher_count = p->c->teacher_count,
         .disk = p->disk_lane, .alloc = p->a->alloc};
     return spawn(p, &opd_monitor_class, &config, &p->roles.monitor, out_pid);
 }
@@ -98,7 +99,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
     pipeline *p = arg;
     const opd_config_stage *c = p->c;
     const opd_sizes *s = &p->a->sizes;
-    bool eval = p->a->eval != NULL;
+    bool eval = p->a->evals.count > 0;
     opd_trainer_config config = {
         .learner = p->a->learner, .model = p->a->model,
         .objective = p->policy ? OPD_OBJECTIVE_POLICY : OPD_OBJECTIVE_SFT,
@@ -108,9 +109,9 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
         .teacher_k = p->teacher ? (size_t)c->opd.log_prob_top_k : 0,
-        .teacher = p->teacher, .eval_start = eval && c->eval.at_start,
+        .teacher = p->teacher, .evals = &p->a->evals, .eval_start = eval && c->eval.at_start,
         .eval_end = eval && c->eval.at_end,
-        .eval_interval = eval ? (uint64_t)c->eval.interval : 0,
+        .eval_weights = p->a->evals.beside ? p->eval_weights : NULL,
         .save_interval = (uint64_t)c->train.save_interval,
         .nonfinite_max = (uint32_t)c->train.nonfinite_steps_max,
         .invalid_share_max = c->opd.invalid_share_max,
@@ -187,15 +188,28 @@ static opd_err start_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
     return spawn(p, &opd_teacher_http_class, &config, &p->roles.teachers[served->place], out_pid);
 }
 
+/* The engine of evaluations beside the training; where nothing but evaluations generates, rollout is. */
+static opd_err start_eval_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
+    (void)system;
+    pipeline *p = arg;
+    const opd_sizes *s = &p->a->sizes;
+    opd_rollout_config config = {
+        .model = &p->a->model->config, .lm = p->a->lm, .kernels = p->a->eval_kernels,
+        .lane = p->eval_lane, .weights = p->eval_weights, .roles = &p->roles, .slots = s->slots,
+        .max_len = s->max_len, .requests_max = s->slots, .alloc = p->a->alloc};
+    return spawn(p, &opd_rollout_class, &config, &p->roles.eval_rollout, out_pid);
+}
+
 static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
     pipeline *p = arg;
+    bool of_evals = !p->policy && p->a->evals.beside;
     const opd_config_rollout *r = &p->c->rollout;
     const opd_sizes *s = &p->a->sizes;
     opd_rollout_config config = {
         .model = &p->a->model->config, .lm = p->a->lm, .kernels = p->a->rollout_kernels,
-        .lane = p->rollout_lane, .weights = p->weights, .roles = &p->roles, .slots = s->slots,
-        .max_len = s->max_len, .prompts_max = s->window_groups, .requests_max = s->slots,
+        .lane = p->rollout_lane, .weights = of_evals ? p->eval_weights : p->weights,
+        .roles = &p->roles, .slots = s->slots, .max_len = s->max_len, .prompts_max = s->window_groups, .requests_max = s->slots,
         .samples_per_prompt = p->policy ? s->samples : 0,
         .max_new = (uint32_t)r->max_response_len,
         .sampling = {.temperature = (float)r->temperature, .top_p = (float)r->top_p,
@@ -210,13 +224,9 @@ static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
 static opd_err start_evaluator(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
     pipeline *p = arg;
-    const opd_config_eval *e = &p->c->eval;
     opd_evaluator_config config = {
-        .dataset = p->a->eval, .roles = &p->roles, .tokenizer = p->a->tokenizer,
-        .samples = (uint32_t)e->samples, .inflight = p->a->sizes.slots,
-        .max_new = (uint32_t)e->max_response_len, .temperature = e->temperature,
-        .top_p = e->top_p, .top_k = e->top_k > 0 ? (uint32_t)e->top_k : 0,
-        .seed = (uint64_t)p->c->rollout.seed, .alloc = p->a->alloc};
+        .sets = &p->a->evals, .roles = &p->roles, .tokenizer = p->a->tokenizer,
+        .inflight = p->a->sizes.slots, .seed = (uint64_t)p->c->rollout.seed, .alloc = p->a->alloc};
     return spawn(p, &opd_evaluator_class, &config, &p->roles.evaluator, out_pid);
 }
 
@@ -252,7 +262,7 @@ static void dataplane_failed(opd_ctx *ctx, void *arg, const opd_restart_report *
     pipeline *p = arg;
     opd_roles *r = &p->roles;
     r->batcher = r->reward = r->scorer = r->teacher = OPD_PID_NOBODY;
-    r->rollout = r->evaluator = r->dataset = OPD_PID_NOBODY;
+    r->rollout = r->eval_rollout = r->evaluator = r->dataset = OPD_PID_NOBODY;
     for (size_t i = 0; i < OPD_COUNTOF(r->teachers); i++) r->teachers[i] = OPD_PID_NOBODY;
     show(ctx, p, report, "the data plane starts");
 }
@@ -301,7 +311,9 @@ static bool local_teacher(const pipeline *p) { return p->policy && p->a->teacher
 
 static bool teachers(const pipeline *p) { return p->policy && p->teacher; }
 
-static bool evaluates(const pipeline *p) { return p->a->eval != NULL; }
+static bool evaluates(const pipeline *p) { return p->a->evals.count > 0; }
+
+static bool evaluates_beside(const pipeline *p) { return p->policy && p->a->evals.beside; }
 
 static opd_err start_branch(opd_system *system, void *arg, opd_pid *out_pid) {
     const opd__branch *branch = arg;
@@ -325,6 +337,7 @@ static const struct part {
     {DATAPLANE, "scorer", local_teacher, start_scorer},
     {DATAPLANE, "panel", teachers, start_panel}, /* and after it the teachers it asks */
     {DATAPLANE, "rollout", always, start_rollout},
+    {DATAPLANE, "eval-rollout", evaluates_beside, start_eval_rollout},
     {DATAPLANE, "evaluator", evaluates, start_evaluator},
     {DATAPLANE, "dataset", always, start_dataset},
 };

@@ -1,27 +1,24 @@
-/* evaluator_actor.h - the actor that measures pass@1 on held-out problems.
+/* evaluator_actor.h - the actor that measures accuracy and pass@k on sets of held-out problems.
  *
- * In: EVALUATE (request; one at a time, others wait). It asks rollout to GENERATE an answer to
- * each problem and replies EVALUATED. Problems are asked in order, at most `inflight` at once.
+ * In: EVALUATE (request; one at a time, others wait). It asks the rollout that serves evaluations to
+ * GENERATE the answers to each problem of the set and replies EVALUATED. Problems are asked in order,
+ * at most `inflight` answers at once.
  * Thread: the loop.
  */
 #ifndef OPD_ACTORS_EVALUATOR_ACTOR_H
 #define OPD_ACTORS_EVALUATOR_ACTOR_H
 
-#include "actors/dataset/dataset.h"
+#include "actors/evaluator/sets.h"
 #include "actors/roles.h"
 
 extern const opd_actor_class opd_evaluator_class;
 
 /* Borrowed until the actor has stopped. */
 typedef struct opd_evaluator_config {
-    const opd_dataset *dataset; /* rows in file order, with labels */
-    const opd_roles *roles;
+    const opd_eval_sets *sets;
+    const opd_roles *roles;     /* asked: eval_rollout, or rollout where there is none */
     const opd_tokenizer *tokenizer;
-    uint32_t samples;           /* answers per problem */
     uint32_t inflight;          /* at most the rollout actor's places */
-    uint32_t max_new;
-    double temperature, top_p;  /* temperature 0: greedy */
-    uint32_t top_k;
     uint64_t seed;
     const opd_alloc *alloc;
 } opd_evaluator_config;

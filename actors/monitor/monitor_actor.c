@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "actors/messages.h"
-#include "actors/evaluator/stats.h"
+#include "actors/evaluator/sets.h"
 #include "actors/trainer/mixture.h"
 #include "core/base/check.h"
 #include "core/codec/json.h"
@@ -195,18 +195,27 @@ static opd_err on_counted(monitor *m, const opd_msg *msg) {
 
 static opd_err on_accuracy(monitor *m, const opd_msg *msg) {
     opd_accuracy_fields f;
+    opd_eval_result r;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_ACCURACY, &f));
-    opd_accuracy a = opd_accuracy_of(f.correct, f.total);
-    opd_str *out = &m->filling[OUT_METRICS];
-    opd_str_printf(out, "{\"stage\":\"%s\",\"train/step\":%llu,\"eval/accuracy\":%.6f,"
-                   "\"eval/low\":%.6f,\"eval/high\":%.6f,\"eval/n\":%zu}\n", m->c.stage,
-                   (unsigned long long)f.step, a.accuracy, a.low, a.high, a.n);
+    OPD_TRY(opd_eval_result_read(f.correct, f.total, f.response_len, f.truncated, &f.pass, &r));
+    if (f.set >= m->c.evals->count)
+        return opd_fail(OPD_ERR_PARSE, "monitor: an accuracy of set %u", f.set);
+    const opd_eval_set *set = &m->c.evals->set[f.set];
+    opd_json_writer w;
+    opd_json_writer_init(&w, &m->filling[OUT_METRICS], 0);
+    opd_json_write_object_begin(&w);
+    opd_json_write_key(&w, "stage");
+    opd_json_write_text(&w, m->c.stage);
+    opd_json_write_key(&w, "train/step");
+    opd_json_write_int64(&w, (int64_t)f.step);
+    opd_eval_result_write(set, &r, &w);
+    opd_json_write_object_end(&w);
+    opd_str_text(&m->filling[OUT_METRICS], "\n");
     settle(m, OUT_METRICS);
-    char line[160];
-    (void)snprintf(line, sizeof line, "%-12s after step %llu: %.1f %% of %zu held-out problems "
-                   "right (95 %%: %.1f - %.1f)", m->c.stage, (unsigned long long)f.step,
-                   a.accuracy * 100, a.n, a.low * 100, a.high * 100);
-    show_line(m, line);
+    opd_str_clear(&m->text);
+    opd_str_printf(&m->text, "%-12s after step %llu: ", m->c.stage, (unsigned long long)f.step);
+    opd_eval_result_show(set, &r, &m->text);
+    if (opd_str_status(&m->text) == OPD_OK) show_line(m, m->text.data);
     return OPD_OK;
 }
 

@@ -8,6 +8,7 @@
 #ifndef OPD_ACTORS_MONITOR_ACTOR_H
 #define OPD_ACTORS_MONITOR_ACTOR_H
 
+#include "actors/evaluator/sets.h"
 #include "actors/monitor/screen.h"
 #include "models/tokenizer.h"
 #include "opd/actor.h"
@@ -24,6 +25,7 @@ typedef struct opd_monitor_config {
     uint64_t first_step, steps;
     uint64_t invalid_tokens;    /* counted before (resume)                  */
     bool policy, teacher;
+    const opd_eval_sets *evals; /* ACCURACY names them by place */
     const opd_config_teacher *teachers; /* all that there are, for their names */
     size_t teacher_count;
     uint64_t metrics_interval;  /* steps between lines of metrics.jsonl     */

@@ -217,21 +217,10 @@ static opd_err load_data(opd_assets *a) {
         .max_prompt_len = (uint32_t)d->max_prompt_len, .max_len = sft ? longest : longest - 1,
         .shuffle = d->shuffle, .seed = (uint64_t)d->seed, .tokenizer = a->tokenizer,
         .alloc = a->alloc};
-    opd_dataset_options eval = train;
-    eval.path = c->eval.path;
-    eval.keys = opd_dataset_keys(&d->record);
-    eval.keys.label = key_or_null(d->record.label_key);
-    eval.skip = 0;
-    eval.limit = (uint64_t)c->eval.limit;
-    eval.max_len = longest - 1;
-    eval.shuffle = false;
     if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(open_train(a, &train));
-    if (c->eval.path[0] != '\0') {
-        OPD_TRY(check_key(c, d->record.label_key, "label_key", "the right answers"));
-        OPD_TRY(opd_err_prefix(opd_dataset_open(&eval, &a->eval), "eval.path"));
-    }
-    if (a->train != NULL && a->eval != NULL && c->eval.require_disjoint)
-        OPD_TRY(opd_err_prefix(opd_dataset_check_disjoint(a->train, a->eval),
+    OPD_TRY(opd_eval_sets_open(c, a->tokenizer, longest - 1, a->alloc, &a->evals));
+    for (size_t i = 0; a->train != NULL && c->eval.require_disjoint && i < a->evals.count; i++)
+        OPD_TRY(opd_err_prefix(opd_dataset_check_disjoint(a->train, a->evals.set[i].dataset),
                                "stage %s: held-out problems must not be trained on (or set "
                                "eval.require_disjoint to false)", c->name));
     return OPD_OK;
@@ -247,10 +236,8 @@ static uint32_t longest_sequence(const opd_assets *a) {
                       ? a->train->whole_max
                       : a->train->prompt_max + (uint64_t)c->rollout.max_response_len;
     }
-    if (a->eval != NULL) {
-        uint64_t eval = a->eval->prompt_max + (uint64_t)c->eval.max_response_len;
-        if (eval > longest) longest = eval;
-    }
+    uint64_t eval = opd_eval_sets_longest(&a->evals);
+    if (eval > longest) longest = eval;
     uint64_t most = (uint64_t)a->model->config.max_position;
     return (uint32_t)(longest < most ? longest : most);
 }
@@ -424,6 +411,9 @@ static opd_err create_kernels(opd_assets *a) {
     if (a->config->kind != OPD_CONFIG_KIND_EVAL)
         OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, (size_t)d->trainer_threads, a->alloc,
                                        &a->trainer_kernels));
+    if (a->evals.beside && a->config->kind == OPD_CONFIG_KIND_RL)
+        OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, (size_t)d->rollout_threads, a->alloc,
+                                       &a->eval_kernels));
     if (a->teacher != NULL)
         OPD_TRY(opd_kernels_create_cpu(OPD_CPU_ISA_AUTO, (size_t)d->teacher_threads, a->alloc,
                                        &a->scorer_kernels));
@@ -478,8 +468,9 @@ void opd_assets_close(opd_assets *a) {
     opd_kernels_destroy(a->rollout_kernels);
     opd_kernels_destroy(a->trainer_kernels);
     opd_kernels_destroy(a->scorer_kernels);
+    opd_kernels_destroy(a->eval_kernels);
     opd_dataset_close(a->train);
-    opd_dataset_close(a->eval);
+    opd_eval_sets_close(&a->evals);
     opd_model_destroy(a->teacher);
     opd_model_destroy(a->reference);
     opd_model_destroy(a->model);

@@ -10,6 +10,7 @@
 
 #include "actors/checkpoint/checkpoint.h"
 #include "actors/dataset/dataset.h"
+#include "actors/evaluator/sets.h"
 #include "actors/trainer/learner.h"
 #include "opd/config.h"
 
@@ -38,8 +39,10 @@ typedef struct opd_assets {
     opd_model *model;
     opd_model *teacher;        /* in-process teacher, or NULL */
     opd_model *reference;      /* what KL terms hold the student to, or NULL */
-    opd_dataset *train, *eval; /* NULL where the stage has none */
+    opd_dataset *train;        /* NULL where the stage has none */
+    opd_eval_sets evals;
     opd_kernels *rollout_kernels, *trainer_kernels, *scorer_kernels;
+    opd_kernels *eval_kernels; /* of the engine of evaluations beside the training; NULL: none */
     opd_learner *learner;      /* NULL in eval stages */
     opd_sizes sizes;
     uint64_t first_step, steps; /* batches done before (resume); in all */

@@ -109,6 +109,8 @@ static uint64_t scorer_bytes(const shape *s, uint64_t threads, uint64_t longest)
 static uint64_t models_bytes(const opd_assets *a, const shape *s) {
     uint64_t copies = a->reference != NULL ? 10 : 9;
     uint64_t bytes = FLOAT * s->params * copies + weights_bytes(s, false) + weights_bytes(s, true);
+    if (a->evals.beside) bytes += FLOAT * s->params; /* the version that is evaluated */
+    if (a->eval_kernels != NULL) bytes += weights_bytes(s, false);
     if (a->teacher == NULL) return bytes;
     shape teacher = shape_of(a->teacher);
     return bytes + FLOAT * teacher.params + weights_bytes(&teacher, false);
@@ -127,6 +129,9 @@ static uint64_t compute_bytes(const opd_assets *a, const shape *s) {
     uint64_t bytes = graph_bytes(s, true, z->micro_tokens) + critic_bytes(a, s) + engine_bytes(s, z) +
                      scratch_bytes(s, u64(d->rollout_threads), z->max_len) +
                      scratch_bytes(s, u64(d->trainer_threads), z->micro_tokens);
+    if (a->eval_kernels != NULL)
+        bytes += engine_bytes(s, z) + scratch_bytes(s, u64(d->rollout_threads), z->max_len) +
+                 ROLLOUT_MAILBOX;
     if (a->teacher == NULL) return bytes;
     shape t = shape_of(a->teacher);
     opd_scorer_config scorer = {.model = a->teacher, .max_tokens = z->max_len,
@@ -214,13 +219,24 @@ static uint64_t dataset_bytes(const opd_dataset *dataset) {
     return bytes;
 }
 
+/* With the evaluator's count of right answers to each problem of the largest. */
+static uint64_t evals_bytes(const opd_eval_sets *sets) {
+    uint64_t bytes = 0, most = 0;
+    for (size_t i = 0; i < sets->count; i++) {
+        const opd_dataset *d = sets->set[i].dataset;
+        bytes += dataset_bytes(d);
+        if (d->count > most) most = d->count;
+    }
+    return bytes + most * sizeof(uint32_t);
+}
+
 opd_memory opd_memory_of(const opd_assets *a) {
     shape s = shape_of(a->model);
     return (opd_memory){
         .runtime = runtime_bytes(a), .windows = windows_bytes(a) + panel_bytes(a), .batch = batch_bytes(a),
         .models = models_bytes(a, &s), .compute = compute_bytes(a, &s),
         .monitor = OPD_MONITOR_MEMORY_MAX, .http = http_bytes(a),
-        .data = dataset_bytes(a->train) + dataset_bytes(a->eval) + BYTES_PER_ID * s.vocab};
+        .data = dataset_bytes(a->train) + evals_bytes(&a->evals) + BYTES_PER_ID * s.vocab};
 }
 
 /* ---- a server -------------------------------------------------------------------------- */

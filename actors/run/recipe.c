@@ -98,13 +98,23 @@ static opd_err run_arithmetic(recipe *r, const opd_config_stage *stage) {
     return err;
 }
 
+static void fill_sets(opd_stage_result *result, const opd_eval_sets *sets,
+                      const opd_set_outcome *outcomes) {
+    result->set_count = sets->count;
+    for (size_t i = 0; i < sets->count; i++) {
+        (void)snprintf(result->sets[i].name, sizeof result->sets[i].name, "%s", sets->set[i].name);
+        result->sets[i].outcome = outcomes[i];
+    }
+    if (sets->count == 0 || !outcomes[0].has_after) return;
+    result->has_after = true;
+    result->after = outcomes[0].after.accuracy;
+}
+
 static void fill_result(opd_stage_result *result, const opd_trainer_outcome *o,
                         const char *checkpoints) {
     result->steps = o->steps;
     result->has_before = o->has_before;
-    result->has_after = o->has_after;
     if (o->has_before) result->before = opd_accuracy_of(o->before_correct, o->before_total);
-    if (o->has_after) result->after = opd_accuracy_of(o->after_correct, o->after_total);
     result->samples = o->samples;
     result->response_tokens = o->response_tokens;
     result->invalid_tokens = o->invalid_tokens;
@@ -169,6 +179,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
         .handle_signals = r->o->handle_signals,
         .trace_path = stage->run.trace ? trace : NULL};
     opd_err err = opd_pipeline_execute(&options, &outcome);
+    if (err == OPD_OK) fill_sets(result, &assets.evals, outcome.sets);
     opd_assets_close(&assets);
     name_teacher(stage, result);
     if (err == OPD_OK) fill_result(result, &outcome, checkpoints);
@@ -176,13 +187,19 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
     return err;
 }
 
+static opd_err run_eval(recipe *r, const opd_config_stage *stage, opd_stage_result *result) {
+    opd_set_outcome outcomes[OPD_EVAL_SETS_MAX];
+    opd_eval_sets sets;
+    OPD_TRY(opd_measure(stage, stage->model.path, r->o->handle_signals, &sets, outcomes));
+    fill_sets(result, &sets, outcomes);
+    return OPD_OK;
+}
+
 static opd_err run_stage(recipe *r, const opd_config_stage *stage, opd_stage_result *result) {
     switch (stage->kind) {
     case OPD_CONFIG_KIND_ARITHMETIC: return run_arithmetic(r, stage);
     case OPD_CONFIG_KIND_EVAL:
-        OPD_TRY(opd_measure(stage, stage->model.path, r->o->handle_signals, &result->after));
-        result->has_after = true;
-        return OPD_OK;
+        return run_eval(r, stage, result);
     case OPD_CONFIG_KIND_SFT:
     case OPD_CONFIG_KIND_RL: break;
     }

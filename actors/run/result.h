@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "actors/evaluator/sets.h"
 #include "core/base/file.h"
 #include "opd/config.h"
 #include "opd/run.h"
@@ -17,6 +18,11 @@ typedef struct opd_stage_result {
     double wall_s;
     bool has_before, has_after;     /* accuracy at the stage's start and end       */
     opd_accuracy before, after;
+    size_t set_count;               /* of problems, the first of them that of before and after */
+    struct {
+        char name[OPD_CONFIG_NAME_MAX + 1];
+        opd_set_outcome outcome;
+    } sets[OPD_EVAL_SETS_MAX];
     /* policy stages */
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
     uint64_t degraded_tokens;

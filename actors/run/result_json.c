@@ -20,6 +20,48 @@ static void write_accuracy(opd_json_writer *w, const char *key, const opd_accura
     opd_json_write_object_end(w);
 }
 
+static void write_pass(opd_json_writer *w, const opd_pass *pass) {
+    opd_json_write_object_begin(w);
+    opd_json_write_key(w, "k");
+    opd_json_write_double(w, pass->k);
+    opd_json_write_key(w, "value");
+    opd_json_write_double(w, pass->value);
+    opd_json_write_key(w, "low");
+    opd_json_write_double(w, pass->low);
+    opd_json_write_key(w, "high");
+    opd_json_write_double(w, pass->high);
+    opd_json_write_object_end(w);
+}
+
+static void write_evaluation(opd_json_writer *w, const char *key, const opd_eval_result *r) {
+    opd_json_write_key(w, key);
+    opd_json_write_object_begin(w);
+    write_accuracy(w, "right", &r->accuracy);
+    opd_json_write_key(w, "response_len");
+    opd_json_write_double(w, r->response_len);
+    opd_json_write_key(w, "truncated_ratio");
+    opd_json_write_double(w, r->truncated);
+    opd_json_write_key(w, "pass_at");
+    opd_json_write_array_begin(w);
+    for (size_t i = 0; i < r->pass_count; i++) write_pass(w, &r->pass[i]);
+    opd_json_write_array_end(w);
+    opd_json_write_object_end(w);
+}
+
+static void write_sets(opd_json_writer *w, const opd_stage_result *r) {
+    opd_json_write_key(w, "sets");
+    opd_json_write_object_begin(w);
+    for (size_t i = 0; i < r->set_count; i++) {
+        const opd_set_outcome *o = &r->sets[i].outcome;
+        opd_json_write_key(w, r->sets[i].name);
+        opd_json_write_object_begin(w);
+        if (o->has_before) write_evaluation(w, "before", &o->before);
+        if (o->has_after) write_evaluation(w, "after", &o->after);
+        opd_json_write_object_end(w);
+    }
+    opd_json_write_object_end(w);
+}
+
 /* The counts of a result, in the order of `counts_of`. */
 static const char *const COUNT_NAMES[] = {"steps", "samples", "response_tokens", "invalid_tokens",
                                           "batches_without_score", "steps_skipped", "degraded_tokens"};
@@ -57,6 +99,7 @@ static void write_result(opd_json_writer *w, const opd_stage_result *result) {
     }
     if (r.has_before) write_accuracy(w, "before", &r.before);
     if (r.has_after) write_accuracy(w, "after", &r.after);
+    if (r.set_count > 0) write_sets(w, &r);
     opd_json_write_object_end(w);
 }
 
@@ -94,6 +137,68 @@ static void read_accuracy(opd_json *json, opd_accuracy *out) {
         else (void)opd_json_skip(json);
     }
     out->n = (size_t)n;
+}
+
+static void read_passes(opd_json *json, opd_eval_result *r) {
+    opd_json_text key;
+    (void)opd_json_array_begin(json);
+    while (opd_json_array_next(json)) {
+        opd_pass pass = {.k = 0};
+        (void)opd_json_object_begin(json);
+        while (opd_json_object_next(json, &key)) {
+            if (opd_json_text_is(key, "k")) (void)opd_json_read_double(json, &pass.k);
+            else if (opd_json_text_is(key, "value")) (void)opd_json_read_double(json, &pass.value);
+            else if (opd_json_text_is(key, "low")) (void)opd_json_read_double(json, &pass.low);
+            else if (opd_json_text_is(key, "high")) (void)opd_json_read_double(json, &pass.high);
+            else (void)opd_json_skip(json);
+        }
+        if (r->pass_count < OPD_PASS_MAX) r->pass[r->pass_count++] = pass;
+    }
+}
+
+static void read_evaluation(opd_json *json, opd_eval_result *r) {
+    opd_json_text key;
+    *r = (opd_eval_result){.response_len = 0};
+    (void)opd_json_object_begin(json);
+    while (opd_json_object_next(json, &key)) {
+        if (opd_json_text_is(key, "right")) read_accuracy(json, &r->accuracy);
+        else if (opd_json_text_is(key, "response_len")) (void)opd_json_read_double(json, &r->response_len);
+        else if (opd_json_text_is(key, "truncated_ratio")) (void)opd_json_read_double(json, &r->truncated);
+        else if (opd_json_text_is(key, "pass_at")) read_passes(json, r);
+        else (void)opd_json_skip(json);
+    }
+}
+
+static void read_outcome(opd_json *json, opd_set_outcome *o) {
+    opd_json_text key;
+    (void)opd_json_object_begin(json);
+    while (opd_json_object_next(json, &key)) {
+        if (opd_json_text_is(key, "before")) {
+            read_evaluation(json, &o->before);
+            o->has_before = true;
+        } else if (opd_json_text_is(key, "after")) {
+            read_evaluation(json, &o->after);
+            o->has_after = true;
+        } else {
+            (void)opd_json_skip(json);
+        }
+    }
+}
+
+static void read_sets(opd_json *json, opd_stage_result *r) {
+    opd_json_text key;
+    (void)opd_json_object_begin(json);
+    while (opd_json_object_next(json, &key)) {
+        size_t i = r->set_count;
+        if (i == OPD_EVAL_SETS_MAX || key.escaped || key.size_bytes >= sizeof r->sets[0].name) {
+            (void)opd_json_error(json, "expected fewer sets, or shorter names");
+            return;
+        }
+        memcpy(r->sets[i].name, key.data, key.size_bytes);
+        r->sets[i].name[key.size_bytes] = '\0';
+        read_outcome(json, &r->sets[i].outcome);
+        r->set_count++;
+    }
 }
 
 static void read_kind(opd_json *json, opd_config_kind *out) {
@@ -146,6 +251,8 @@ static void read_result(opd_json *json, opd_stage_result *r) {
             (void)opd_json_read_string(json, r->checkpoint, sizeof r->checkpoint);
         } else if (opd_json_text_is(key, "teacher")) {
             (void)opd_json_read_string(json, r->teacher, sizeof r->teacher);
+        } else if (opd_json_text_is(key, "sets")) {
+            read_sets(json, r);
         } else if (opd_json_text_is(key, "teachers")) {
             read_teachers(json, r);
         } else if (opd_json_text_is(key, "wall_s")) {

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "actors/messages.h"
+#include "actors/trainer/evaluations.h"
 #include "actors/trainer/sample_metrics.h"
 #include "core/base/check.h"
 #include "opd/diagnosis.h"
@@ -45,10 +46,12 @@ typedef struct trainer {
     bool publish;       /* snapshot the weights after this batch */
     opd_slice snapshot; /* made on the lane */
     opd_event begin;
-    opd_timer admit_retry, evaluate_retry, save_retry; /* a full mailbox refused it */
+    opd_timer admit_retry, save_retry; /* a full mailbox refused it */
     uint32_t replaced_count; /* times in a row that the one asked was gone */
 
-    bool interrupted, saving, evaluating, closing;
+    opd_evaluations evaluations;
+    uint32_t due; /* sets to evaluate before the next batch: another evaluation is at work */
+    bool interrupted, saving, closing;
     bool stopping;          /* STOP came: exit when saved */
     uint64_t saved_version; /* of the newest checkpoint   */
     opd_err stop_reason;
@@ -73,47 +76,23 @@ static opd_err ask_successor(trainer *t, opd_timer *retry) {
     return opd_timer_start_after(retry, REPLACED_MS * UINT64_C(1000000));
 }
 
-static void note_accuracy(trainer *t, const opd_evaluated_fields *f) {
-    opd_trainer_outcome *o = t->c.outcome;
-    if (t->closing) {
-        o->has_after = true;
-        o->after_correct = f->correct, o->after_total = f->total;
-    } else if (t->version == 0) {
-        o->has_before = true;
-        o->before_correct = f->correct, o->before_total = f->total;
-    }
-    opd_accuracy_fields a = {.step = t->version, .correct = f->correct, .total = f->total};
-    opd_err err = opd_message_send(t->ctx, t->c.roles->monitor, OPD_MESSAGE_ACCURACY, &a);
-    if (err != OPD_OK) OPD_LOG_WARN("trainer: an accuracy was not shown: %s", opd_err_text(err));
-}
-
-static opd_err evaluated(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *reply) {
-    (void)ctx;
-    (void)arg;
-    trainer *t = self;
-    opd_evaluated_fields f;
-    if (err == OPD_ERR_CLOSED)
-        return t->stopping ? OPD_OK
-                           : opd_err_prefix(ask_successor(t, &t->evaluate_retry), "evaluation");
-    t->evaluating = false;
-    t->replaced_count = 0;
-    if (err == OPD_OK) err = opd_message_read(reply, OPD_MESSAGE_EVALUATED, &f);
-    OPD_TRY(opd_err_prefix(err, "evaluation"));
-    note_accuracy(t, &f);
-    return t->closing ? close_stage(t) : fill(t);
-}
-
 static opd_err again(opd_timer *retry) {
     return opd_timer_start_after(retry, RETRY_MS * UINT64_C(1000000));
 }
 
-static opd_err evaluate(trainer *t) {
-    opd_evaluate_fields f = {.min_version = t->version};
-    t->evaluating = true; /* no batch before the answer */
-    opd_err err = opd_message_request(t->ctx, t->c.roles->evaluator, OPD_MESSAGE_EVALUATE, &f,
-                                      OPD_NO_DEADLINE, evaluated, NULL, NULL);
-    if (err == OPD_ERR_AGAIN) return again(&t->evaluate_retry);
-    return err == OPD_ERR_CLOSED ? OPD_OK : err;
+/* Begins what is due, unless another evaluation is at work; that one's end calls again. */
+static opd_err evaluate_due(trainer *t) {
+    uint32_t sets = t->due;
+    if (sets == 0 || t->evaluations.busy) return OPD_OK;
+    t->due = 0;
+    return opd_evaluations_begin(&t->evaluations, t->version, sets, false);
+}
+
+static opd_err evaluated(void *self) {
+    trainer *t = self;
+    if (t->stopping || t->stop_reason != OPD_OK) return OPD_OK; /* it did not wait */
+    OPD_TRY(evaluate_due(t));
+    return t->closing ? close_stage(t) : fill(t);
 }
 
 static opd_err saved(opd_ctx *ctx, void *self, void *arg, opd_err err, opd_msg *reply) {
@@ -181,12 +160,16 @@ static opd_err save(trainer *t) {
     return opd_job_submit(t->ctx, t->c.lane, &t->job);
 }
 
-/* The last steps of a stage: [evaluate] -> save -> stop. */
+/* The last steps of a stage: [wait for an evaluation] -> [evaluate] -> save -> stop. */
 static opd_err close_stage(trainer *t) {
-    bool evaluate_now = t->c.eval_end && t->stop_reason == OPD_OK && !t->c.outcome->has_after;
+    const opd_evaluations *e = &t->evaluations;
+    bool orderly = t->stop_reason == OPD_OK;
     t->state = STATE_CLOSE;
     t->closing = true;
-    return evaluate_now ? evaluate(t) : save(t);
+    if (orderly && e->busy) return OPD_OK;
+    if (orderly && t->c.eval_end && !e->last)
+        return opd_evaluations_begin(&t->evaluations, t->version, opd_evaluations_all(e), true);
+    return save(t);
 }
 
 /* ---- a batch ---- */
@@ -228,7 +211,7 @@ static bool due(uint64_t interval, uint64_t count) { return interval > 0 && coun
 static opd_err begin_batch(trainer *t) {
     uint64_t next = t->version + 1;
     bool last = next == t->c.steps;
-    t->publish = t->c.objective == OPD_OBJECTIVE_POLICY || due(t->c.eval_interval, next) || last;
+    t->publish = t->c.objective == OPD_OBJECTIVE_POLICY || opd_evaluations_due(&t->evaluations, next) != 0 || last;
     t->state = STATE_LEARN;
     t->batch_full_ns = opd_now_ns(t->ctx);
     if (t->c.teacher && t->ready_ns > 0) {
@@ -348,7 +331,8 @@ static opd_err after_batch(trainer *t) {
     }
     if (t->version == t->c.steps) return close_stage(t);
     if (due(t->c.save_interval, t->version)) OPD_TRY(save(t));
-    if (due(t->c.eval_interval, t->version)) return evaluate(t);
+    t->due = opd_evaluations_due(&t->evaluations, t->version);
+    OPD_TRY(evaluate_due(t));
     return fill(t);
 }
 
@@ -436,7 +420,8 @@ static void drop_stale(trainer *t) {
 
 /* Starts the next batch if one is there and nothing else is in the way. */
 static opd_err fill(trainer *t) {
-    if (t->closing || t->saving || t->evaluating || t->stopping) return OPD_OK;
+    if (t->closing || t->saving || t->due != 0 || t->stopping) return OPD_OK;
+    if (opd_evaluations_hold(&t->evaluations)) return OPD_OK;
     if (t->state == STATE_START) {
         t->state = STATE_FILL;
         t->last_batch_ns = opd_now_ns(t->ctx);
@@ -473,12 +458,6 @@ static opd_err admit_again(opd_ctx *ctx, void *self, opd_timer *timer) {
     return admit(self);
 }
 
-static opd_err evaluate_again(opd_ctx *ctx, void *self, opd_timer *timer) {
-    (void)ctx;
-    (void)timer;
-    return ((trainer *)self)->stopping ? OPD_OK : evaluate(self);
-}
-
 static opd_err save_again(opd_ctx *ctx, void *self, opd_timer *timer) {
     (void)ctx;
     (void)timer;
@@ -492,7 +471,9 @@ static opd_err begin(opd_ctx *ctx, void *self, opd_event *event) {
     t->last_batch_ns = opd_now_ns(ctx);
     note_progress(t);
     if (t->version == t->c.steps) return close_stage(t); /* resumed after its last batch */
-    return t->c.eval_start && t->version == 0 ? evaluate(t) : fill(t);
+    if (t->c.eval_start && t->version == 0) t->due = opd_evaluations_all(&t->evaluations);
+    OPD_TRY(evaluate_due(t));
+    return fill(t);
 }
 
 static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
@@ -518,7 +499,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
                            t->c.model->param_count * sizeof(float), &t->snapshot));
     publish(t);
     opd_timer_init(&t->admit_retry, ctx, admit_again);
-    opd_timer_init(&t->evaluate_retry, ctx, evaluate_again);
+    opd_evaluations_init(&t->evaluations, &t->c, ctx, evaluated, t);
     opd_timer_init(&t->save_retry, ctx, save_again);
     t->begin = (opd_event){.to = opd_self(ctx), .deliver = begin};
     opd_event_post(opd_self_system(ctx), &t->begin);
@@ -543,7 +524,7 @@ static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
 static opd_err on_signal(opd_ctx *ctx, void *self, const opd_signal *signal) {
     trainer *t = self;
     if (signal->kind != OPD_SIGNAL_STOP) return OPD_OK;
-    t->stopping = true;
+    t->stopping = t->evaluations.stopped = true;
     opd_stop_defer(ctx);
     return t->state == STATE_LEARN || t->saving ? OPD_OK : leave(t);
 }

@@ -7,6 +7,9 @@
  *   start -> [evaluate] -> admit -> (batch full -> learn -> publish -> [save] -> [evaluate]
  *         -> admit)* -> publish -> [evaluate] -> save -> the system stops with OPD_OK
  *
+ * Evaluations beside the training (eval_weights) do not hold up what follows but another one; the
+ * stage's end waits for them.
+ *
  * Stopped by others (STOP) it ends the batch at work and saves, if the newest checkpoint is older.
  *
  * Weights version = batches done. Admission bound = (version + max_staleness + 1) batches, so
@@ -20,6 +23,7 @@
 #ifndef OPD_ACTORS_TRAINER_ACTOR_H
 #define OPD_ACTORS_TRAINER_ACTOR_H
 
+#include "actors/evaluator/sets.h"
 #include "actors/roles.h"
 #include "actors/trainer/learner.h"
 #include "opd/config.h"
@@ -31,8 +35,9 @@ extern const opd_actor_class opd_trainer_class;
 typedef struct opd_trainer_outcome {
     bool finished;              /* all batches done and saved                   */
     uint64_t steps, version;    /* batches done                                 */
-    bool has_before, has_after; /* evaluations at the start and at the end      */
-    uint64_t before_correct, before_total, after_correct, after_total;
+    bool has_before;            /* the first set was evaluated at the start     */
+    uint64_t before_correct, before_total;
+    opd_set_outcome sets[OPD_EVAL_SETS_MAX]; /* `before` of this process alone   */
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
     uint64_t degraded_tokens;   /* scored by fewer teachers than wanted, or a fallback */
     double score_wait_s;        /* idle with nothing missing but scores, in this process */
@@ -59,8 +64,10 @@ typedef struct opd_trainer_config {
     bool teacher;               /* scores are expected                                  */
     const opd_config_teacher *teachers; /* all that there are; SCORES name them by place */
     size_t teacher_count;
+    const opd_eval_sets *evals;
     bool eval_start, eval_end;
-    uint64_t eval_interval, save_interval; /* batches; 0 = off                           */
+    opd_slot *eval_weights;     /* evaluations beside the training; NULL: it waits       */
+    uint64_t save_interval;     /* batches; 0 = off                                      */
     uint32_t nonfinite_max;     /* skipped batches in a row that stop the run            */
     double invalid_share_max;   /* over invalid_batches, stops the run                   */
     uint32_t invalid_batches;

@@ -67,7 +67,9 @@ static bool prompt_elsewhere(emitter *e, const opd__key *key, size_t item) {
     const opd_config_data *d = &e->stage->data;
     const char *dot = strrchr(key->path, '.');
     if (strcmp(dot, ".prompt_key") != 0) return false;
-    const opd_config_record *r = opd__key_map(key) == NULL ? &d->record : &d->sources[item].record;
+    const opd_config_record *r = &d->record;
+    if (opd__path_below(key->path, "data.sources")) r = &d->sources[item].record;
+    if (opd__path_below(key->path, "eval.sets")) r = &e->stage->eval.sets[item].record;
     return r->prompt_template[0] != 0 || r->messages_key[0] != 0;
 }
 

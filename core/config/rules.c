@@ -56,6 +56,25 @@ static void record_derive(opd_config_record *record, const opd_config_record *da
     if (record->response_key[0] == 0) record->response_key = data->response_key;
 }
 
+/* A key of item `item` that no layer gave. */
+static bool item_lacks(opd__draft *draft, const char *path, size_t item) {
+    return opd__draft_origin(draft, opd__key_find(path), item)->node == NULL;
+}
+
+static void set_derive(opd__draft *draft, size_t item) {
+    const opd_config_eval *e = &draft->stage.eval;
+    opd_config_eval_set *set = &draft->stage.eval.sets[item];
+    set->record.response_key = ""; /* no key gives it */
+    record_derive(&set->record, &draft->stage.data.record);
+    if (item_lacks(draft, "eval.sets.*.interval", item)) set->interval = e->interval;
+    if (item_lacks(draft, "eval.sets.*.samples", item)) set->samples = e->samples;
+    if (item_lacks(draft, "eval.sets.*.temperature", item)) set->temperature = e->temperature;
+    if (item_lacks(draft, "eval.sets.*.top_p", item)) set->top_p = e->top_p;
+    if (item_lacks(draft, "eval.sets.*.top_k", item)) set->top_k = e->top_k;
+    if (item_lacks(draft, "eval.sets.*.max_response_len", item))
+        set->max_response_len = e->max_response_len;
+}
+
 opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     opd_config_stage *s = &draft->stage;
     opd_config_init *init = &s->model.init;
@@ -73,6 +92,7 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     opd__train_derive(draft);
     if (!opd__draft_given(draft, "eval.max_response_len"))
         s->eval.max_response_len = s->rollout.max_response_len;
+    for (size_t i = 0; i < s->eval.set_count; i++) set_derive(draft, i);
     for (size_t i = 0; i < s->teacher_count; i++)
         if (opd__draft_origin(draft, deadline, i)->node == NULL)
             s->teachers[i].deadline_s = 10 * s->teachers[i].timeout_s;
@@ -332,6 +352,24 @@ static opd_err data_check(opd__draft *draft) {
     return OPD_OK;
 }
 
+/* Sets of problems: files, and names that metrics.jsonl has no other meaning for. */
+static opd_err eval_check(opd__draft *draft) {
+    static const char *const taken[] = {"eval", "accuracy", "low", "high", "n", "response_len",
+                                        "truncated_ratio"};
+    const opd_config_eval *e = &draft->stage.eval;
+    if (draft->stage.kind == OPD_CONFIG_KIND_EVAL && e->path[0] == 0 && e->set_count == 0)
+        return opd__draft_fail(draft, "eval.path", 0, "a stage of kind eval needs a JSONL file");
+    for (size_t i = 0; i < e->set_count; i++) {
+        if (e->sets[i].path[0] == 0)
+            return opd__draft_fail(draft, "eval.sets.*.path", i, "a set is a JSONL file; name it");
+        for (size_t j = 0; j < OPD_COUNTOF(taken); j++)
+            if (strcmp(e->sets[i].name, taken[j]) == 0)
+                return opd__draft_fail(draft, "eval.sets.*.path", i, "eval/%s means something else "
+                                       "in metrics.jsonl; give the set another name", taken[j]);
+    }
+    return OPD_OK;
+}
+
 opd_err opd__draft_check(opd__draft *draft) {
     opd_config_stage *s = &draft->stage;
     if (s->kind == OPD_CONFIG_KIND_ARITHMETIC && s->arithmetic.split_count == 0)
@@ -340,8 +378,7 @@ opd_err opd__draft_check(opd__draft *draft) {
     if (s->kind != OPD_CONFIG_KIND_RL) s->opd.enabled = false;
     if (opd__kind_uses(s->kind, "model") && s->model.path[0] == 0) OPD_TRY(init_check(draft));
     if (opd__kind_uses(s->kind, "data")) OPD_TRY(data_check(draft));
-    if (s->kind == OPD_CONFIG_KIND_EVAL && s->eval.path[0] == 0)
-        return opd__draft_fail(draft, "eval.path", 0, "a stage of kind eval needs a JSONL file");
+    if (opd__kind_uses(s->kind, "eval")) OPD_TRY(eval_check(draft));
     OPD_TRY(bounds_check(draft));
     return s->kind == OPD_CONFIG_KIND_RL ? rl_check(draft) : OPD_OK;
 }

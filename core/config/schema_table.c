@@ -5,6 +5,7 @@
 
 #define STAGE(member) offsetof(opd_config_stage, member)
 #define SOURCE(member) offsetof(opd_config_source, member)
+#define SET(member) offsetof(opd_config_eval_set, member)
 #define TEACHER(member) offsetof(opd_config_teacher, member)
 
 #define BOOL(key_path, at, value, text) \
@@ -222,6 +223,7 @@ const opd__key opd__keys[] = {
     TEXT("eval.path", OPD__TYPE_PATH, STAGE(eval.path), "", OPD__KEY_REFERENCE, "JSONL file of held-out problems; empty = no evaluation."),
     BOOL("eval.at_start", STAGE(eval.at_start), "true", "Measure before the first step."),
     BOOL("eval.at_end", STAGE(eval.at_end), "true", "Measure after the last step."),
+    BOOL("eval.concurrent", STAGE(eval.concurrent), "true", "With an interval, the training goes on while a version of the weights is evaluated; it takes memory for a second engine. Results do not depend on it."),
     INT("eval.interval", STAGE(eval.interval), "0", 0, BIG, "steps", "Steps between measurements; 0 = off."),
     INT("eval.limit", STAGE(eval.limit), "0", 0, BIG, "problems", "Problems used; 0 = all."),
     INT("eval.samples", STAGE(eval.samples), "1", 1, 4096, "samples", "Answers per problem."),
@@ -230,6 +232,18 @@ const opd__key opd__keys[] = {
     INT("eval.top_k", STAGE(eval.top_k), "-1", -1, BIG, "", "Sample from the k likeliest tokens; -1 or 0 = off."),
     INT_FROM("eval.max_response_len", STAGE(eval.max_response_len), "rollout.max_response_len", 1, 16777216, "tokens", "Longest answer."),
     BOOL("eval.require_disjoint", STAGE(eval.require_disjoint), "true", "Refuse a held-out problem that is also a training problem."),
+    TEXT("eval.sets.*.path", OPD__TYPE_PATH, SET(path), "", OPD__KEY_REFERENCE, "JSONL file of its problems."),
+    INT_FROM("eval.sets.*.interval", SET(interval), "eval.interval", 0, BIG, "steps", "Steps between measurements; 0 = only at the start and the end."),
+    INT("eval.sets.*.limit", SET(limit), "0", 0, BIG, "problems", "Problems used; 0 = all."),
+    INT_FROM("eval.sets.*.samples", SET(samples), "eval.samples", 1, 4096, "samples", "Answers per problem; above 1 pass@k is measured."),
+    FLOAT_FROM("eval.sets.*.temperature", SET(temperature), "eval.temperature", 0, 100, 0, "", "Sampling temperature; 0 = greedy."),
+    FLOAT_FROM("eval.sets.*.top_p", SET(top_p), "eval.top_p", 0, 1, ABOVE, "", "Nucleus sampling; 1 = off."),
+    INT_FROM("eval.sets.*.top_k", SET(top_k), "eval.top_k", -1, BIG, "", "Sample from the k likeliest tokens; -1 or 0 = off."),
+    INT_FROM("eval.sets.*.max_response_len", SET(max_response_len), "eval.max_response_len", 1, 16777216, "tokens", "Longest answer."),
+    TEXT_FROM("eval.sets.*.prompt_key", OPD__TYPE_STRING, SET(record.prompt_key), "as in data", "Key of the prompt in each line."),
+    TEXT_FROM("eval.sets.*.prompt_template", OPD__TYPE_STRING, SET(record.prompt_template), "as in data", "The prompt made of several keys."),
+    TEXT_FROM("eval.sets.*.messages_key", OPD__TYPE_STRING, SET(record.messages_key), "as in data", "Key of a conversation."),
+    TEXT_FROM("eval.sets.*.label_key", OPD__TYPE_STRING, SET(record.label_key), "as in data", "Key of the right answer."),
 
     INT_FROM("arithmetic.seed", STAGE(arithmetic.seed), "run.seed", 0, SEED_MAX, "", "Seed of the generated problems."),
     INT("arithmetic.digits", STAGE(arithmetic.digits), "4", 1, 8, "digits", "Of each of the two numbers that are added."),
@@ -253,6 +267,7 @@ const opd__section opd__sections[] = {
     {"opd", "On-policy distillation: A_t - kl_coef * (l_student - l_teacher)."},
     {"train", "Optimizer, loss and checkpoints."},
     {"eval", "Accuracy on held-out problems."},
+    {"eval.sets", "More sets of held-out problems, by name, each with its own sampling."},
     {"arithmetic", "Generated arithmetic problems with written-out steps."},
     {"arithmetic.splits", "Files by name, each with its number of problems."},
 };
@@ -262,15 +277,17 @@ const size_t opd__section_count = OPD_COUNTOF(opd__sections);
 const opd__map opd__maps[] = {
     {"data.sources", STAGE(data.sources), STAGE(data.source_count), sizeof(opd_config_source), false},
     {"teachers", STAGE(teachers), STAGE(teacher_count), sizeof(opd_config_teacher), false},
+    {"eval.sets", STAGE(eval.sets), STAGE(eval.set_count), sizeof(opd_config_eval_set), false},
     {"arithmetic.splits", STAGE(arithmetic.splits), STAGE(arithmetic.split_count),
      sizeof(opd_config_split), true},
 };
 const size_t opd__map_count = OPD_COUNTOF(opd__maps);
 _Static_assert(OPD_CONFIG_TEACHERS_MAX == OPD__ITEMS_MAX &&
                    OPD_CONFIG_SOURCES_MAX == OPD__ITEMS_MAX &&
+                   OPD_CONFIG_EVAL_SETS_MAX == OPD__ITEMS_MAX &&
                    OPD_CONFIG_SPLITS_MAX == OPD__ITEMS_MAX, "every map holds ITEMS_MAX");
 _Static_assert(offsetof(opd_config_teacher, name) == 0 && offsetof(opd_config_split, name) == 0 &&
-                   offsetof(opd_config_source, name) == 0,
+                   offsetof(opd_config_source, name) == 0 && offsetof(opd_config_eval_set, name) == 0,
                "an item begins with its name");
 
 const opd__exclusive opd__exclusives[] = {
@@ -283,6 +300,9 @@ const opd__exclusive opd__exclusives[] = {
     {"data.sources.*.prompt_key", "data.sources.*.prompt_template"},
     {"data.sources.*.prompt_key", "data.sources.*.messages_key"},
     {"data.sources.*.prompt_template", "data.sources.*.messages_key"},
+    {"eval.sets.*.prompt_key", "eval.sets.*.prompt_template"},
+    {"eval.sets.*.prompt_key", "eval.sets.*.messages_key"},
+    {"eval.sets.*.prompt_template", "eval.sets.*.messages_key"},
     {"teachers.*.url", "teachers.*.path"},
     {"teachers.*.urls", "teachers.*.path"},
     {"teachers.*.url", "teachers.*.urls"},

@@ -48,6 +48,7 @@ extern "C" {
 #define OPD_CONFIG_URL_SIZE 1024   /* one of them, with its NUL        */
 #define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */
 #define OPD_CONFIG_SOURCES_MAX 16  /* data sources of one stage        */
+#define OPD_CONFIG_EVAL_SETS_MAX 16 /* named sets of problems of one stage */
 #define OPD_CONFIG_WORD_SIZE 192   /* of a list of words, with its NUL */
 #define OPD_CONFIG_NAME_MAX 64     /* bytes of a run, stage, teacher or split name */
 #define OPD_CONFIG_FILE_MAX (1u << 20) /* bytes of a configuration file */
@@ -312,10 +313,22 @@ typedef struct opd_config_train {
     int64_t keep;                /* newest checkpoints kept; 0 = all     */
 } opd_config_train;
 
+/* A named set of held-out problems; derived: what is not given is as in eval and data. */
+typedef struct opd_config_eval_set {
+    const char *name;
+    const char *path; /* JSONL file or reference */
+    int64_t interval, limit, samples;
+    double temperature, top_p;
+    int64_t top_k;
+    int64_t max_response_len;
+    opd_config_record record; /* all but response_key */
+} opd_config_eval_set;
+
 typedef struct opd_config_eval {
     const char *path; /* JSONL file or reference; "" = no evaluation */
     bool at_start;
     bool at_end;
+    bool concurrent;  /* the training does not wait for evaluations at intervals */
     int64_t interval; /* steps; 0 = off */
     int64_t limit;    /* problems; 0 = all */
     int64_t samples;  /* answers per problem */
@@ -324,6 +337,8 @@ typedef struct opd_config_eval {
     int64_t top_k;            /* -1 or 0 = off */
     int64_t max_response_len; /* tokens; derived: rollout.max_response_len */
     bool require_disjoint;    /* refuse problems that are also in data.path */
+    size_t set_count;         /* besides path */
+    opd_config_eval_set sets[OPD_CONFIG_EVAL_SETS_MAX];
 } opd_config_eval;
 
 /* One generated file: its name and how many problems it gets. */

@@ -86,7 +86,7 @@ def case_generate_and_eval(work):
     path = work.write("e.yaml", {"run": {"kind": "eval"}, "model": {"path": str(model)},
                                  "eval": {"path": str(folder / "data" / "problems-test.jsonl"), "max_response_len": 8}})
     done = work.opd("eval", "--model", model, path).expect(0)
-    expect(re.search(r"\d+\.\d % of 50 problems right \(95 %", done.out) and not done.err, done.out + done.err)
+    expect(re.search(r"\d+\.\d % of 50 held-out problems right \(95 %", done.out) and not done.err, done.out + done.err)
 
 
 # ---- a terminal ----

@@ -40,7 +40,8 @@ def check_metrics(root):
     written = first_cells((root / "docs/metrics.md").read_text(), r"`([a-z]+/[a-z0-9_/]+)`")
     evaluation = {name for name in written if name.startswith("eval/")}
     monitor = (root / "actors/monitor/monitor_actor.c").read_text()
-    wanted |= set(re.findall(r'\\"(eval/[a-z]+)\\"', monitor)) | {"train/step"}
+    sets = (root / "actors/evaluator/sets.c").read_text()
+    wanted |= set(re.findall(r'X\("(eval/[a-z_/]+)"', sets)) | {"train/step"}
     if not evaluation or '"train/step"' not in monitor or len(wanted) < 20:
         yield "docs/metrics.md: the metrics of the source were not found"
     yield from both_ways("docs/metrics.md", wanted, written, "the metric")

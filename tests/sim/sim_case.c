@@ -199,6 +199,9 @@ static void write_eval(opd_str *y, opd_rng *r, const sim_files *f) {
     (void)put(y, r, "samples", 1, 2);
     put_bool(y, r, "at_start", 2);
     put_bool(y, r, "at_end", 2);
+    put_bool(y, r, "concurrent", 2);
+    if (one_in(r, 3))
+        opd_str_printf(y, "sets: {more: {path: \"%s@[0:2]\", samples: 3, interval: 2}}, ", f->held_out);
     opd_str_printf(y, "path: %s}\n", f->held_out);
 }
 

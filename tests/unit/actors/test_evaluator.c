@@ -15,6 +15,7 @@ static opd_tokenizer *tokenizer;
 static uint64_t asked, versions_seen;
 static size_t waiting_max;
 static uint64_t group_next;
+static uint32_t samples = 1;
 
 /* Plays rollout: answers in bundles, the newest first; problem i gets "#### i", which is the
  * label of those with i % 4 == 0; i % 5 == 1 fails; i % 4 == 2 is cut by the limit. */
@@ -62,7 +63,7 @@ static opd_err player_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     player *p = state;
     opd_generate_fields f;
     CHECK_OK(opd_message_read(msg, OPD_MESSAGE_GENERATE, &f));
-    CHECK_INT(f.group, group_next++ % PROBLEMS); /* in order */
+    CHECK_INT(f.group, group_next++ % (PROBLEMS * samples)); /* in order */
     CHECK_INT(((const int32_t *)opd_slice_data(f.tokens))[0], 1);
     versions_seen |= UINT64_C(1) << f.min_version;
     asked++;
@@ -100,6 +101,8 @@ static opd_err evaluated(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_
         CHECK_INT(f.total, PROBLEMS);
         CHECK_INT(f.correct, 4); /* 0 4 8 12 16 less 16, which failed */
         CHECK(f.response_len > 10 && f.response_len < 32);
+        CHECK_NEAR(f.truncated, 4.0 / PROBLEMS, 1e-12); /* 2 10 14 18, and 6 failed */
+        CHECK(f.pass.buf == NULL);
     }
     if (++answers == ask_count || stop_early) opd_system_stop(opd_self_system(ctx), OPD_OK);
     return OPD_OK;
@@ -109,15 +112,16 @@ static opd_err asker_start(opd_ctx *ctx, void *state, const void *config) {
     (void)state;
     (void)config;
     for (uint64_t i = 0; i < (uint64_t)ask_count; i++) {
-        opd_evaluate_fields f = {.min_version = i + 1};
+        opd_evaluate_fields f = {.min_version = i + 1, .set = i % 2};
         CHECK_OK(opd_message_request(ctx, roles.evaluator, OPD_MESSAGE_EVALUATE, &f,
                                      OPD_NO_DEADLINE, evaluated, NULL, NULL));
     }
     return OPD_OK;
 }
 
+static opd_actor_class asker_class = {.name = "trainer", .on_start = asker_start};
+
 static void run(int count, uint32_t mailbox) {
-    static const opd_actor_class asker_class = {.name = "trainer", .on_start = asker_start};
     char path[] = "/tmp/opd-evaluator-XXXXXX", rows[PROBLEMS * 64] = "";
     for (int i = 0; i < PROBLEMS; i++)
         (void)snprintf(rows + strlen(rows), 64, "{\"prompt\":\"problem %d\",\"label\":\"%d\"}\n", i,
@@ -138,9 +142,11 @@ static void run(int count, uint32_t mailbox) {
     ask_count = count, answers = refused = 0;
     player_class.mailbox_msgs_max = mailbox;
     sys_up(&t, NULL);
-    opd_evaluator_config config = {.dataset = dataset, .roles = &roles, .tokenizer = tokenizer,
-                                   .samples = 1, .inflight = INFLIGHT, .max_new = 9,
-                                   .alloc = &t.memory.alloc};
+    opd_eval_sets sets = {.count = 2};
+    sets.set[1] = (opd_eval_set){.name = "eval", .dataset = dataset, .samples = samples, .max_new = 9};
+    sets.set[0] = sets.set[1];
+    opd_evaluator_config config = {.sets = &sets, .roles = &roles, .tokenizer = tokenizer,
+                                   .inflight = INFLIGHT, .alloc = &t.memory.alloc};
     CHECK_OK(opd_spawn(t.system, &player_class, NULL, NULL, &roles.rollout));
     CHECK_OK(opd_spawn(t.system, &opd_evaluator_class, NULL, &config, &roles.evaluator));
     CHECK_OK(opd_spawn(t.system, &asker_class, NULL, NULL, &asker));
@@ -179,4 +185,43 @@ TEST(a_stop_in_the_middle_drops_everything) {
     stop_early = true;
     run(3, 64);
     CHECK_INT(answers, 1);
+}
+
+/* ---- several answers ---- */
+
+static opd_err many_evaluated(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {
+    opd_evaluated_fields f;
+    opd_eval_result r;
+    (void)state;
+    (void)arg;
+    CHECK_INT(err, OPD_OK);
+    CHECK_OK(opd_message_read(reply, OPD_MESSAGE_EVALUATED, &f));
+    CHECK_OK(opd_eval_result_read(f.correct, f.total, f.response_len, f.truncated, &f.pass, &r));
+    CHECK_INT(f.total, 3 * PROBLEMS);
+    CHECK_INT(r.pass_count, 3); /* 1, 2 and 3 */
+    CHECK_NEAR(r.pass[0].value, r.accuracy.accuracy, 1e-12);
+    CHECK_NEAR(r.pass[2].value * PROBLEMS, (double)f.correct, 1e-9); /* one right answer each, at most */
+    CHECK(r.pass[0].value < r.pass[1].value && r.pass[1].value < r.pass[2].value);
+    f.pass.size_bytes -= 8;
+    CHECK_ERR(opd_eval_result_read(f.correct, f.total, 1, 0, &f.pass, &r), OPD_ERR_PARSE);
+    CHECK_ERR(opd_eval_result_read(9, 8, 1, 0, &f.pass, &r), OPD_ERR_PARSE);
+    answers++;
+    opd_system_stop(opd_self_system(ctx), OPD_OK);
+    return OPD_OK;
+}
+
+static opd_err many_start(opd_ctx *ctx, void *state, const void *config) {
+    (void)state;
+    (void)config;
+    opd_evaluate_fields f = {.min_version = 1, .set = 1};
+    return opd_message_request(ctx, roles.evaluator, OPD_MESSAGE_EVALUATE, &f, OPD_NO_DEADLINE,
+                               many_evaluated, NULL, NULL);
+}
+
+TEST(several_answers_give_pass_at_k) {
+    samples = 3;
+    asker_class.on_start = many_start;
+    run(1, 64);
+    CHECK_INT(answers, 1);
+    CHECK_INT(asked, 3 * PROBLEMS);
 }

@@ -42,7 +42,8 @@ TEST(every_line_is_written_once_in_order_by_the_lane) {
     size_t size = 0;
     feeder f = {0};
     sys_up(&t, NULL);
-    opd_monitor_config c = {.stage = "s", .steps = STEPS, .metrics_interval = 1,
+    static const opd_eval_sets SETS = {.count = 1, .set = {{.name = "eval"}}};
+    opd_monitor_config c = {.stage = "s", .steps = STEPS, .evals = &SETS, .metrics_interval = 1,
                             .metrics_fd = mkstemp(path), .samples_fd = -1, .screen_fd = -1};
     CHECK(c.metrics_fd >= 0);
     CHECK_OK(opd_lane_open(t.system, "disk", 16, &c.disk));

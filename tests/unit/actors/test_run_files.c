@@ -78,7 +78,13 @@ static opd_stage_result result_of(const char *name) {
                           .wall_s = 1.25, .has_after = true, .samples = UINT32_MAX, .response_tokens = 7,
                           .invalid_tokens = 3, .unscored_batches = 2, .skipped_steps = 1,
                           .degraded_tokens = 4, .score_wait_s = 0.75, .after = {.accuracy = 0.5, .low = 0.25, .high = 0.75, .n = 12},
-                          .teacher = "http://127.0.0.1:1\"\\\n"};
+                          .teacher = "http://127.0.0.1:1\"\\\n", .set_count = 2};
+    r.sets[0].outcome = (opd_set_outcome){.has_after = true, .after = {.accuracy = r.after, .response_len = 3.5,
+                                          .truncated = 0.25, .pass_count = 2,
+                                          .pass = {{1, 0.5, 0.25, 0.75}, {4096, 0.875, 0.125, 1}}}};
+    r.sets[1].outcome = (opd_set_outcome){.has_before = true, .before = {.accuracy = r.after}};
+    (void)snprintf(r.sets[0].name, sizeof r.sets[0].name, "eval");
+    (void)snprintf(r.sets[1].name, sizeof r.sets[1].name, "more");
     (void)snprintf(r.name, sizeof r.name, "%s", name);
     return r;
 }
@@ -94,6 +100,14 @@ static void check_same(const opd_stage_result *a, const opd_stage_result *b) {
     CHECK(a->unscored_batches == b->unscored_batches && a->after.n == b->after.n);
     CHECK(a->degraded_tokens == b->degraded_tokens && a->score_wait_s == b->score_wait_s);
     CHECK(a->after.low == b->after.low && a->after.high == b->after.high);
+    CHECK_INT(a->set_count, b->set_count);
+    for (size_t i = 0; i < a->set_count; i++) {
+        const opd_set_outcome *p = &a->sets[i].outcome, *q = &b->sets[i].outcome;
+        CHECK_STR(a->sets[i].name, b->sets[i].name);
+        CHECK(p->has_before == q->has_before && p->has_after == q->has_after);
+        CHECK(memcmp(&p->before, &q->before, sizeof p->before) == 0);
+        CHECK(memcmp(&p->after, &q->after, sizeof p->after) == 0);
+    }
 }
 
 TEST(results_come_back_and_broken_ones_do_no_harm) {

@@ -27,9 +27,12 @@ typedef struct stage {
     opd_kernels *rollout_kernels, *trainer_kernels;
     opd_tokenizer *tokenizer;
     opd_dataset *dataset;
+    opd_eval_sets evals;
     opd_learner *learner;
-    opd_slot *weights;
-    opd_lane *rollout_lane, *trainer_lane;
+    opd_slot *weights, *eval_weights;
+    opd_lane *rollout_lane, *eval_lane, *trainer_lane;
+    opd_kernels *eval_kernels;
+    uint64_t evaluated_right[EVENTS_MAX]; /* by step */
     opd_trainer_outcome outcome;
     opd_trainer_config config; /* cases change it between up and run */
     uint32_t staleness;
@@ -60,6 +63,9 @@ static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     if (opd_msg_kind(msg) == OPD_MESSAGE_ACCURACY) {
         CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ACCURACY, &accuracy));
         note_event('a', accuracy.step);
+        CHECK_INT(accuracy.set, 0);
+        CHECK(accuracy.pass.size_bytes >= 2 * sizeof(opd_pass)); /* several answers */
+        s->evaluated_right[accuracy.step] = accuracy.correct;
     }
     if (opd_msg_kind(msg) != OPD_MESSAGE_REPORT) return OPD_OK;
     CHECK_OK(opd_message_read(msg, OPD_MESSAGE_REPORT, &report));
@@ -216,6 +222,9 @@ static void open_dataset(void) {
                                    .max_len = MAX_LEN - 1, .shuffle = true, .seed = 3,
                                    .tokenizer = s->tokenizer};
     CHECK_OK(opd_dataset_open(&options, &s->dataset));
+    s->evals = (opd_eval_sets){.count = 1};
+    s->evals.set[0] = (opd_eval_set){.name = "eval", .dataset = s->dataset, .samples = 2,
+                                     .max_new = 4, .top_p = 1, .temperature = 1};
     unlink(path);
 }
 
@@ -240,7 +249,10 @@ static void stage_up(stage *stage_, uint32_t staleness) {
         .optimizer = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8}};
     CHECK_OK(opd_learner_create(&learner, &s->learner));
     CHECK_OK(opd_slot_create(s->t.system, &s->weights));
+    CHECK_OK(opd_slot_create(s->t.system, &s->eval_weights));
+    s->eval_kernels = tiny_kernels(1);
     CHECK_OK(opd_lane_open(s->t.system, "rollout", 4, &s->rollout_lane));
+    CHECK_OK(opd_lane_open(s->t.system, "evaluation", 4, &s->eval_lane));
     CHECK_OK(opd_lane_open(s->t.system, "trainer", 4, &s->trainer_lane));
     s->config = (opd_trainer_config){
         .learner = s->learner, .model = s->model, .objective = OPD_OBJECTIVE_POLICY,
@@ -248,7 +260,7 @@ static void stage_up(stage *stage_, uint32_t staleness) {
         .batch_prompts = BATCH, .samples_per_prompt = MEMBERS, .max_staleness = staleness,
         .tokens_max = tokens, .teacher = true, .teachers = TEACHERS,
         .teacher_count = TEACHERS_MAX, .nonfinite_max = 2, .invalid_share_max = 0.5,
-        .invalid_batches = 3, .outcome = &s->outcome, .alloc = &s->t.memory.alloc};
+        .invalid_batches = 3, .evals = &s->evals, .outcome = &s->outcome, .alloc = &s->t.memory.alloc};
 }
 
 static void spawn(const opd_actor_class *actor_class, const void *config, opd_pid *out) {
@@ -269,9 +281,12 @@ static opd_err stage_run(void) {
         .prompts_max = groups, .requests_max = 2, .samples_per_prompt = MEMBERS,
         .max_new = MAX_NEW, .sampling = {.temperature = 1, .top_p = 1}, .seed = 4, .teacher = true,
         .window_msgs = window, .window_bytes = 1 << 20, .alloc = alloc};
-    opd_evaluator_config evaluator = {.dataset = s->dataset, .roles = &s->roles,
-                                      .tokenizer = s->tokenizer, .samples = 2, .inflight = 3,
-                                      .max_new = 4, .top_p = 1, .temperature = 1, .alloc = alloc};
+    opd_rollout_config eval_rollout = {
+        .model = &s->model->config, .kernels = s->eval_kernels, .lane = s->eval_lane,
+        .weights = s->eval_weights, .roles = &s->roles, .slots = 1, .max_len = MAX_LEN,
+        .requests_max = 3, .alloc = alloc};
+    opd_evaluator_config evaluator = {.sets = &s->evals, .roles = &s->roles,
+                                      .tokenizer = s->tokenizer, .inflight = 3, .alloc = alloc};
     opd_dataset_config dataset = {.dataset = s->dataset, .roles = &s->roles,
                                   .group_end = STEPS * BATCH, .batch_prompts = BATCH,
                                   .max_staleness = s->staleness, .window_msgs = groups,
@@ -283,6 +298,8 @@ static opd_err stage_run(void) {
     spawn(&opd_reward_class, &reward, &s->roles.reward);
     spawn(&teacher_class, NULL, &s->roles.teacher);
     spawn(&opd_rollout_class, &rollout, &s->roles.rollout);
+    if (s->config.eval_weights != NULL)
+        spawn(&opd_rollout_class, &eval_rollout, &s->roles.eval_rollout);
     spawn(&opd_evaluator_class, &evaluator, &s->roles.evaluator);
     spawn(&opd_dataset_class, &dataset, &s->roles.dataset);
     return opd_system_run(s->t.system);
@@ -290,12 +307,14 @@ static opd_err stage_run(void) {
 
 static void stage_down(void) {
     opd_slot_destroy(s->weights);
+    opd_slot_destroy(s->eval_weights);
     sys_down(&s->t);
     opd_learner_destroy(s->learner);
     opd_dataset_close(s->dataset);
     opd_tokenizer_destroy(s->tokenizer);
     opd_kernels_destroy(s->rollout_kernels);
     opd_kernels_destroy(s->trainer_kernels);
+    opd_kernels_destroy(s->eval_kernels);
     opd_model_destroy(s->model);
 }
 
@@ -361,7 +380,7 @@ static double score_wait(uint32_t staleness, uint64_t teacher_delay_us, uint64_t
     CHECK_INT(setenv("OPD_TEST_SIM_SEED", "7", 1), 0);
     stage_up(&stage_, staleness);
     s->teacher_delay_us = teacher_delay_us;
-    s->config.eval_interval = eval_interval;
+    s->evals.set[0].interval = eval_interval;
     CHECK_OK(stage_run());
     CHECK(s->outcome.finished);
     CHECK_NEAR(s->outcome.score_wait_s, s->score_wait_s, 1e-9);
@@ -385,7 +404,7 @@ TEST(evaluations_and_saves_stand_between_whole_batches) {
     stage stage_;
     stage_up(&stage_, 1);
     s->config.eval_start = s->config.eval_end = true;
-    s->config.eval_interval = 2;
+    s->evals.set[0].interval = 2;
     s->config.save_interval = 2;
     CHECK_OK(stage_run());
     uint64_t version = 0;
@@ -396,19 +415,54 @@ TEST(evaluations_and_saves_stand_between_whole_batches) {
         if (s->events[i] == 'a') evaluated[s->steps[i]]++;
     }
     for (int step = 0; step <= STEPS; step++) CHECK_INT(evaluated[step], step % 2 == 0);
-    CHECK(s->outcome.has_before && s->outcome.has_after);
+    CHECK(s->outcome.has_before && s->outcome.sets[0].has_before && s->outcome.sets[0].has_after);
     CHECK_INT(s->outcome.before_total, 10); /* five problems, two answers */
-    CHECK_INT(s->outcome.after_total, 10);
+    CHECK_INT(s->outcome.sets[0].after.accuracy.n, 10);
+    CHECK_INT(s->outcome.sets[0].after.pass_count, 2);
     stage_down();
+}
+
+/* Which steps' reports came between an evaluation's begin and its end, at most. */
+static void evaluate_often(bool beside, uint64_t right[STEPS + 1], uint64_t *ahead) {
+    stage stage_;
+    stage_up(&stage_, 0);
+    s->config.eval_start = s->config.eval_end = true;
+    s->evals.set[0].interval = 2;
+    s->evals.set[0].samples = 40; /* takes longer than a batch */
+    s->evals.set[0].max_new = 8;
+    if (beside) s->config.eval_weights = s->eval_weights;
+    CHECK_OK(stage_run());
+    uint64_t version = 0;
+    *ahead = 0;
+    for (size_t i = 0; i < s->event_count; i++) {
+        if (s->events[i] == 'r') version = s->steps[i];
+        if (s->events[i] == 'a' && version - s->steps[i] > *ahead) *ahead = version - s->steps[i];
+    }
+    for (int step = 0; step <= STEPS; step++) right[step] = s->evaluated_right[step];
+    CHECK(s->outcome.finished && s->outcome.sets[0].has_before && s->outcome.sets[0].has_after);
+    CHECK_INT(s->events[s->event_count - 1], 's');
+    stage_down();
+}
+
+/* The training goes on meanwhile, never past the next evaluation; the answers are those of the frozen
+ * weights all the same. */
+TEST(evaluations_beside_the_training_measure_the_same) {
+    uint64_t waiting[STEPS + 1], beside[STEPS + 1], ahead;
+    CHECK_INT(setenv("OPD_TEST_SIM_SEED", "11", 1), 0);
+    evaluate_often(false, waiting, &ahead);
+    CHECK_INT(ahead, 0);
+    evaluate_often(true, beside, &ahead);
+    CHECK(ahead >= 1 && ahead <= 2);
+    CHECK(memcmp(waiting, beside, sizeof waiting) == 0);
 }
 
 /* The accuracy "before" is that of the start, whatever is measured later. */
 TEST(later_evaluations_do_not_overwrite_the_first) {
     stage stage_;
     stage_up(&stage_, 0);
-    s->config.eval_interval = 2;
+    s->evals.set[0].interval = 2;
     CHECK_OK(stage_run());
-    CHECK(!s->outcome.has_before && !s->outcome.has_after);
+    CHECK(!s->outcome.has_before && !s->outcome.sets[0].has_before && !s->outcome.sets[0].has_after);
     stage_down();
 }
 
