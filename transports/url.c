@@ -76,6 +76,8 @@ opd_err opd_url_parse(const char *text, opd_url *out_url) {
     opd_url url = {.port = 0};
     const char *at = text;
     OPD_TRY(parse_scheme(text, &at, &url));
+    if (memchr(at, '@', strcspn(at, "/?#")) != NULL)
+        return opd_fail(OPD_ERR_INVALID, "a URL with a name or password before its host is not possible");
     OPD_TRY(parse_host(text, &at, &url));
     OPD_TRY(parse_port(text, &at, &url));
     OPD_TRY(parse_path(text, at, &url));

@@ -157,6 +157,8 @@ static void take_failure(opd_inquiry *in, opd_question q, const opd_inquiry_answ
         return;
     }
     opd_sglang_error_read(a->body, a->size_bytes, message);
+    if (opd_access_denied(a->status)) /* its words might be about the key, and repeat it */
+        (void)snprintf(message, sizeof message, "it does not let us in");
     (void)snprintf(text, sizeof text, "%s %s: HTTP %d: %.400s", path != NULL ? "GET" : "POST",
                    path != NULL ? path : in->o.protocol->score_path, a->status, message);
     if (opd_access_denied(a->status) && counts(in, q)) {

@@ -57,12 +57,18 @@ static opd_err check_temperature(const opd__teacher *self, int server, bool scor
     return OPD_OK;
 }
 
-void opd__teacher_warn_unchecked(const opd__teacher *self, const opd_sglang_model_info *info) {
+void opd__teacher_warn_unchecked(opd__teacher *self, const opd_sglang_model_info *info) {
+    const char *silent[3];
+    size_t count = 0;
+    if (info->vocab_size < 0) silent[count++] = "vocabulary size";
+    if (info->eos_id < 0) silent[count++] = "end-of-text id";
+    if (info->tokenizer_hash[0] == '\0') silent[count++] = "tokenizer";
+    if (count == 0 || self->unchecked_told) return;
+    self->unchecked_told = true;
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_WARN,
-             "teacher %s does not tell its%s%s%s: not compared with the student's",
-             self->c.teacher->name, info->vocab_size < 0 ? " vocabulary size" : "",
-             info->eos_id < 0 ? " end-of-text id" : "",
-             info->tokenizer_hash[0] == '\0' ? " tokenizer" : "");
+             "teacher %s does not tell its %s%s%s%s%s: not compared with the student's",
+             self->c.teacher->name, silent[0], count > 1 ? ", " : "", count > 1 ? silent[1] : "",
+             count > 2 ? ", " : "", count > 2 ? silent[2] : "");
 }
 
 /* Whether the longest sample fits. */
@@ -114,8 +120,7 @@ opd_err opd__teacher_take_capabilities(opd__teacher *self, int server, const opd
         s->known = false;
         return err;
     }
-    if (found->model.vocab_size < 0 || found->model.eos_id < 0 || found->model.tokenizer_hash[0] == '\0')
-        opd__teacher_warn_unchecked(self, &found->model);
+    opd__teacher_warn_unchecked(self, &found->model);
     if (found->model.pad_id >= 0 && self->c.pad_id >= 0 && found->model.pad_id != self->c.pad_id)
         OPD_LOG_INFO("teacher %s pads with id %" PRId64 ", the student with %d: no matter, for nothing is "
                      "padded", self->c.teacher->name, found->model.pad_id, (int)self->c.pad_id);

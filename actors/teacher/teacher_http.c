@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "actors/teacher/access.h"
 #include "actors/teacher/teacher_inside.h"
 #include "core/base/check.h"
 #include "core/base/list.h"
@@ -213,6 +214,11 @@ static void describe(const opd_endpoint_call *call, char *out, size_t out_size) 
     char message[OPD_SGLANG_MESSAGE_SIZE];
     if (call->http.err != OPD_OK) {
         (void)snprintf(out, out_size, "%s", call->http.error);
+        return;
+    }
+    if (opd_access_denied(call->http.status)) { /* its words might be about the key, and repeat it */
+        (void)snprintf(out, out_size, "HTTP %d: the server does not let us in (teachers.*.api_key_env, "
+                       "api_key_file)", call->http.status);
         return;
     }
     opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);

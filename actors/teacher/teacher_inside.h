@@ -100,7 +100,7 @@ typedef struct opd__teacher {
     opd_replica replicas[OPD_CONFIG_REPLICAS_MAX];
     opd__server servers[OPD_CONFIG_REPLICAS_MAX];
     opd_canary canary;
-    bool dispute_told;
+    bool dispute_told, unchecked_told;
     opd_budget budget;
     opd_hedge hedge;
     uint32_t endpoints_open; /* with those still closing  */
@@ -164,8 +164,8 @@ OPD_MUST_CHECK opd_err opd__teacher_probe_failed(opd__teacher *self, opd__server
 OPD_MUST_CHECK opd_err opd__teacher_check_info(const opd__teacher *self, int server,
                                                const opd_sglang_model_info *info);
 
-/* Says what could not be compared. */
-void opd__teacher_warn_unchecked(const opd__teacher *self, const opd_sglang_model_info *info);
+/* Says what could not be compared, if anything; once. */
+void opd__teacher_warn_unchecked(opd__teacher *self, const opd_sglang_model_info *info);
 
 /* The same of all that was learnt of a server; keeps it, says it, writes it to the account. */
 OPD_MUST_CHECK opd_err opd__teacher_take_capabilities(opd__teacher *self, int server,

@@ -307,8 +307,7 @@ static opd_err judge_info(opd__teacher *self, const opd_endpoint_call *call) {
         refuse(self, server, err);
         return OPD_OK;
     }
-    bool silent = info.vocab_size < 0 || info.eos_id < 0 || info.tokenizer_hash[0] == '\0';
-    if (!self->ready && silent) opd__teacher_warn_unchecked(self, &info);
+    if (!self->ready) opd__teacher_warn_unchecked(self, &info);
     /* one score shows that it scores: where nothing else does, and after a loss */
     bool score = self->ready ? self->c.teacher->probe && !opd__canary_is_on(self) : info.vocab_size < 0;
     return score ? probe_score(self, server) : vouch(self, server);

@@ -121,6 +121,8 @@ static const char *url_problem(const char *text, size_t size) {
     size_t scheme = strncmp(text, "https://", 8) == 0 ? 8 : strncmp(text, "http://", 7) == 0 ? 7 : 0;
     if (scheme == 0 || size <= scheme || text[scheme] == '/' || memchr(text, ' ', size) != NULL)
         return "a URL is http[s]://HOST:PORT[/PATH]";
+    if (memchr(text + scheme, '@', strcspn(text + scheme, "/,")) != NULL)
+        return "a name and a password in a URL would be shown; give api_key_env or api_key_file instead";
     return NULL;
 }
 

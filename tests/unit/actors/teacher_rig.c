@@ -308,6 +308,7 @@ static void play(player *p, opd_http_exchange *exchange, const opd_sglang_genera
         p->dead_until_ns = opd_now_ns(p->ctx) + 1500000000;
         respond_json(exchange, 503, "<html>no server is available</html>");
         return;
+    case STEP_401_ECHO: respond_json(exchange, 401, opd_http_exchange_header(exchange, "authorization")); return;
     case STEP_503: respond_json(exchange, 503, "<html>no server is available</html>"); return;
     case STEP_502_LATE: hold_back(p, exchange, s->late_ms, 502, ""); return;
     case STEP_GARBAGE: respond_json(exchange, 200, "{\"meta_info\": oops"); return;

@@ -85,6 +85,7 @@ typedef enum script_step {
     STEP_STALL,      /* no answer                            */
     STEP_CLOSE,      /* the server goes away, back in 0.5 s  */
     STEP_502_LATE,   /* after late_ms                        */
+    STEP_401_ECHO,   /* repeats the key that was shown       */
     STEP_503,        /* without Retry-After                  */
     STEP_DIES        /* the first time: from now on for 1.5 s a proxy says 503 to all; then OK */
 } script_step;

@@ -307,11 +307,12 @@ TEST(trouble_is_no_verdict) {
 }
 
 TEST(a_door_that_is_shut_is_told_apart) {
-    fake f = {.model = MODEL, .status = 401, .body = "{\"error\":\"Unauthorized\"}"};
+    fake f = {.model = MODEL, .status = 401, .body = "{\"error\":\"the key sk-1 is wrong\"}"};
     opd_inquiry in;
     inquire(&in, &f, &vllm, 0, false); /* its key guards the scores, not everything */
     CHECK(in.denied && in.trouble == OPD_ERR_REMOTE);
-    CHECK_CONTAINS(in.trouble_text, "Unauthorized");
+    CHECK_CONTAINS(in.trouble_text, "HTTP 401: it does not let us in");
+    CHECK(strstr(in.trouble_text, "sk-1") == NULL);
 }
 
 TEST(capabilities_are_written_as_json) {

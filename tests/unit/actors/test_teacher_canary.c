@@ -152,6 +152,8 @@ TEST(one_of_three_is_outvoted) {
     check_scored(&b);
     CHECK_INT(b.rig.quarantines, 1);
     CHECK_CONTAINS(b.rig.notes, "0.5 nats from its siblings, allowed 0.1");
+    const char *once = strstr(b.rig.notes, "does not tell its tokenizer"); /* of three that do not */
+    CHECK(once != NULL && strstr(once + 1, "does not tell its") == NULL);
     CHECK_INT(b.rig.holds, 0);
     rig_down(&b.rig);
 }

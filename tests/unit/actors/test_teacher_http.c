@@ -291,7 +291,7 @@ TEST(a_silent_server_is_probed_with_a_score) {
     CHECK_OK(rig_run(&b.rig));
     check_scored(&b, 1);
     CHECK_INT(b.script.generates, 4);
-    CHECK_CONTAINS(b.rig.notes, "does not tell its vocabulary size");
+    CHECK_CONTAINS(b.rig.notes, "does not tell its vocabulary size, end-of-text id, tokenizer: not");
     rig_down(&b.rig);
 }
 
@@ -346,6 +346,19 @@ TEST(a_key_that_is_not_accepted_is_not_repeated) {
     CHECK_ERR(rig_run(&b.rig), OPD_ERR_REMOTE);
     CHECK_CONTAINS(opd_err_context(), "does not accept the key of teachers.tutor.api_key_env");
     CHECK(strstr(opd_err_context(), "sk-another") == NULL);
+    rig_down(&b.rig);
+}
+
+/* It was let in at the start, and now is told its own key. */
+TEST(a_key_that_comes_back_is_not_repeated_either) {
+    BENCH(b, 3, STEP_401_ECHO);
+    b.script.key = "sk-of-the-test";
+    CHECK_INT(setenv("OPD_TEST_KEY", "sk-of-the-test", 1), 0);
+    b.teacher.api_key_env = "OPD_TEST_KEY";
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    check_refused(&b, 1, "HTTP 401: the server does not let us in");
+    for (int g = 0; g < 3; g++) CHECK(strstr(b.rig.scores[g].reason, "sk-") == NULL);
     rig_down(&b.rig);
 }
 

@@ -55,6 +55,9 @@ TEST(addresses_of_replicas) {
 TEST(addresses_that_are_none) {
     FAILS("teachers: {t: {urls: [http://a:1, a:2]}}\n",
           "t.yaml:1:22: teachers.t.urls: a URL is http[s]://HOST:PORT[/PATH]");
+    FAILS("teachers: {t: {url: \"http://me:secret@a:1\"}}\n",
+          "t.yaml:1:21: teachers.t.url: a name and a password in a URL would be shown; give api_key_env or "
+          "api_key_file instead");
     FAILS("teachers: {t: {urls: \"http://a:1,,http://b:1\"}}\n",
           "t.yaml:1:22: teachers.t.urls: a URL is http[s]://HOST:PORT[/PATH]");
     FAILS("teachers: {t: {urls: [http://a:1, [x]]}}\n",

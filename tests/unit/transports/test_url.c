@@ -45,7 +45,9 @@ TEST(refused) {
     check_refused("", OPD_ERR_INVALID, "must start with http:// or https://");
     check_refused("http://", OPD_ERR_INVALID, "no valid host");
     check_refused("http://:80", OPD_ERR_INVALID, "no valid host");
-    check_refused("http://user@host", OPD_ERR_INVALID, "unexpected");
+    check_refused("http://user@host", OPD_ERR_INVALID, "name or password");
+    check_refused("http://user:secret@host:80/x", OPD_ERR_INVALID, "name or password");
+    CHECK(strstr(opd_err_context(), "secret") == NULL);
     check_refused("http://host:", OPD_ERR_INVALID, "port");
     check_refused("http://host:0", OPD_ERR_INVALID, "port");
     check_refused("http://host:65536", OPD_ERR_INVALID, "port");
