@@ -269,7 +269,7 @@ static opd_err sample_create(opd__panel *self, uint64_t group, uint32_t member, 
         return err;
     }
     opd_list_push_back(&self->samples, &s->node);
-    for (uint32_t i = 0; i < s->slot_count; i++) opd__panel_want(self, s->slots[i].teacher);
+    for (uint32_t i = 0; i < s->slot_count; i++) OPD_TRY(opd__panel_want(self, s->slots[i].teacher));
     if (!opd__panel_hold_tell(self)) OPD_TRY(retry_later(self));
     note_unserved(self, source);
     *out_sample = s;

@@ -12,7 +12,8 @@
  * again a little later. One whose actor has ended is not asked and not given up: the data plane is
  * about to be started again, and what was made of its end would be trained on.
  *
- * Stops the system (TIMEOUT) when no teacher of a chain was ready in time.
+ * Stops the system when no teacher of a chain was ready in time (TIMEOUT), and when admission was held
+ * for opd.teacher_lost_s (TEACHER_LOST): then no sample is left that could find it out.
  * Thread: the loop.
  */
 #ifndef OPD_ACTORS_TEACHER_PANEL_ACTOR_H

@@ -39,6 +39,8 @@ typedef struct opd__panel {
     uint64_t unserved, unserved_told;     /* samples of a value that nobody serves; told the monitor */
     opd_timer retry;
     bool hold, hold_told;                 /* what the dataset should know, and was told */
+    uint32_t held_by;                     /* hold: a teacher that is wanted, and away like all its fallbacks */
+    opd_timer lost;                       /* hold: when that was too long */
     bool failed;
 } opd__panel;
 
@@ -47,11 +49,11 @@ typedef struct opd__panel {
 /* Who is there before anybody has said so. */
 void opd__panel_presence_init(opd__panel *self);
 
-/* Takes a PRESENCE. Errors: PARSE. */
+/* Takes a PRESENCE. Errors: PARSE, LIMIT. */
 OPD_MUST_CHECK opd_err opd__panel_presence_take(opd__panel *self, const opd_msg *msg);
 
-/* Some sample is to be scored by the teacher at `place`. */
-void opd__panel_want(opd__panel *self, uint32_t place);
+/* Some sample is to be scored by the teacher at `place`. Errors: LIMIT. */
+OPD_MUST_CHECK opd_err opd__panel_want(opd__panel *self, uint32_t place);
 
 /* Tells the dataset what it should know, if that has changed. False: it had no room; again later. */
 bool opd__panel_hold_tell(opd__panel *self);

@@ -172,7 +172,7 @@ const opd__key opd__keys[] = {
     BOOL("opd.only_reward", STAGE(opd.only_reward), "false", "Drop the reward's advantage: learn from the teacher alone."),
     INT("opd.log_prob_top_k", STAGE(opd.log_prob_top_k), "0", 0, 1048576, "", "k of the overlap metric; 0 = off."),
     ENUM("opd.on_missing", STAGE(opd.on_missing), "mask", missing_names, "A token without a teacher score: leaves the OPD term, takes the rollout's own score (the seed's way), or stops the run."),
-    FLOAT("opd.teacher_lost_s", STAGE(opd.teacher_lost_s), "300", 0, 1e7, ABOVE, "s", "The run stops after this time without any answer of a teacher."),
+    FLOAT("opd.teacher_lost_s", STAGE(opd.teacher_lost_s), "300", 0, 1e7, ABOVE, "s", "The run stops after this time without any answer of a teacher that samples wait for, or that admission pauses for."),
     FLOAT("opd.invalid_share_max", STAGE(opd.invalid_share_max), "0.5", 0, 1, 0, "", "The run stops when more of the tokens than this have no score ..."),
     INT("opd.invalid_batches_max", STAGE(opd.invalid_batches_max), "20", 1, 1000, "batches", "... over this many batches."),
 

@@ -142,6 +142,7 @@ void rig_panel(rig *r, const char *model, uint32_t top_k, double temperature) {
     opd_config_opd *o = &r->stage.opd;
     o->enabled = true;
     o->type = model != NULL ? OPD_CONFIG_OPD_TYPE_MEGATRON : OPD_CONFIG_OPD_TYPE_SGLANG;
+    if (o->teacher_lost_s <= 0) o->teacher_lost_s = 300;
     if (o->teacher == NULL) o->teacher = r->stage.teachers[0].name;
     if (o->teacher_key == NULL) o->teacher_key = "";
     o->log_prob_top_k = (int64_t)top_k;
@@ -157,6 +158,7 @@ void rig_teacher(rig *r, opd_teacher_http_config *config) {
     uint32_t place = rig_stage_add(r, config->teacher);
     config->teacher = &r->stage.teachers[place];
     config->place = place;
+    r->stage.opd.teacher_lost_s = config->teacher_lost_s;
     rig_panel(r, NULL, config->top_k, config->temperature);
     CHECK_OK(opd_spawn(r->t.system, &opd_teacher_http_class, NULL, config,
                        &r->roles.teachers[place]));
@@ -393,8 +395,8 @@ static opd_err deliver_closed(opd_ctx *ctx, void *state, opd_event *event) {
     (void)event;
     release_stalled(p);
     if (p->stopping) opd_exit(ctx, OPD_OK);
-    else return opd_timer_start_after(&p->reopen, 500000000);
-    return OPD_OK;
+    if (p->stopping || p->script->stays_closed) return OPD_OK;
+    return opd_timer_start_after(&p->reopen, 500000000);
 }
 
 static opd_err on_reopen(opd_ctx *ctx, void *state, opd_timer *timer) {

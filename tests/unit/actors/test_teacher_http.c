@@ -243,6 +243,22 @@ TEST(a_teacher_that_stays_away_stops_the_run) {
     rig_down(&b.rig);
 }
 
+/* All samples have come to their deadlines and none is admitted: the run must not wait for ever. */
+TEST(a_loss_without_samples_that_wait_stops_the_run_too) {
+    BENCH(b, 3, STEP_CLOSE);
+    b.script.stays_closed = true;
+    b.teacher.timeout_s = 0.2;
+    b.teacher.deadline_s = 0.4;
+    b.config.teacher_lost_s = 2;
+    b.rig.linger_ms = 20000;
+    bench_start(&b);
+    CHECK_ERR(rig_run(&b.rig), OPD_ERR_TEACHER_LOST);
+    CHECK_CONTAINS(opd_err_context(), "tutor");
+    CHECK_INT(b.rig.got, 3);
+    CHECK_INT(b.rig.holds, 1);
+    rig_down(&b.rig);
+}
+
 TEST(nobody_there_at_start) {
     BENCH(b, 3, STEP_OK);
     b.teacher.url = "http://127.0.0.1:1";
