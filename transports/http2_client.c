@@ -27,6 +27,7 @@
 #include "transports/http_client_inside.h"
 
 enum { RESETS_BURST = 16, RESETS_PER_S = 30 };
+static const uint64_t SHARE_WAIT_NS = 250 * 1000000; /* RFC 8305 has as much patience with an address */
 static const uint64_t never_ns = UINT64_MAX;
 static const uint64_t ns_per_ms = 1000000;
 static const uint64_t reset_ns = UINT64_C(1000000000) / RESETS_PER_S;
@@ -36,6 +37,7 @@ typedef struct h2_conn {
     opd_tcp *tcp;
     opd_h2 *h2;
     opd_list link;
+    uint64_t dialed_ns;
     uint64_t ready_by_ns;     /* connect deadline, then SETTINGS deadline, then never */
     uint64_t quiet_since_ns;  /* last word from there, or the first stream after none */
     uint64_t ping_ns;         /* when a PING left that nothing has come after; 0: none */
@@ -307,6 +309,13 @@ static opd_err conn_open(opd_http_client *client, h2_conn *conn) {
     return opd__client_connect(client, &tcp_events, conn, &conn->tcp);
 }
 
+/* A turn when calls wait for it no longer, and one when it is given up. */
+static void await_ready(const h2_conn *conn, uint64_t now_ns) {
+    opd__client_arm(conn->client, conn->ready_by_ns);
+    if (now_ns < conn->dialed_ns + SHARE_WAIT_NS)
+        opd__client_arm(conn->client, conn->dialed_ns + SHARE_WAIT_NS);
+}
+
 bool opd__h2_dial(opd_http_client *client) {
     h2_conn *conn = opd_mem_get(client->o.alloc, sizeof *conn);
     opd_err err = conn == NULL ? opd_fail(OPD_ERR_NOMEM, "no memory for a connection") : OPD_OK;
@@ -325,8 +334,9 @@ bool opd__h2_dial(opd_http_client *client) {
         if (count_live(client) == 0) opd__client_settle_queue(client, err, opd_err_context());
         return false;
     }
-    conn->ready_by_ns = now_of(client) + client->o.connect_timeout_ms * ns_per_ms;
-    opd__client_arm(client, conn->ready_by_ns);
+    conn->dialed_ns = now_of(client);
+    conn->ready_by_ns = conn->dialed_ns + client->o.connect_timeout_ms * ns_per_ms;
+    await_ready(conn, conn->dialed_ns);
     opd_list_push_back(&client->conns, &conn->link);
     return true;
 }
@@ -386,14 +396,18 @@ static void dial_missing(opd_http_client *client) {
     }
 }
 
-/* How many streams a connection may have now: while others are being opened, not their share too. */
+/* How many streams a connection may have now: while others are being opened, which takes them no longer
+ * than SHARE_WAIT_NS, not their share too. */
 static uint32_t most_streams(const opd_http_client *client) {
     uint32_t live = 0, settled = 0, calls = client->queued + client->inflight;
+    uint64_t now_ns = now_of(client);
     for (opd_list *node = client->conns.next; node != &client->conns; node = node->next) {
-        if (!is_live(conn_of(node))) continue;
-        live++;
-        settled += opd_h2_settled(conn_of(node)->h2);
+        const h2_conn *conn = conn_of(node);
+        bool up = is_live(conn) && opd_h2_settled(conn->h2);
+        live += up || (is_live(conn) && now_ns - conn->dialed_ns < SHARE_WAIT_NS);
+        settled += up;
     }
+    if (live == 0) return 0;
     uint32_t share = settled < live ? (calls + live - 1) / live : calls;
     return share < client->o.max_streams ? share : client->o.max_streams;
 }
@@ -432,7 +446,7 @@ void opd__h2_expire(opd_http_client *client, uint64_t now_ns) {
             conn_fail(conn, OPD_ERR_TIMEOUT, "no HTTP/2 connection in time; is the address right, "
                       "and does the server speak HTTP/2 by prior knowledge?");
         else if (conn->ready_by_ns != never_ns)
-            opd__client_arm(client, conn->ready_by_ns);
+            await_ready(conn, now_ns);
         else
             check_silence(conn, now_ns);
     }

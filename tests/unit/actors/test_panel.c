@@ -471,13 +471,13 @@ TEST(a_slot_that_fails_leaves_the_other) {
 /* A teacher that hangs has half of the time that is left; the last one has all of it. */
 TEST(who_hangs_leaves_time_for_the_next) {
     static world w;
-    up(&w, 4, ", teacher: a", ", timeout_s: 0.4, deadline_s: 0.4, fallback: b", ", fallback: c", "");
+    up(&w, 4, ", teacher: a", ", timeout_s: 4, deadline_s: 4, fallback: b", ", fallback: c", "");
     w.parts[0] = w.parts[1] = HANG;
     run(&w);
     CHECK_INT(w.ask_count, 12);
     for (int g = 0; g < 4; g++) check_slot(&w, g, 0, 2);
     for (int i = 0; i < w.ask_count; i++) {
-        static const uint64_t shares_ms[] = {200, 100, 100};
+        static const uint64_t shares_ms[] = {2000, 1000, 1000};
         CHECK(w.asks[i].for_ns <= shares_ms[w.asks[i].teacher] * MS);
     }
     down(&w);

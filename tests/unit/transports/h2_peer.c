@@ -57,9 +57,14 @@ static void count_frames(h2_peer_conn *conn, const uint8_t *bytes, size_t size) 
     }
 }
 
+static bool is_deaf(const h2_peer_conn *conn) {
+    const h2_peer *peer = conn->peer;
+    return peer->deaf || (peer->deaf_from > 0 && conn->index >= peer->deaf_from);
+}
+
 static void on_bytes(void *arg, const uint8_t *bytes, size_t size) {
     h2_peer_conn *conn = arg;
-    if (conn->peer->deaf) return;
+    if (is_deaf(conn)) return;
     count_frames(conn, bytes, size);
     CHECK_OK(opd_h2_receive(conn->h2, bytes, size));
     opd_tcp_flush(conn->tcp);
@@ -67,7 +72,7 @@ static void on_bytes(void *arg, const uint8_t *bytes, size_t size) {
 
 static void on_pull(void *arg, opd_iobatch *batch) {
     h2_peer_conn *conn = arg;
-    if (conn->h2 != NULL && !conn->peer->deaf) CHECK_OK(opd_h2_pull(conn->h2, batch));
+    if (conn->h2 != NULL && !is_deaf(conn)) CHECK_OK(opd_h2_pull(conn->h2, batch));
 }
 
 static void on_end(void *arg, opd_err err) {

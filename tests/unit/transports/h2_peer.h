@@ -36,6 +36,7 @@ typedef struct h2_peer {
     int pings, resets; /* frames received */
     bool prompt; /* answer each request at once, with `answer` */
     bool deaf;   /* read nothing any more, say nothing */
+    int deaf_from; /* so are connections from this one on; 0: none */
     opd_slice answer;
 } h2_peer;
 

@@ -74,6 +74,21 @@ TEST(no_more_connections_than_calls) {
     site_close(5);
 }
 
+/* A second connection that nobody takes up: what was kept for it goes out on the first before long. */
+TEST(a_connection_that_does_not_come_up_holds_up_nothing) {
+    site_open(100, (opd_http_client_options){.connections = 2});
+    peer.deaf_from = 1;
+    send(0, 8);
+    loop_until(&peer.request_count, 4);
+    loop_for_ms(1000);
+    CHECK_INT(peer.request_count, 8);
+    CHECK_INT(h2_peer_waiting(&peer, 0), 8);
+    h2_peer_answer_all(&peer);
+    loop_until(&done, 8);
+    check_ok(0, 8);
+    site_close(8);
+}
+
 /* Neither the peer's limit nor ours is exceeded on any connection; the rest waits with us. */
 TEST(stream_limits_hold_per_connection) {
     site_open(3, (opd_http_client_options){.connections = 2});
