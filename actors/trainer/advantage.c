@@ -89,8 +89,9 @@ static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
     const opd_advantage_input *in = pass->in;
     size_t from = in->offsets[sample], to = in->offsets[sample + 1];
     bool by_token = !config->only_reward && opd_estimator_by_token(&config->estimator);
-    bool unknown = opd_estimator_absolute(&config->estimator) && !config->only_reward &&
-                   !in->reward_valid[sample];
+    /* without a reward an advantage of 0 is neutral only where 0 stays 0 and means "as the group" */
+    bool unknown = (opd_estimator_absolute(&config->estimator) || config->whiten) &&
+                   !config->only_reward && !in->reward_valid[sample];
     for (size_t t = from; t < to; t++) pass->mask[t] = in->mask == NULL || in->mask[t] != 0;
     if (by_token) estimate_tokens(pass, from, to, reward);
     for (size_t t = from; t < to; t++) {

@@ -48,7 +48,8 @@ typedef struct opd_advantage_input {
     const size_t *offsets;        /* [sample_count + 1], non-decreasing, offsets[0] = 0         */
     const uint64_t *groups;       /* [sample_count] same prompt, same number; any order         */
     const double *rewards;        /* [sample_count] read only where reward_valid                */
-    const uint8_t *reward_valid;  /* [sample_count] 0 = lost member: RL advantage 0             */
+    const uint8_t *reward_valid;  /* [sample_count] 0 = lost member: RL advantage 0; under
+                                     whitening, REINFORCE and PPO it leaves the loss            */
     const uint8_t *mask;          /* [tokens] 1 = token to learn from; NULL = all               */
     const float *student_logp;    /* [tokens] trainer's, before the first step; steps 2 and 4   */
     const float *teacher_logp;    /* [tokens] use_opd only                                      */

@@ -14,8 +14,8 @@ tokens, vocab}, offsets[samples+1], groups[samples], reward_valid[samples], mask
 valid[tokens], sampled[tokens]; float32 rewards[samples], logits[tokens*vocab], old[tokens],
 rollout[tokens], teacher[tokens], ref[tokens], values[tokens] (when the batch began),
 values_now[tokens]. Per case: char name[96]; int32 by INTS, float64 by FLOATS; float64 {loss,
-pg_loss, kl, tis, tis_clipfrac, value_loss}; float32 advantages[tokens], dlogits[tokens*vocab],
-dvalues[tokens].
+pg_loss, kl, tis, tis_clipfrac, value_loss, clip_frac, opsm_frac, ratio, ppo_kl}; float32
+advantages[tokens], dlogits[tokens*vocab], dvalues[tokens].
 """
 import itertools
 import struct
@@ -135,6 +135,8 @@ def advantages(c, d, m):
         for k, t in enumerate(places):  # the sum that the recursion means
             a[i, t] = sum(decay ** (j - k) * x[j] for j in range(k, len(places)))
             returns[i, t] = a[i, t] + v[k] if c["advantage"] == "gae" else 0.0
+    if c["whiten"] and not c["only_reward"]:
+        mask = mask * got
     if c["only_reward"]:
         a = torch.zeros_like(a)
         mask = mask * valid
@@ -178,19 +180,22 @@ def factors(c, old, rollout, mask):
 
 
 def token_losses(c, logp, old, a, mask):
+    """The loss of each token, and whether its clip (or gate) holds it."""
     rho = torch.exp(logp - old)
     if c["policy"] == "gspo":
         rho = torch.exp(sequence_mean(logp - old, mask)).expand_as(logp)
     if c["policy"] == "sapo":
         tau = torch.where(a > 0, torch.full_like(a, c["tau_pos"]), torch.full_like(a, c["tau_neg"]))
-        return -4 / tau * torch.sigmoid(tau * (rho - 1)) * a
+        p = torch.sigmoid(tau * (rho - 1))
+        return -4 / tau * p * a, 4 * p * (1 - p) < 0.9
     held = rho.clamp(1 - c["clip_low"], 1 + c["clip_high"])
     if c["policy"] == "cispo":
-        return -held.detach() * a * logp
+        return -held.detach() * a * logp, held != rho
+    clipped = -held * a > -rho * a
     x = torch.maximum(-rho * a, -held * a)
     if c["dual_clip"] > 0:
         x = torch.where(a < 0, torch.minimum(-c["dual_clip"] * a, x), x)
-    return x
+    return x, clipped
 
 
 def reduce(c, x, mask):
@@ -212,10 +217,12 @@ def results(c, d):
     learner, rollout, ref = pad(d["old"]), pad(d["rollout"]), pad(d["ref"])
     old = rollout if c["rollout_is_old"] else learner
     weight, outside = factors(c, learner, rollout, mask)
+    dropped = torch.zeros_like(a)
     if c["opsm_delta"] > 0:
         left = sequence_mean(rollout - logp.detach(), mask) > c["opsm_delta"]
-        weight = torch.where((a < 0) & left, torch.zeros_like(weight), weight)
-    pg = reduce(c, weight * token_losses(c, logp, old, a, mask), mask)
+        dropped = ((a < 0) & left).double()
+    x, clipped = token_losses(c, logp, old, a, mask)
+    pg = reduce(c, (1 - dropped) * weight * x, mask)
     kl = torch.zeros((), dtype=torch.float64)
     if c["kl_loss_coef"] > 0:
         ratio = torch.exp(logp - old) if c["unbiased"] else None
@@ -227,7 +234,8 @@ def results(c, d):
     value, dvalues = value_loss(c, d, returns, mask)
     rows = [(i, t) for i, n in enumerate(d["lengths"]) for t in range(n)]
     return [float(loss), float(pg), float(kl), float((plain * mask).sum() / tokens),
-            float((outside * mask).sum() / tokens), value], \
+            float((outside * mask).sum() / tokens), value] + \
+        [float(reduce(c, y.double(), mask)) for y in (clipped, dropped, torch.exp(logp - old), old - logp)], \
         [float(flat_a[i, t]) for i, t in rows] + [v for i, t in rows for v in grads[i, t].tolist()] + \
         [float(dvalues[i, t]) for i, t in rows]
 
@@ -301,7 +309,7 @@ def main():
             numbers, arrays = results(c, datasets[c["dataset"]])
             ints = [codes[k].index(c[k]) if k in codes else c[k] for k in INTS]
             out.write(c["label"].encode().ljust(96, b"\0"))
-            out.write(struct.pack(f"<{len(ints)}i{len(FLOATS)}d6d", *ints, *(c[k] for k in FLOATS),
+            out.write(struct.pack(f"<{len(ints)}i{len(FLOATS)}d10d", *ints, *(c[k] for k in FLOATS),
                                   *numbers))
             out.write(struct.pack(f"<{len(arrays)}f", *arrays))
 

@@ -37,7 +37,7 @@ typedef struct settings {
 
 /* What comes out, and what PyTorch says. */
 typedef struct result {
-    double loss, pg_loss, kl, tis, tis_clipfrac, value_loss;
+    double loss, pg_loss, kl, tis, tis_clipfrac, value_loss, clip_frac, opsm_frac, ratio, ppo_kl;
     float advantages[TOKENS_MAX], dlogits[TOKENS_MAX * VOCAB_MAX], dvalues[TOKENS_MAX];
 } result;
 
@@ -124,8 +124,9 @@ static void take_settings(reader *r, settings *s) {
 
 static void take_result(reader *r, const dataset *d, result *out) {
     double *numbers[] = {&out->loss, &out->pg_loss, &out->kl, &out->tis, &out->tis_clipfrac,
-                         &out->value_loss};
-    for (size_t i = 0; i < 6; i++) *numbers[i] = take_double(r);
+                         &out->value_loss, &out->clip_frac, &out->opsm_frac, &out->ratio,
+                         &out->ppo_kl};
+    for (size_t i = 0; i < 10; i++) *numbers[i] = take_double(r);
     take(r, out->advantages, d->tokens * sizeof(float));
     take(r, out->dlogits, d->tokens * d->vocab * sizeof(float));
     take(r, out->dvalues, d->tokens * sizeof(float));
@@ -200,6 +201,8 @@ static void run(const settings *s, const dataset *d, size_t piece, result *out) 
     out->value_loss = value.loss;
     double tokens = corrected.tokens > 0 ? (double)corrected.tokens : 1;
     out->loss = sum.loss, out->pg_loss = sum.pg_loss, out->kl = sum.kl;
+    out->clip_frac = sum.clip_frac, out->opsm_frac = sum.opsm_frac;
+    out->ratio = sum.ratio, out->ppo_kl = sum.ppo_kl;
     out->tis = corrected.factors / tokens;
     out->tis_clipfrac = (double)corrected.changed / tokens;
     backward(d, s->temperature, &soft, dlogp, dentropy, out->dlogits);
@@ -232,6 +235,10 @@ static void check_result(const settings *s, const dataset *d, const result *got,
     check_number(s, "kl", got->kl, want->kl, 1e-5);
     check_number(s, "tis", got->tis, want->tis, 1e-5);
     check_number(s, "tis_clipfrac", got->tis_clipfrac, want->tis_clipfrac, 1e-9);
+    check_number(s, "clip_frac", got->clip_frac, want->clip_frac, 1e-5);
+    check_number(s, "opsm_frac", got->opsm_frac, want->opsm_frac, 1e-5);
+    check_number(s, "ratio", got->ratio, want->ratio, 1e-5);
+    check_number(s, "ppo_kl", got->ppo_kl, want->ppo_kl, 1e-5);
     check_number(s, "value_loss", got->value_loss, want->value_loss, 1e-5);
     check_array(s, "dvalues", got->dvalues, want->dvalues, d->tokens, 1e-5, 1e-7);
     check_array(s, "advantages", got->advantages, want->advantages, d->tokens, 1e-5, 1e-7);

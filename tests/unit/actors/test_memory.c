@@ -98,7 +98,8 @@ static void remove_all(const char *path) {
     (void)rmdir(path);
 }
 
-static opd_config *load(const files *f, int slots, int max_response_len, int width) {
+static opd_config *load_with(const files *f, int slots, int max_response_len, int width,
+                             const char *train) {
     char yaml[2048];
     opd_config *config;
     int size = snprintf(yaml, sizeof yaml,
@@ -111,11 +112,15 @@ static opd_config *load(const files *f, int slots, int max_response_len, int wid
         "reward: {type: math}\n"
         "opd: {enabled: true, type: megatron, log_prob_top_k: 2}\n"
         "teachers: {t: {path: %s}}\n"
-        "train: {steps: 3, lr: 0.001, save_interval: 2, keep: 1}\n",
-        width, 2 * width, f->data, max_response_len, slots, f->teacher);
+        "train: {steps: 3, lr: 0.001, save_interval: 2, keep: 1%s}\n",
+        width, 2 * width, f->data, max_response_len, slots, f->teacher, train);
     CHECK(size > 0 && (size_t)size < sizeof yaml);
     CHECK_OK(opd_config_load_text(NULL, "memory.yaml", yaml, (size_t)size, NULL, &config));
     return config;
+}
+
+static opd_config *load(const files *f, int slots, int max_response_len, int width) {
+    return load_with(f, slots, max_response_len, width, "");
 }
 
 /* Runs the stage and returns the ceiling; *out_most: what was allocated at once; *out_pool: what
@@ -139,10 +144,10 @@ static opd_memory run_stage(const files *f, opd_config *config, uint64_t *out_mo
     return ceiling;
 }
 
-static void check_stage(int slots, int max_response_len, int width) {
+static void check_stage_with(int slots, int max_response_len, int width, const char *train) {
     files f;
     files_open(&f);
-    opd_config *config = load(&f, slots, max_response_len, width);
+    opd_config *config = load_with(&f, slots, max_response_len, width, train);
     uint64_t most = 0, pool = 0;
     opd_memory ceiling = run_stage(&f, config, &most, &pool);
     opd_memory_log("test", &ceiling);
@@ -157,11 +162,20 @@ static void check_stage(int slots, int max_response_len, int width) {
     remove_all(f.dir);
 }
 
+static void check_stage(int slots, int max_response_len, int width) {
+    check_stage_with(slots, max_response_len, width, "");
+}
+
 TEST(a_small_stage_stays_below_its_ceiling) { check_stage(2, 8, 16); }
 
 TEST(a_stage_of_many_slots_stays_below_its_ceiling) { check_stage(24, 60, 32); }
 
 TEST(a_stage_of_a_wider_model_stays_below_its_ceiling) { check_stage(4, 20, 160); }
+
+/* A reference is one more model, a critic has states of its own. */
+TEST(a_stage_with_reference_and_critic_stays_below_its_ceiling) {
+    check_stage_with(4, 20, 160, ", estimator: ppo, kl_loss_coef: 0.1");
+}
 
 /* ---- what each part follows from ------------------------------------------------------- */
 
