@@ -164,6 +164,25 @@ TEST(the_critics_loss_moves_the_student) {
     opd_batch_destroy(batch);
 }
 
+/* Values are computed for all samples, also those whose log-probs the rollout brought. */
+TEST(samples_of_the_present_weights_have_values) {
+    opd_batch *own = rig_batch(5, 0.7, true), *stale = rig_batch(5, 0.7, false);
+    rig a, b;
+    rig_up(&a, 1);
+    rig_up(&b, 1);
+    for (int pass = 0; pass < 2; pass++) {
+        learn(&a, own);
+        learn(&b, stale);
+    }
+    CHECK(a.v[OPD_METRIC_VALUES] != 0);
+    CHECK_NEAR(a.v[OPD_METRIC_VALUES], b.v[OPD_METRIC_VALUES], 0);
+    CHECK(memcmp(a.model->params, b.model->params, a.model->param_count * sizeof(float)) == 0);
+    rig_down(&a);
+    rig_down(&b);
+    opd_batch_destroy(own);
+    opd_batch_destroy(stale);
+}
+
 /* Micro-batches and threads do not show, and a step is a function of batch and state. */
 TEST(cuts_and_threads_change_nothing) {
     static const size_t cuts[] = {RIG_TOKENS, 40, 20};
