@@ -68,4 +68,41 @@ static inline opd_err rig_learn(opd_learner *learner, const opd_batch *batch) {
     return OPD_OK;
 }
 
+/* A learner with what it needs; the options may be changed before the first batch. */
+typedef struct rig {
+    opd_model *model, *reference; /* the reference is there if a test made one */
+    opd_kernels *kernels;
+    opd_learner *learner;
+    opd_learner_options o;
+    double v[OPD_METRIC_COUNT]; /* what the last batch showed */
+} rig;
+
+static inline void rig_up(rig *r, size_t threads) {
+    r->model = tiny_model(RIG_VOCAB, 2, 21);
+    r->reference = NULL;
+    r->kernels = tiny_kernels(threads);
+    r->o = rig_options(r->model, r->kernels);
+    r->learner = NULL;
+}
+
+static inline void rig_down(rig *r) {
+    opd_learner_destroy(r->learner);
+    opd_kernels_destroy(r->kernels);
+    opd_model_destroy(r->model);
+    opd_model_destroy(r->reference);
+}
+
+/* Learns one batch, making the learner first if there is none. */
+static inline void learn(rig *r, const opd_batch *batch) {
+    if (r->learner == NULL) CHECK_OK(opd_learner_create(&r->o, &r->learner));
+    CHECK_OK(rig_learn(r->learner, batch));
+    opd_learner_report(r->learner, r->v);
+}
+
+static inline size_t weights_size(const rig *r) { return r->model->param_count * sizeof(float); }
+
+static inline bool same_weights(const rig *a, const rig *b) {
+    return memcmp(a->model->params, b->model->params, weights_size(a)) == 0;
+}
+
 #endif

@@ -10,36 +10,13 @@
 #include "tests/support/alloc_test.h"
 #include "tests/unit/actors/learner_rig.h"
 
-typedef struct rig {
-    opd_model *model;
-    opd_kernels *kernels;
-    opd_learner *learner;
-    opd_learner_options o;
-    double v[OPD_METRIC_COUNT];
-} rig;
-
-static void rig_up(rig *r, size_t threads) {
-    r->model = tiny_model(RIG_VOCAB, 2, 21);
-    r->kernels = tiny_kernels(threads);
-    r->o = rig_options(r->model, r->kernels);
+static void rig_ppo(rig *r, size_t threads) {
+    rig_up(r, threads);
     r->o.advantage.use_opd = false;
     r->o.advantage.estimator =
         (opd_estimator_config){.kind = OPD_ESTIMATOR_PPO, .gamma = 0.99, .lambda = 0.95};
     r->o.critic = (opd_critic_config){.clip = 0.2, .coef = 0.5};
     r->o.critic_lr = 1e-2;
-    r->learner = NULL;
-}
-
-static void rig_down(rig *r) {
-    opd_learner_destroy(r->learner);
-    opd_kernels_destroy(r->kernels);
-    opd_model_destroy(r->model);
-}
-
-static void learn(rig *r, const opd_batch *batch) {
-    if (r->learner == NULL) CHECK_OK(opd_learner_create(&r->o, &r->learner));
-    CHECK_OK(rig_learn(r->learner, batch));
-    opd_learner_report(r->learner, r->v);
 }
 
 /* ---- the head alone ---- */
@@ -104,8 +81,8 @@ TEST(gradients_are_difference_quotients) {
 TEST(an_untaught_critic_says_zero) {
     opd_batch *batch = rig_batch(3, 0.7, false);
     rig r, plain;
-    rig_up(&r, 1);
-    rig_up(&plain, 1);
+    rig_ppo(&r, 1);
+    rig_ppo(&plain, 1);
     r.o.advantage.estimator.gamma = r.o.advantage.estimator.lambda = 1;
     plain.o.advantage.estimator =
         (opd_estimator_config){.kind = OPD_ESTIMATOR_REINFORCE, .gamma = 1};
@@ -119,7 +96,7 @@ TEST(an_untaught_critic_says_zero) {
         tokens += length;
     }
     CHECK_NEAR(r.v[OPD_METRIC_RETURNS], sum / tokens, 1e-6);
-    CHECK(memcmp(r.model->params, plain.model->params, r.model->param_count * sizeof(float)) == 0);
+    CHECK(same_weights(&r, &plain));
     CHECK(isnan(plain.v[OPD_METRIC_VALUE_LOSS]));
     CHECK(opd_learner_critic(plain.learner) == NULL);
     CHECK(opd_learner_critic(r.learner)->head.params[0] != 0);
@@ -131,7 +108,7 @@ TEST(an_untaught_critic_says_zero) {
 TEST(values_are_drawn_to_the_returns) {
     opd_batch *batch = rig_batch(4, 0.7, true);
     rig r;
-    rig_up(&r, 1);
+    rig_ppo(&r, 1);
     r.o.critic.clip = 0;
     learn(&r, batch);
     double before = r.v[OPD_METRIC_VALUE_LOSS];
@@ -146,7 +123,7 @@ TEST(the_critics_loss_moves_the_student) {
     opd_batch *batch = rig_batch(4, 0.7, true);
     rig r[2];
     for (int i = 0; i < 2; i++) {
-        rig_up(&r[i], 1);
+        rig_ppo(&r[i], 1);
         r[i].o.critic.coef = i == 0 ? 0.5 : 1e-12;
         learn(&r[i], batch);
         if (i == 0) continue;
@@ -154,12 +131,11 @@ TEST(the_critics_loss_moves_the_student) {
         memcpy(opd_learner_critic(r[1].learner)->head.params, from,
                opd_learner_critic(r[1].learner)->head.param_count * sizeof(float));
     }
-    size_t size = r[0].model->param_count * sizeof(float);
-    CHECK(memcmp(r[0].model->params, r[1].model->params, size) == 0);
+    CHECK(same_weights(&r[0], &r[1]));
     learn(&r[0], batch);
     learn(&r[1], batch);
     CHECK_NEAR(r[0].v[OPD_METRIC_VALUE_LOSS], r[1].v[OPD_METRIC_VALUE_LOSS], 0);
-    CHECK(memcmp(r[0].model->params, r[1].model->params, size) != 0);
+    CHECK(!same_weights(&r[0], &r[1]));
     for (int i = 0; i < 2; i++) rig_down(&r[i]);
     opd_batch_destroy(batch);
 }
@@ -168,15 +144,15 @@ TEST(the_critics_loss_moves_the_student) {
 TEST(samples_of_the_present_weights_have_values) {
     opd_batch *own = rig_batch(5, 0.7, true), *stale = rig_batch(5, 0.7, false);
     rig a, b;
-    rig_up(&a, 1);
-    rig_up(&b, 1);
+    rig_ppo(&a, 1);
+    rig_ppo(&b, 1);
     for (int pass = 0; pass < 2; pass++) {
         learn(&a, own);
         learn(&b, stale);
     }
     CHECK(a.v[OPD_METRIC_VALUES] != 0);
     CHECK_NEAR(a.v[OPD_METRIC_VALUES], b.v[OPD_METRIC_VALUES], 0);
-    CHECK(memcmp(a.model->params, b.model->params, a.model->param_count * sizeof(float)) == 0);
+    CHECK(same_weights(&a, &b));
     rig_down(&a);
     rig_down(&b);
     opd_batch_destroy(own);
@@ -191,7 +167,7 @@ TEST(cuts_and_threads_change_nothing) {
     float head = 0;
     for (size_t i = 0; i < 3; i++) {
         rig r;
-        rig_up(&r, 1 + i);
+        rig_ppo(&r, 1 + i);
         r.o.micro_batch_tokens = cuts[i];
         r.o.steps_per_batch = 2;
         for (int pass = 0; pass < 3; pass++) learn(&r, batch);
@@ -212,7 +188,7 @@ TEST(cuts_and_threads_change_nothing) {
 TEST(samples_without_a_reward_teach_nothing) {
     opd_batch *batch = rig_batch(6, 0.7, true);
     rig r;
-    rig_up(&r, 1);
+    rig_ppo(&r, 1);
     for (size_t i = 0; i < batch->sample_count; i++) batch->reward_valid[i] = 0;
     learn(&r, batch);
     CHECK(!opd_learner_stepped(r.learner));
@@ -224,7 +200,7 @@ TEST(samples_without_a_reward_teach_nothing) {
 TEST(numbers_that_are_none_leave_the_critic_alone) {
     opd_batch *batch = rig_batch(7, 0.7, true);
     rig r;
-    rig_up(&r, 1);
+    rig_ppo(&r, 1);
     batch->rewards[2] = (double)INFINITY;
     learn(&r, batch);
     CHECK(!opd_learner_stepped(r.learner));
@@ -242,7 +218,7 @@ TEST(a_checkpoint_keeps_the_critic_and_opens_without_it) {
     char dir[] = "/tmp/opd-critic-XXXXXX", path[OPD_PATH_SIZE];
     opd_tokenizer *tokenizer;
     CHECK(mkdtemp(dir) != NULL);
-    rig_up(&r, 1);
+    rig_ppo(&r, 1);
     learn(&r, batch);
     learn(&r, batch);
     opd_critic *critic = opd_learner_critic(r.learner);
@@ -256,7 +232,7 @@ TEST(a_checkpoint_keeps_the_critic_and_opens_without_it) {
     opd_model *model;
     CHECK_OK(opd_model_open(path, NULL, &model));
     CHECK(memcmp(model->params, r.model->params, model->param_count * sizeof(float)) == 0);
-    rig_up(&again, 1);
+    rig_ppo(&again, 1);
     memcpy(again.model->params, model->params, model->param_count * sizeof(float));
     CHECK_OK(opd_learner_create(&again.o, &again.learner));
     opd_optimizer *optimizer = opd_learner_optimizer(again.learner);

@@ -5,40 +5,6 @@
 #include "tests/support/alloc_test.h"
 #include "tests/unit/actors/learner_rig.h"
 
-typedef struct rig {
-    opd_model *model;
-    opd_kernels *kernels;
-    opd_learner *learner;
-    opd_learner_options o;
-    double v[OPD_METRIC_COUNT];
-} rig;
-
-static void rig_up(rig *r, size_t threads) {
-    r->model = tiny_model(RIG_VOCAB, 2, 21);
-    r->kernels = tiny_kernels(threads);
-    r->o = rig_options(r->model, r->kernels);
-    r->learner = NULL;
-}
-
-static void rig_down(rig *r) {
-    opd_learner_destroy(r->learner);
-    opd_kernels_destroy(r->kernels);
-    opd_model_destroy(r->model);
-}
-
-/* Learns one batch, making the learner first if there is none. */
-static void learn(rig *r, const opd_batch *batch) {
-    if (r->learner == NULL) CHECK_OK(opd_learner_create(&r->o, &r->learner));
-    CHECK_OK(rig_learn(r->learner, batch));
-    opd_learner_report(r->learner, r->v);
-}
-
-static size_t weights_size(const rig *r) { return r->model->param_count * sizeof(float); }
-
-static bool same_weights(const rig *a, const rig *b) {
-    return memcmp(a->model->params, b->model->params, weights_size(a)) == 0;
-}
-
 /* Learns `batch` under options changed by `change` and returns the rig. */
 static rig learn_with(void (*change)(opd_learner_options *o), const opd_batch *batch, size_t threads) {
     rig r;

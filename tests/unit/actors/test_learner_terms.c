@@ -3,37 +3,9 @@
  * proven in test_estimators.c; here it is that the learner hands them the right numbers. */
 #include "tests/unit/actors/learner_rig.h"
 
-typedef struct rig {
-    opd_model *model, *reference;
-    opd_kernels *kernels;
-    opd_learner *learner;
-    opd_learner_options o;
-    double v[OPD_METRIC_COUNT];
-} rig;
-
-static void rig_up(rig *r, uint64_t reference_seed) {
-    r->model = tiny_model(RIG_VOCAB, 2, 21);
+static void rig_with(rig *r, uint64_t reference_seed) {
+    rig_up(r, 1);
     r->reference = tiny_model(RIG_VOCAB, 2, reference_seed);
-    r->kernels = tiny_kernels(1);
-    r->o = rig_options(r->model, r->kernels);
-    r->learner = NULL;
-}
-
-static void rig_down(rig *r) {
-    opd_learner_destroy(r->learner);
-    opd_kernels_destroy(r->kernels);
-    opd_model_destroy(r->model);
-    opd_model_destroy(r->reference);
-}
-
-static void learn(rig *r, const opd_batch *batch) {
-    if (r->learner == NULL) CHECK_OK(opd_learner_create(&r->o, &r->learner));
-    CHECK_OK(rig_learn(r->learner, batch));
-    opd_learner_report(r->learner, r->v);
-}
-
-static bool same_weights(const rig *a, const rig *b) {
-    return memcmp(a->model->params, b->model->params, a->model->param_count * sizeof(float)) == 0;
 }
 
 static void with_kl_loss(rig *r) {
@@ -75,8 +47,8 @@ static double sample_mean(const opd_batch *b, const double *x) {
 TEST(a_student_that_is_the_reference_learns_as_without) {
     opd_batch *batch = rig_batch(3, 0.7, false);
     rig with, without;
-    rig_up(&with, 21); /* the student's own seed */
-    rig_up(&without, 21);
+    rig_with(&with, 21); /* the student's own seed */
+    rig_with(&without, 21);
     with_kl_loss(&with);
     learn(&with, batch);
     learn(&without, batch);
@@ -97,7 +69,7 @@ TEST(the_kl_loss_is_to_the_reference_in_any_cut) {
         rig r;
         float own[RIG_TOKENS], ref[RIG_TOKENS];
         double x[RIG_TOKENS];
-        rig_up(&r, 77);
+        rig_with(&r, 77);
         with_kl_loss(&r);
         r.o.micro_batch_tokens = cuts[i];
         score(&r, r.model, batch, own);
@@ -118,7 +90,7 @@ TEST(the_kl_loss_is_to_the_reference_in_any_cut) {
 TEST(the_kl_loss_draws_the_student_to_the_reference) {
     opd_batch *batch = rig_batch(5, 0, true);
     rig r;
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     with_kl_loss(&r);
     r.o.advantage.use_opd = false;
     r.o.policy.kl_type = OPD_KL_K2;
@@ -137,7 +109,7 @@ TEST(the_shaped_reward_has_the_kl_before_the_first_step) {
     rig r;
     float own[RIG_TOKENS], ref[RIG_TOKENS];
     double x[RIG_TOKENS];
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     r.o.ref_params = r.reference->params;
     r.o.advantage.use_opd = false;
     r.o.advantage.estimator = (opd_estimator_config){
@@ -163,7 +135,7 @@ TEST(gspo_is_the_same_in_any_cut) {
     double norm = 0, loss = 0;
     for (size_t i = 0; i < 3; i++) {
         rig r;
-        rig_up(&r, 77);
+        rig_with(&r, 77);
         r.o.policy.kind = OPD_POLICY_GSPO;
         r.o.steps_per_batch = 2; /* the second share meets ratios that are not 1 */
         r.o.micro_batch_tokens = cuts[i];
@@ -181,7 +153,7 @@ TEST(the_ratio_is_to_the_learner_or_to_the_rollout) {
     rig r;
     float own[RIG_TOKENS];
     double ratio[RIG_TOKENS], gap[RIG_TOKENS];
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     score(&r, r.model, batch, own);
     for (size_t t = 0; t < batch->row_count; t++) {
         gap[t] = (double)batch->rollout_logp[t] - (double)own[t];
@@ -194,7 +166,7 @@ TEST(the_ratio_is_to_the_learner_or_to_the_rollout) {
     for (size_t t = 0; t < batch->row_count; t++) mean += gap[t] / (double)batch->row_count;
     CHECK_NEAR(r.v[OPD_METRIC_MISMATCH_KL], mean, 1e-6);
     rig_down(&r);
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     r.o.rollout_is_old = true;
     learn(&r, batch);
     CHECK_NEAR(r.v[OPD_METRIC_OIS], sample_mean(batch, ratio), 1e-5);
@@ -207,7 +179,7 @@ TEST(the_ratio_is_to_the_learner_or_to_the_rollout) {
 TEST(tokens_that_icepop_drops_do_not_teach) {
     opd_batch *batch = rig_batch(9, 1, false);
     rig r;
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     r.o.correction = (opd_correction_config){.kind = OPD_CORRECTION_ICEPOP, .low = 1, .high = 1};
     learn(&r, batch);
     CHECK_NEAR(r.v[OPD_METRIC_GRAD_NORM], 0, 0);
@@ -222,14 +194,14 @@ TEST(tokens_that_icepop_drops_do_not_teach) {
 TEST(opsm_leaves_out_what_the_student_has_left) {
     opd_batch *batch = rig_batch(10, 1, false);
     rig r;
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     r.o.policy.opsm_delta = 1e-6;
     for (size_t t = 0; t < batch->row_count; t++) batch->rollout_logp[t] = -0.1f; /* far above */
     learn(&r, batch);
     double left = r.v[OPD_METRIC_OPSM_CLIPFRAC];
     CHECK(left > 0.1 && left < 0.9); /* those with a negative advantage */
     rig_down(&r);
-    rig_up(&r, 77);
+    rig_with(&r, 77);
     r.o.policy.opsm_delta = 1e-6;
     for (size_t t = 0; t < batch->row_count; t++) batch->rollout_logp[t] = -12; /* far below */
     learn(&r, batch);

@@ -114,7 +114,7 @@ typedef struct lesson {
     double values[OPD_METRIC_COUNT], share[WHICH], kl[WHICH];
 } lesson;
 
-static lesson learn(opd_batch *batch) {
+static lesson lesson_of(opd_batch *batch) {
     lesson l = {.model = tiny_model(RIG_VOCAB, 2, 21)};
     opd_kernels *kernels = tiny_kernels(1);
     opd_learner_options o = rig_options(l.model, kernels);
@@ -133,8 +133,8 @@ static lesson learn(opd_batch *batch) {
 
 /* What one teacher teaches, and these; the same weights bit for bit. */
 static lesson check_same(const opd_batch *one, size_t teachers, const double *weights, opinion say) {
-    lesson want = learn(with_teachers(one, 1, NULL, NULL));
-    lesson got = learn(with_teachers(one, teachers, weights, say));
+    lesson want = lesson_of(with_teachers(one, 1, NULL, NULL));
+    lesson got = lesson_of(with_teachers(one, teachers, weights, say));
     CHECK(memcmp(want.model->params, got.model->params, want.model->param_count * sizeof(float)) == 0);
     CHECK(memcmp(want.values, got.values, sizeof want.values) == 0);
     opd_model_destroy(want.model);
@@ -167,8 +167,8 @@ TEST(what_must_not_matter_does_not) {
 TEST(one_speaks_where_the_other_is_silent) {
     static const double weights[] = {2, 5};
     opd_batch *one = rig_batch(32, 0.8, true);
-    lesson want = learn(with_teachers(one, 1, NULL, NULL));
-    lesson got = learn(with_teachers(one, 2, weights, they_take_turns));
+    lesson want = lesson_of(with_teachers(one, 1, NULL, NULL));
+    lesson got = lesson_of(with_teachers(one, 2, weights, they_take_turns));
     CHECK(memcmp(want.model->params, got.model->params, want.model->param_count * sizeof(float)) == 0);
     CHECK(want.values[OPD_METRIC_OPD_REVERSE_KL] == got.values[OPD_METRIC_OPD_REVERSE_KL]);
     CHECK(got.values[OPD_METRIC_OPD_OVERLAP_COVERAGE] < want.values[OPD_METRIC_OPD_OVERLAP_COVERAGE]);
@@ -199,8 +199,8 @@ static void their_mean(size_t j, size_t t, float *logp, uint8_t *valid) {
 TEST(three_teach_what_their_mean_would) {
     static const double weights[] = {1, 2, 4};
     opd_batch *one = rig_batch(33, 1, false);
-    lesson want = learn(with_teachers(one, 1, NULL, their_mean));
-    lesson got = learn(with_teachers(one, TEACHERS, weights, they_differ));
+    lesson want = lesson_of(with_teachers(one, 1, NULL, their_mean));
+    lesson got = lesson_of(with_teachers(one, TEACHERS, weights, they_differ));
     CHECK_NEAR(got.values[OPD_METRIC_OPD_REVERSE_KL], want.values[OPD_METRIC_OPD_REVERSE_KL], 1e-6);
     CHECK_NEAR(got.values[OPD_METRIC_VALID_SHARE], 1, 0);
     for (size_t i = 0; i < got.model->param_count; i++) /* lr is 1e-3 */
@@ -219,7 +219,7 @@ static void each_is_lower(size_t j, size_t t, float *logp, uint8_t *valid) {
 TEST(each_teachers_part_is_told) {
     static const double weights[] = {1, 2, 4};
     opd_batch *one = rig_batch(34, 0.5, false);
-    lesson l = learn(with_teachers(one, TEACHERS, weights, each_is_lower));
+    lesson l = lesson_of(with_teachers(one, TEACHERS, weights, each_is_lower));
     double of_all = l.values[OPD_METRIC_OPD_REVERSE_KL];
     CHECK_NEAR(l.kl[0] - l.kl[2], 0.25, 1e-6); /* the first is number 2, the second number 0 */
     CHECK_NEAR(l.kl[3] - l.kl[2], 0.5, 1e-6);
