@@ -48,7 +48,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
 /* panel -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
  * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:
- * T = 1. logp, valid [T, R]; topk [R, k] of the first, -1 = none; without logp no token is valid.
+ * T = 1. logp, valid [T, R]; topk, topk_logp [R, k] of the first, -1 = none; without logp no token
+ * is valid.
  * endpoint: the replica that answered; moves: attempts at another replica than the one before;
  * hedges: second requests sent while the first was under way; wait_ms: of latency_ms, waiting to
  * be sent. provenance: who scored what, a JSON array of an object per span (from, to, teacher,
@@ -58,13 +59,14 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, group) X(T, U32, member) X(T, F32S, logp) X(T, U8S, valid) X(T, I32S, topk)                 \
     X(T, U32, attempts) X(T, F64, latency_ms) X(T, TEXT, teacher) X(T, TEXT, reason)                     \
     X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
-    X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)
+    X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)      \
+    X(T, F32S, topk_logp)
 
 /* reward -> batcher. */
 #define OPD_REWARD_FIELDS(X, T) X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid)
 
 /* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. teacher_logp,
- * teacher_valid [T, R] as in SCORES; ready_ns: when all but the scores had come, 0 = unknown. */
+ * teacher_valid [T, R], teacher_topk and teacher_topk_logp as in SCORES; ready_ns: when all but the scores had come, 0 = unknown. */
 #define OPD_SAMPLE_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
     X(T, F64, reward) X(T, BOOL, reward_valid) X(T, U32, attempts) X(T, F64, latency_ms)               \
@@ -72,7 +74,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)                                \
     X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)                    \
-    X(T, TEXT, source) X(T, U64, ready_ns)
+    X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp)
 
 /* trainer -> dataset: prompts of groups below group_end may start. */
 #define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)

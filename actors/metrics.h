@@ -21,6 +21,10 @@
     X(OPD_OVERLAP_COVERAGE, "rollout/opd_overlap_coverage")                                    \
     X(VALUES, "rollout/values")                         /* the critic's, before the update */  \
     X(RETURNS, "rollout/returns")                       /* what it should have said        */  \
+    X(OPD_OVERLAP_ADVANTAGE, "rollout/opd_overlap_token_advantage") /* teacher - student there */ \
+    X(OPD_OVERLAP_STUDENT_MASS, "rollout/opd_overlap_student_mass") /* on the common ids   */  \
+    X(OPD_OVERLAP_TEACHER_MASS, "rollout/opd_overlap_teacher_mass")                            \
+    X(OPD_ENTROPY_GAP, "rollout/opd_entropy_gap")       /* student - teacher, from top-k   */  \
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
     X(TRUNCATED, "rollout/truncated_ratio")                                                    \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
@@ -42,6 +46,10 @@
     X(TEACHER_QUARANTINES, "teacher/quarantines")       /* so far: replicas not believed   */  \
     X(TEACHER_UNSERVED, "teacher/unserved_samples")     /* so far: of a value nobody serves */  \
     X(LOSS, "train/loss")                                                                      \
+    X(OPD_LOSS, "train/opd_loss")                       /* the divergence, without its coef */ \
+    X(OPD_CLIPFRAC, "train/opd_per_token_clip_frac")    /* tokens above opd.token_clip     */  \
+    X(OPD_STUDENT_MASS, "train/opd_student_mass")       /* on opd.support                  */  \
+    X(OPD_TEACHER_MASS, "train/opd_teacher_mass")                                              \
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \
     X(PPO_KL, "train/ppo_kl")                           /* old - current log-prob          */  \

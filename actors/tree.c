@@ -108,7 +108,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .batch_prompts = s->batch_prompts, .samples_per_prompt = s->samples,
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
-        .teacher_k = p->teacher ? (size_t)c->opd.log_prob_top_k : 0,
+        .teacher_k = p->teacher ? s->teacher_k : 0,
         .teacher = p->teacher, .evals = &p->a->evals, .eval_start = eval && c->eval.at_start,
         .eval_end = eval && c->eval.at_end,
         .eval_weights = p->a->evals.beside ? p->eval_weights : NULL,
@@ -166,7 +166,7 @@ static opd_err start_panel(opd_system *system, void *arg, opd_pid *out_pid) {
         OPD_TRY(opd_teacher_dir(opd_stage_teacher(p->c), p->model, sizeof p->model));
     opd_panel_config config = {
         .roles = &p->roles, .stage = p->c, .model = in_process ? p->model : NULL,
-        .max_len = s->max_len, .samples_max = s->slots, .window_msgs = s->window_msgs,
+        .max_len = s->max_len, .top_k = s->teacher_k, .samples_max = s->slots, .window_msgs = s->window_msgs,
         .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_panel_class, &config, &p->roles.teacher, out_pid);
 }
@@ -179,7 +179,7 @@ static opd_err start_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
     opd_teacher_http_config config = {
         .roles = &p->roles, .endpoint = served->endpoint, .env = p->env, .alloc = p->a->alloc,
         .parse = p->parse_lane, .teacher = &p->c->teachers[served->place], .place = served->place,
-        .teacher_lost_s = p->c->opd.teacher_lost_s, .top_k = (uint32_t)p->c->opd.log_prob_top_k,
+        .teacher_lost_s = p->c->opd.teacher_lost_s, .top_k = p->a->sizes.teacher_k,
         .max_len = p->a->sizes.max_len, .temperature = p->c->rollout.temperature,
         .vocab_size = student->vocab_size, .bos_id = student->bos_id, .eos_id = student->eos_id,
         .pad_id = student->pad_id, .tokenizer = p->a->tokenizer,

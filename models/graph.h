@@ -99,6 +99,6 @@ typedef void (*opd_logits_grad_fn)(void *arg, size_t first, size_t count, float 
  * are not read. */
 OPD_MUST_CHECK opd_err opd_graph_backward_logits(opd_graph *graph, const opd_score_row *rows,
                                                  size_t n, opd_logits_grad_fn grad_fn, void *arg,
-                                                 float *grads);
+                                                 const float *dhidden, float *grads);
 
 #endif

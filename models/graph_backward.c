@@ -99,8 +99,9 @@ static opd_err backward(opd__graph *graph, const opd_score_row *rows, size_t n,
 }
 
 opd_err opd__graph_backward_logits(opd_graph *base, const opd_score_row *rows, size_t n,
-                                   opd_logits_grad_fn grad_fn, void *arg, float *grads) {
-    return backward((opd__graph *)base, rows, n, grad_fn, arg, NULL, grads);
+                                   opd_logits_grad_fn grad_fn, void *arg, const float *dhidden,
+                                   float *grads) {
+    return backward((opd__graph *)base, rows, n, grad_fn, arg, dhidden, grads);
 }
 
 typedef struct logp_grads {

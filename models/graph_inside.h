@@ -60,7 +60,7 @@ OPD_MUST_CHECK opd_err opd__graph_backward(opd_graph *graph, const opd_score_row
                                            const float *dhidden, float *grads);
 OPD_MUST_CHECK opd_err opd__graph_backward_logits(opd_graph *graph, const opd_score_row *rows,
                                                   size_t n, opd_logits_grad_fn grad_fn, void *arg,
-                                                  float *grads);
+                                                  const float *dhidden, float *grads);
 
 /* Forward of sequences that begin at position past[s] (NULL: all at 0), with `fn` as the attention
  * (NULL: the graph's own). Errors: those of opd_graph_forward. */

@@ -36,8 +36,9 @@ opd_err opd_graph_backward(opd_graph *graph, const opd_score_row *rows, size_t n
 }
 
 opd_err opd_graph_backward_logits(opd_graph *graph, const opd_score_row *rows, size_t n,
-                                  opd_logits_grad_fn grad_fn, void *arg, float *grads) {
-    return graph->ops->backward_logits(graph, rows, n, grad_fn, arg, grads);
+                                  opd_logits_grad_fn grad_fn, void *arg, const float *dhidden,
+                                  float *grads) {
+    return graph->ops->backward_logits(graph, rows, n, grad_fn, arg, dhidden, grads);
 }
 
 void opd_decoder_destroy(opd_decoder *decoder) {

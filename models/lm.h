@@ -29,7 +29,8 @@ typedef struct opd_graph_ops {
     opd_err (*backward)(opd_graph *graph, const opd_score_row *rows, size_t n, const float *dlogp,
                         const float *dentropy, const float *dhidden, float *grads);
     opd_err (*backward_logits)(opd_graph *graph, const opd_score_row *rows, size_t n,
-                               opd_logits_grad_fn grad_fn, void *arg, float *grads);
+                               opd_logits_grad_fn grad_fn, void *arg, const float *dhidden,
+                               float *grads);
 } opd_graph_ops;
 
 /* Each entry is the function of models/decoder.h of that name; destroy never sees NULL. */

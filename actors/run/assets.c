@@ -21,7 +21,8 @@ enum { SAMPLES_MAX = 1 << 24 }; /* in work at once */
 
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config) {
     uint8_t route[OPD_CONFIG_TEACHERS_MAX];
-    size_t count = config->opd.enabled ? opd_config_route(config, "", route, NULL) : 0;
+    bool wanted = config->opd.enabled && config->opd.type != OPD_CONFIG_OPD_TYPE_CONSTANT;
+    size_t count = wanted ? opd_config_route(config, "", route, NULL) : 0;
     return count == 0 ? NULL : &config->teachers[route[0]];
 }
 
@@ -253,6 +254,15 @@ static uint64_t teacher_cache_bytes(const opd_assets *a, const opd_sizes *s) {
     return wanted < pages * page_bytes ? wanted : pages * page_bytes;
 }
 
+/* Likely ids that the teacher lists of each token: those that are compared, or the vocabulary where
+ * the support is chosen among all of it. */
+static uint32_t teacher_k(const opd_assets *a) {
+    const opd_config_opd *o = &a->config->opd;
+    bool whole = o->signal == OPD_CONFIG_SIGNAL_TOPK && opd_support_needs_all(opd_stage_support(o));
+    if (!o->enabled) return 0;
+    return (uint32_t)(whole ? a->model->config.vocab_size : o->log_prob_top_k);
+}
+
 static opd_sizes sizes_of(const opd_assets *a) {
     const opd_config_stage *c = a->config;
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
@@ -265,7 +275,8 @@ static opd_sizes sizes_of(const opd_assets *a) {
      * its scores are from, and its bodies */
     uint64_t teachers = c->teacher_count > 0 ? c->teacher_count : 1, chunk = opd_stage_chunk_tokens(c);
     s.parts = (uint32_t)(teachers * (2 + (chunk == 0 ? 0 : s.max_len / chunk)));
-    uint64_t per_token = 11 + 5 * teachers + 4 * (uint64_t)c->opd.log_prob_top_k;
+    s.teacher_k = teacher_k(a);
+    uint64_t per_token = 11 + 5 * teachers + 8 * (uint64_t)s.teacher_k;
     uint64_t per_sample = OPD_MSG_BODY_MAX + s.parts * (uint64_t)OPD_PANEL_PROVENANCE_SIZE;
     s.window_bytes = s.window_msgs * (s.max_len * per_token + per_sample);
     /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and replies of
@@ -382,6 +393,7 @@ static opd_err create_learner(opd_assets *a) {
     const opd_config_stage *c = a->config;
     const opd_config_train *t = &c->train;
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
+    bool constant = c->opd.enabled && c->opd.type == OPD_CONFIG_OPD_TYPE_CONSTANT;
     uint64_t shares = policy ? (uint64_t)t->optimizer_steps_per_batch : 1;
     opd_learner_options options = {
         .lm = a->lm, .kernels = a->trainer_kernels, .model = a->model,
@@ -389,7 +401,10 @@ static opd_err create_learner(opd_assets *a) {
         .micro_batch_tokens = a->sizes.micro_tokens,
         .samples_max = (size_t)a->sizes.batch_prompts * a->sizes.samples,
         .tokens_max = a->sizes.batch_tokens,
-        .teacher_k = c->opd.enabled ? (size_t)c->opd.log_prob_top_k : 0,
+        .teacher_k = a->sizes.teacher_k,
+        .student_k = c->opd.enabled ? (size_t)c->opd.log_prob_top_k : 0,
+        .signal = policy ? opd_stage_signal(&c->opd) : (opd_contrast_config){.coef = 0},
+        .constant_prob = constant ? c->opd.constant_prob : 0,
         .teachers_max = c->teacher_count > 0 ? c->teacher_count : 1,
         .steps_per_batch = (uint32_t)shares,
         .temperature = policy && c->rollout.temperature > 0 ? c->rollout.temperature : 1,

@@ -24,6 +24,7 @@ typedef struct opd_sizes {
     uint64_t window_bytes;   /* and their payload                                        */
     uint32_t slots;          /* sequences decoded at once                                */
     uint32_t messages_max;   /* envelopes of the system                                  */
+    uint32_t teacher_k;      /* likely ids of each token that the teacher lists          */
     uint32_t parts;          /* questions about one sample, to all its teachers          */
     size_t micro_tokens;     /* of a micro-batch                                         */
     uint64_t teacher_cache_bytes; /* keys and values that an in-process teacher keeps     */
@@ -63,5 +64,9 @@ OPD_MUST_CHECK opd_err opd_teacher_dir(const opd_config_teacher *teacher, char *
 
 /* The first of the teachers that distil in this stage, or NULL without OPD. */
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config);
+
+/* At which ids the stage compares, and the whole distillation loss; coef 0: there is none (signal.c). */
+opd_support_kind opd_stage_support(const opd_config_opd *opd);
+opd_contrast_config opd_stage_signal(const opd_config_opd *opd);
 
 #endif

@@ -163,25 +163,24 @@ static uint64_t windows_bytes(const opd_assets *a) {
     return (policy ? 3 : 1) * z->window_bytes + join + answers;
 }
 
-/* trainer/batch.c and trainer/learner.c: per token; and per sample. */
+/* trainer/batch.c, trainer/learner.c and trainer/distil.c: per token; and per sample. */
 static uint64_t batch_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;
-    uint64_t k = a->config->opd.enabled ? u64(a->config->opd.log_prob_top_k) : 0;
-    if (k == 0) k = 1;
+    uint64_t k = z->teacher_k > 0 ? z->teacher_k : 1;
     uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
-    uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + FLOAT * k;
-    uint64_t learner = 12 * FLOAT + 2 + 2 * FLOAT * k + 16;
+    uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + 2 * FLOAT * k;
+    uint64_t learner = 12 * FLOAT + 2 + 2 * FLOAT * k + 16, distil = 2 * FLOAT + 2 + sizeof(size_t);
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
-    return z->batch_tokens * (flat + learner) + (samples + 1) * 256;
+    return z->batch_tokens * (flat + learner + distil) + (samples + 1) * 256;
 }
 
 /* teacher/panel_sample.h: samples in the panel's hands (those that are decoded and those that wait
  * for their scores) with their questions; the tokens of the former; the answers of both. */
 static uint64_t panel_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;
-    uint64_t teachers = teachers_used(a), k = u64(a->config->opd.log_prob_top_k);
+    uint64_t teachers = teachers_used(a), k = z->teacher_k;
     uint64_t samples = (uint64_t)z->window_msgs + z->slots;
-    uint64_t answers = teachers * z->max_len * (FLOAT + 1 + FLOAT * k);
+    uint64_t answers = teachers * z->max_len * (FLOAT + 1 + 2 * FLOAT * k);
     if (teachers == 0 || a->config->kind != OPD_CONFIG_KIND_RL) return 0;
     return samples * (sizeof(opd_panel_sample) + z->parts * sizeof(opd_panel_part) + answers + 64) +
            (uint64_t)z->slots * z->max_len * FLOAT + SMALL;
@@ -190,7 +189,7 @@ static uint64_t panel_bytes(const opd_assets *a) {
 /* Calls under way to a teacher's servers, each with its question and its answer: scores, and for
  * each replica a probe and an abort. */
 static uint64_t calls_bytes(const opd_assets *a, const opd_config_teacher *t) {
-    uint64_t k = u64(a->config->opd.log_prob_top_k);
+    uint64_t k = a->sizes.teacher_k;
     uint64_t replicas = 0;
     char url[OPD_CONFIG_URL_SIZE];
     while (opd_config_url_at(t, replicas, url, sizeof url)) replicas++;

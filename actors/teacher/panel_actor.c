@@ -77,7 +77,7 @@ static opd_err flush(opd__panel *self) {
 static opd_err deliver(opd__panel *self, opd_panel_sample *s) {
     opd_panel_names names = {.stage = self->c.stage, .model = opd__panel_model, .arg = self};
     opd_scores_fields scores;
-    OPD_TRY(opd_panel_join(s, &names, (uint32_t)self->c.stage->opd.log_prob_top_k, self->c.alloc,
+    OPD_TRY(opd_panel_join(s, &names, self->c.top_k, self->c.alloc,
                            &scores));
     scores.latency_ms = (double)(opd_now_ns(self->ctx) - s->began_ns) / 1e6;
     opd_err err = opd_message_create(opd_self_system(self->ctx), OPD_MESSAGE_SCORES, &scores,
@@ -139,7 +139,7 @@ static opd_err ask(opd__panel *self, opd_panel_part *part) {
     const opd_panel_sample *s = part->sample;
     int place = part->rungs.at;
     opd_score_fields f = {.tokens = opd_panel_tokens(part), .start = part->from - 1,
-                          .top_k = part->slot == 0 ? (uint32_t)stage->opd.log_prob_top_k : 0,
+                          .top_k = part->slot == 0 ? self->c.top_k : 0,
                           .temperature = stage->rollout.temperature > 0 ? stage->rollout.temperature : 1,
                           .affinity = affinity_of(s->group), .wait = part->rungs.waits,
                           .deadline_ns = part_deadline(self, part)};
@@ -224,7 +224,7 @@ static opd_err on_scored(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_
     else part->sample->attempts += err != OPD_ERR_CLOSED;
     if (err == OPD_OK && f.logp.buf == NULL) err = opd_fail(OPD_ERR_REMOTE, "%s", f.reason);
     if (err == OPD_OK)
-        err = opd_panel_answered(part, &f, part->slot == 0 ? (uint32_t)self->c.stage->opd.log_prob_top_k
+        err = opd_panel_answered(part, &f, part->slot == 0 ? self->c.top_k
                                                            : 0);
     if (err != OPD_OK) {
         if (why[0] == '\0') (void)snprintf(why, sizeof why, "%s", opd_err_context());

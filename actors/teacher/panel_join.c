@@ -24,7 +24,8 @@ static opd_err room(opd_slice *slice, const opd_alloc *alloc, size_t size_bytes)
 }
 
 void opd_panel_scores_drop(opd_scores_fields *f) {
-    opd_slice *slices[] = {&f->logp, &f->valid, &f->topk, &f->teachers, &f->weights, &f->provenance};
+    opd_slice *slices[] = {&f->logp, &f->valid, &f->topk, &f->topk_logp, &f->teachers, &f->weights,
+                           &f->provenance};
     for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
         opd_buf_release(slices[i]->buf);
         *slices[i] = (opd_slice){.buf = NULL};
@@ -33,9 +34,20 @@ void opd_panel_scores_drop(opd_scores_fields *f) {
 
 /* ---- numbers ---- */
 
+/* The lists of a part of the first slot. Ids without log-probs are of use still: to be counted. */
+static void copy_lists(const opd_panel_part *part, uint32_t top_k, opd_scores_fields *f) {
+    size_t at = (size_t)(part->from - part->sample->prompt_len) * top_k;
+    size_t count = (size_t)(part->to - part->from) * top_k;
+    if (f->topk.buf == NULL || part->scored.topk_ids.buf == NULL) return;
+    memcpy((int32_t *)opd_slice_data(f->topk) + at, opd_slice_data(part->scored.topk_ids),
+           count * sizeof(int32_t));
+    if (part->scored.topk_logp.buf != NULL)
+        memcpy((float *)opd_slice_data(f->topk_logp) + at, opd_slice_data(part->scored.topk_logp),
+               count * sizeof(float));
+}
+
 /* What a part was answered, at its place among the rows of its slot. */
-static void copy_part(const opd_panel_part *part, uint32_t top_k, float *logp, uint8_t *valid,
-                      int32_t *topk) {
+static void copy_part(const opd_panel_part *part, float *logp, uint8_t *valid) {
     uint32_t at = part->from - part->sample->prompt_len, rows = part->to - part->from;
     const float *from = opd_slice_data(part->scored.logp);
     const uint8_t *said = opd_slice_data(part->scored.valid);
@@ -44,9 +56,6 @@ static void copy_part(const opd_panel_part *part, uint32_t top_k, float *logp, u
         valid[at + i] = good;
         logp[at + i] = good ? from[i] : 0;
     }
-    if (topk != NULL && part->scored.topk_ids.buf != NULL)
-        memcpy(topk + (size_t)at * top_k, opd_slice_data(part->scored.topk_ids),
-               (size_t)rows * top_k * sizeof(int32_t));
 }
 
 /* Arrays of all slots without any score. */
@@ -58,7 +67,9 @@ static opd_err make_room(opd_scores_fields *f, size_t slots, size_t rows, uint32
     memset(opd_slice_data(f->valid), 0, f->valid.size_bytes);
     if (top_k == 0) return OPD_OK;
     OPD_TRY(room(&f->topk, alloc, rows * top_k * sizeof(int32_t)));
+    OPD_TRY(room(&f->topk_logp, alloc, rows * top_k * sizeof(float)));
     memset(opd_slice_data(f->topk), 0xff, f->topk.size_bytes); /* -1: none */
+    memset(opd_slice_data(f->topk_logp), 0xff, f->topk_logp.size_bytes); /* no numbers */
     return OPD_OK;
 }
 
@@ -101,7 +112,8 @@ static void hand_on(const opd_panel_part *part, uint32_t rows, opd_scores_fields
     f->logp = part->scored.logp;
     f->valid = part->scored.valid;
     f->topk = part->scored.topk_ids;
-    const opd_slice kept[] = {f->logp, f->valid, f->topk};
+    f->topk_logp = part->scored.topk_logp;
+    const opd_slice kept[] = {f->logp, f->valid, f->topk, f->topk_logp};
     for (size_t i = 0; i < OPD_COUNTOF(kept); i++)
         if (kept[i].buf != NULL) (void)opd_buf_retain(kept[i].buf);
     if (part->rungs.at == part->sample->slots[0].teacher) return;
@@ -124,9 +136,9 @@ static opd_err join_numbers(const opd_panel_sample *s, uint32_t top_k, const opd
         const opd_panel_part *part = part_of(n);
         size_t row = part->slot * rows;
         if (part->state != OPD_PART_DONE) continue;
-        copy_part(part, top_k, (float *)opd_slice_data(f->logp) + row,
-                  (uint8_t *)opd_slice_data(f->valid) + row,
-                  part->slot == 0 ? opd_slice_data(f->topk) : NULL);
+        copy_part(part, (float *)opd_slice_data(f->logp) + row,
+                  (uint8_t *)opd_slice_data(f->valid) + row);
+        if (part->slot == 0) copy_lists(part, top_k, f);
         if (part->rungs.at != s->slots[part->slot].teacher)
             memset(instead + row + part->from - s->prompt_len, 1, part->to - part->from);
     }

@@ -24,7 +24,7 @@ void opd_panel_sample_init(opd_panel_sample *sample, const opd_config_stage *sta
 }
 
 static void scored_drop(opd_scored_fields *scored) {
-    opd_slice *slices[] = {&scored->logp, &scored->valid, &scored->topk_ids};
+    opd_slice *slices[] = {&scored->logp, &scored->valid, &scored->topk_ids, &scored->topk_logp};
     for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
         opd_buf_release(slices[i]->buf);
         *slices[i] = (opd_slice){.buf = NULL};
@@ -138,12 +138,12 @@ static void close_part(opd_panel_part *part, opd_part_state state) {
 opd_err opd_panel_answered(opd_panel_part *part, const opd_scored_fields *scored, uint32_t top_k) {
     size_t rows = part->to - part->from;
     if (scored->logp.buf == NULL || !fits(scored->logp, rows, sizeof(float)) ||
-        !fits(scored->valid, rows, 1) || !fits(scored->topk_ids, rows, top_k * sizeof(int32_t)))
+        !fits(scored->valid, rows, 1) || !fits(scored->topk_ids, rows, top_k * sizeof(int32_t)) ||
+        !fits(scored->topk_logp, rows, top_k * sizeof(float)))
         return opd_fail(OPD_ERR_INTERNAL, "the teacher gave %zu scores for %zu tokens",
                         scored->logp.size_bytes / sizeof(float), rows);
     part->scored = *scored;
-    part->scored.topk_logp = (opd_slice){.buf = NULL};
-    const opd_slice kept[] = {scored->logp, scored->valid, scored->topk_ids};
+    const opd_slice kept[] = {scored->logp, scored->valid, scored->topk_ids, scored->topk_logp};
     for (size_t i = 0; i < OPD_COUNTOF(kept); i++)
         if (kept[i].buf != NULL) (void)opd_buf_retain(kept[i].buf);
     close_part(part, OPD_PART_DONE);

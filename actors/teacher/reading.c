@@ -15,7 +15,7 @@ typedef struct reading {
     const opd_teacher_protocol *protocol;
     opd_slice tokens;          /* a copy: a call may outlive the message and its system */
     opd_sglang_score question; /* ids: of tokens */
-    opd_slice logp, valid, topk;
+    opd_slice logp, valid, topk, topk_logp;
     char weight_version[OPD_SGLANG_NAME_SIZE];
 } reading;
 
@@ -30,20 +30,18 @@ static opd_err room(const opd_alloc *alloc, opd_slice *slice, size_t size_bytes)
 static opd_err read_answer(opd_endpoint_call *call) {
     reading *r = call->reading;
     size_t rows = r->question.count - r->question.prompt_count, k = (size_t)r->question.top_k;
-    opd_slice topk_logps = {.buf = NULL}; /* only the ids are kept */
     OPD_TRY(room(r->alloc, &r->logp, rows * sizeof(float)));
     OPD_TRY(room(r->alloc, &r->valid, rows));
     if (k > 0) {
         OPD_TRY(room(r->alloc, &r->topk, rows * k * sizeof(int32_t)));
-        OPD_TRY(room(r->alloc, &topk_logps, rows * k * sizeof(float)));
+        OPD_TRY(room(r->alloc, &r->topk_logp, rows * k * sizeof(float)));
     }
     opd_sglang_scores scores = {.logp = opd_slice_data(r->logp),
                                 .valid = opd_slice_data(r->valid),
                                 .topk_ids = opd_slice_data(r->topk),
-                                .topk_logps = opd_slice_data(topk_logps)};
+                                .topk_logps = opd_slice_data(r->topk_logp)};
     opd_err err = r->protocol->read(call->http.answer.data, call->http.answer.size, &r->question,
                                     &scores);
-    opd_buf_release(topk_logps.buf);
     opd_str_fini(&call->http.answer);
     if (err == OPD_OK)
         scores.valid_count -= opd_teacher_uniform_drop(scores.logp, scores.valid, (uint32_t)rows,
@@ -61,6 +59,7 @@ static void drop(opd_endpoint_call *call) {
     opd_buf_release(r->logp.buf);
     opd_buf_release(r->valid.buf);
     opd_buf_release(r->topk.buf);
+    opd_buf_release(r->topk_logp.buf);
     opd_mem_free(r->alloc, r);
 }
 
@@ -91,7 +90,8 @@ opd_err opd_reading_take(opd_endpoint_call *call, opd_scored_fields *scored) {
     scored->logp = r->logp;
     scored->valid = r->valid;
     scored->topk_ids = r->topk;
-    r->logp = r->valid = r->topk = (opd_slice){.buf = NULL};
+    scored->topk_logp = r->topk_logp;
+    r->logp = r->valid = r->topk = r->topk_logp = (opd_slice){.buf = NULL};
     return OPD_OK;
 }
 

@@ -22,7 +22,7 @@ OPD_MUST_CHECK opd_err opd_reading_attach(opd_endpoint_call *call,
                                           const opd_teacher_protocol *protocol,
                                           const opd_sglang_score *question, const opd_alloc *alloc);
 
-/* In `answered`, for a 200 answer: moves what was read into logp, valid and topk_ids of `scored`,
+/* In `answered`, for a 200 answer: moves what was read into logp, valid, topk_ids and topk_logp of `scored`,
  * which must have none. Errors: those of the protocol's read, with its words; REMOTE without any
  * usable score. */
 OPD_MUST_CHECK opd_err opd_reading_take(opd_endpoint_call *call, opd_scored_fields *scored);

@@ -26,10 +26,11 @@ static opd__sample *sample_of(opd_list *node) { return OPD_CONTAINER_OF(node, op
 /* ---- the end of a sample ---- */
 
 static void scores_drop(opd__sample *s) {
-    opd_buf_release(s->scored.logp.buf);
-    opd_buf_release(s->scored.valid.buf);
-    opd_buf_release(s->scored.topk_ids.buf);
-    s->scored.logp = s->scored.valid = s->scored.topk_ids = (opd_slice){.buf = NULL};
+    opd_slice *slices[] = {&s->scored.logp, &s->scored.valid, &s->scored.topk_ids, &s->scored.topk_logp};
+    for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
+        opd_buf_release(slices[i]->buf);
+        *slices[i] = (opd_slice){.buf = NULL};
+    }
 }
 
 /* Frees a sample with its SCORE. */

@@ -29,9 +29,10 @@ opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max, size_t toke
     b->teacher_logp = opd_mem_get(alloc, scores * sizeof *b->teacher_logp);
     b->teacher_valid = opd_mem_get(alloc, scores);
     b->teacher_topk = opd_mem_get(alloc, tokens_max * (top_k ? top_k : 1) * sizeof(int32_t));
+    b->teacher_topk_logp = opd_mem_get(alloc, tokens_max * (top_k ? top_k : 1) * sizeof(float));
     if (!b->seq_start || !b->offsets || !b->groups || !b->rewards || !b->reward_valid ||
         !b->reuse_logp || !b->tokens || !b->rollout_logp || !b->teacher_logp ||
-        !b->teacher_valid || !b->teacher_topk || !b->scores_start || !b->teacher_count ||
+        !b->teacher_valid || !b->teacher_topk || !b->teacher_topk_logp || !b->scores_start || !b->teacher_count ||
         !b->teachers || !b->weights || !b->learn) {
         opd_batch_destroy(b);
         return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu samples of %zu "
@@ -46,7 +47,7 @@ void opd_batch_destroy(opd_batch *b) {
     if (b == NULL) return;
     void *blocks[] = {b->seq_start, b->offsets, b->groups, b->rewards, b->reward_valid,
                       b->reuse_logp, b->tokens, b->rollout_logp, b->teacher_logp,
-                      b->teacher_valid, b->teacher_topk, b->scores_start, b->teacher_count,
+                      b->teacher_valid, b->teacher_topk, b->teacher_topk_logp, b->scores_start, b->teacher_count,
                       b->teachers, b->weights, b->learn};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) opd_mem_free(b->alloc, blocks[i]);
     opd_mem_free(b->alloc, b);
@@ -80,6 +81,8 @@ static void add_scores(opd_batch *b, const opd_batch_sample *s, size_t count) {
     copy_or_fill(b->teacher_valid + b->score_count, scored ? s->teacher_valid : NULL, n, 0);
     copy_or_fill(b->teacher_topk + row * b->top_k, s->teacher_topk,
                  rows * b->top_k * sizeof(int32_t), 0xff); /* all bits set: id -1 */
+    copy_or_fill(b->teacher_topk_logp + row * b->top_k, s->teacher_topk_logp,
+                 rows * b->top_k * sizeof(float), 0xff); /* all bits set: no number */
     for (size_t t = 0; count > 1 && scored && t < rows; t++) /* others may be valid where it is not */
         if (!s->teacher_valid[t])
             memset(b->teacher_topk + (row + t) * b->top_k, 0xff, b->top_k * sizeof(int32_t));

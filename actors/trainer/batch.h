@@ -36,6 +36,7 @@ typedef struct opd_batch {
     float *teacher_logp;    /* [scores]                                           */
     uint8_t *teacher_valid; /* [scores]                                           */
     int32_t *teacher_topk;  /* [rows, top_k] of the first teacher, -1 = none      */
+    float *teacher_topk_logp; /* [rows, top_k] NaN where it told none             */
     uint8_t *teacher_count; /* [samples] T                                        */
     uint8_t *teachers;      /* [samples, teachers_max] below teachers_max         */
     double *weights;        /* [samples, teachers_max] of these                   */
@@ -52,6 +53,7 @@ typedef struct opd_batch_sample {
     const float *teacher_logp;    /* [T, R] */
     const uint8_t *teacher_valid; /* [T, R] */
     const int32_t *teacher_topk;  /* [R, top_k] or NULL */
+    const float *teacher_topk_logp; /* [R, top_k] or NULL */
     size_t teacher_count;         /* T; 0 is 1                                */
     const uint8_t *teachers;      /* [T] which; NULL: the first               */
     const double *weights;        /* [T]; NULL: the same for all              */

@@ -27,7 +27,7 @@ static opd_err create_critic(opd_learner *l) {
 
 static opd_err learner_alloc(opd_learner *l) {
     const opd_alloc *a = l->o.alloc;
-    size_t n = l->o.tokens_max, k = l->o.teacher_k ? l->o.teacher_k : 1;
+    size_t n = l->o.tokens_max, k = l->o.student_k ? l->o.student_k : 1;
     l->grads = opd_mem_get(a, l->o.model->param_count * sizeof(float));
     float **columns[] = {&l->student_logp, &l->advantages, &l->weights, &l->logp,
                          &l->entropy, &l->dlogp, &l->dentropy, &l->teacher_logp,
@@ -51,7 +51,7 @@ static opd_err learner_alloc(opd_learner *l) {
 
 opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out) {
     OPD_ASSERT(options->steps_per_batch > 0 && options->temperature > 0);
-    OPD_ASSERT(options->teachers_max > 0);
+    OPD_ASSERT(options->teachers_max > 0 && options->student_k <= options->teacher_k);
     OPD_ASSERT(options->ref_params != NULL ||
                (options->policy.kl_coef == 0 && options->advantage.estimator.kl_coef == 0));
     OPD_TRY(opd_policy_config_check(&options->policy));
@@ -68,6 +68,12 @@ opd_err opd_learner_create(const opd_learner_options *options, opd_learner **out
     OPD_TRY_GOTO(opd_optimizer_create(&options->optimizer, options->model->param_count,
                                       options->alloc, &l->optimizer), fail);
     OPD_TRY_GOTO(create_critic(l), fail);
+    if (l->o.signal.coef > 0)
+        OPD_TRY_GOTO(opd_distil_create(&l->o.signal,
+                                       &(opd_divisor){.reduction = l->o.reduction,
+                                                      .length = l->o.reduction_length},
+                                       (size_t)l->o.model->config.vocab_size, l->o.tokens_max,
+                                       options->alloc, &l->distil), fail);
     opd_graph_set_weights(l->graph, l->o.model->params);
     *out = l;
     return OPD_OK;
@@ -81,6 +87,7 @@ void opd_learner_destroy(opd_learner *l) {
     opd_graph_destroy(l->graph);
     opd_optimizer_destroy(l->optimizer);
     opd_critic_destroy(l->critic);
+    opd_distil_destroy(l->distil);
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
                       l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
                       l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies,
@@ -217,6 +224,7 @@ static void step_begin(opd_learner *l) {
     if (l->o.objective == OPD_OBJECTIVE_POLICY)
         opd_correction_factors(&l->o.correction, count, offsets, l->mask, l->student_logp,
                                b->rollout_logp, l->correction, &l->corrected);
+    if (l->distil != NULL) opd_distil_share(l->distil, first, l->end);
     memset(l->grads, 0, l->o.model->param_count * sizeof(float));
     if (l->critic != NULL) opd_critic_begin(l->critic);
     l->phase = PHASE_TRAIN;
@@ -239,6 +247,16 @@ static void mix_teachers(opd_learner *l) {
     }
 }
 
+/* Finds what the distillation loss can learn from. Where it is all there is, tokens without leave the
+ * policy's mask, too, so that a step without any is none. */
+static void cover(opd_learner *l) {
+    const opd_advantage_config *a = &l->o.advantage;
+    size_t covered = opd_distil_cover(l->distil, l->batch, l->teacher_valid, l->mask);
+    l->advantage.steppable = l->advantage.steppable && covered > 0;
+    if (!a->only_reward || a->kl_coef > 0) return;
+    for (size_t t = 0; t < l->batch->row_count; t++) l->mask[t] &= opd_distil_covers(l->distil, t);
+}
+
 static opd_err unit_advantage(opd_learner *l) {
     const opd_batch *b = l->batch;
     if (l->o.objective == OPD_OBJECTIVE_SFT) {
@@ -246,7 +264,11 @@ static opd_err unit_advantage(opd_learner *l) {
         step_begin(l);
         return OPD_OK;
     }
-    mix_teachers(l);
+    if (l->o.constant_prob > 0)
+        opd_constant_teacher(l->o.constant_prob, b->row_count, l->student_logp, l->teacher_logp,
+                             l->teacher_valid);
+    else
+        mix_teachers(l);
     opd_advantage_input in = {
         .sample_count = b->sample_count, .offsets = b->offsets, .groups = b->groups,
         .rewards = b->rewards, .reward_valid = b->reward_valid, .student_logp = l->student_logp,
@@ -255,6 +277,7 @@ static opd_err unit_advantage(opd_learner *l) {
         .values = l->values, .out_returns = l->returns};
     OPD_TRY(opd_advantage_compute(l->o.alloc, &l->o.advantage, &in, l->advantages, l->mask,
                                   &l->advantage));
+    if (l->distil != NULL) cover(l);
     if (l->advantage.steppable) {
         step_begin(l);
     } else {
@@ -291,11 +314,10 @@ static opd_err unit_train(opd_learner *l) {
     size_t first = b->offsets[l->cursor], rows = b->offsets[to] - first;
     bool policy = l->o.objective == OPD_OBJECTIVE_POLICY;
     OPD_TRY(micro_forward(l, l->cursor, to));
-    bool top_k = policy && l->o.teacher_k > 0;
+    size_t top_k = policy ? l->o.student_k : 0;
     opd_scores out = {.logp = l->logp + first, .entropy = policy ? l->entropy + first : NULL,
-                      .top_k = top_k ? l->o.teacher_k : 0,
-                      .top_ids = l->student_topk + first * l->o.teacher_k,
-                      .top_logp = l->student_topk_logp + first * l->o.teacher_k};
+                      .top_k = top_k, .top_ids = l->student_topk + first * top_k,
+                      .top_logp = l->student_topk_logp + first * top_k};
     OPD_TRY(opd_graph_score(l->graph, l->rows, rows, &out));
     const float *dentropy = NULL;
     if (policy) {
@@ -312,8 +334,17 @@ static opd_err unit_train(opd_learner *l) {
                         &l->value);
         dhidden = l->critic->dhidden;
     }
-    OPD_TRY(opd_graph_backward(l->graph, l->rows, rows, l->dlogp + first, dentropy, dhidden,
-                               l->grads));
+    if (l->distil == NULL) {
+        OPD_TRY(opd_graph_backward(l->graph, l->rows, rows, l->dlogp + first, dentropy, dhidden,
+                                   l->grads));
+    } else {
+        opd_distil_view view = {.entropy = l->entropy, .student_logp = l->student_logp,
+                                .teacher_logp = l->teacher_logp, .dlogp = l->dlogp,
+                                .dentropy = dentropy != NULL ? l->dentropy : NULL,
+                                .dhidden = dhidden,
+                                .student_ids = l->student_topk, .student_k = l->o.student_k};
+        OPD_TRY(opd_distil_backward(l->distil, l->cursor, to, &view, l->graph, l->rows, l->grads));
+    }
     l->cursor = l->reached = to;
     if (l->cursor == l->end) l->phase = PHASE_UPDATE;
     return OPD_OK;
@@ -322,6 +353,7 @@ static opd_err unit_train(opd_learner *l) {
 static void unit_update(opd_learner *l) {
     double loss = l->o.objective == OPD_OBJECTIVE_POLICY ? l->policy.loss + l->value.loss
                                                          : l->sft_loss;
+    if (l->distil != NULL) loss += opd_distil_loss(l->distil);
     l->update = (opd_optimizer_report){.grad_norm = (double)NAN, .skipped = true};
     if (isfinite(loss))
         l->update = opd_optimizer_step(l->optimizer, l->o.kernels, l->o.model, l->grads);
@@ -342,11 +374,12 @@ static void unit_update(opd_learner *l) {
 
 static void measure_overlap(opd_learner *l) {
     const opd_batch *b = l->batch; /* a share without a used token was not scored: nothing valid */
-    if (l->o.teacher_k == 0 || !l->stepped) return;
+    if (l->o.student_k == 0 || !l->stepped) return;
     opd_overlap_input in = {.sample_count = l->reached, .offsets = b->offsets,
-                            .teacher_valid = l->teacher_valid, .student_k = l->o.teacher_k,
-                            .teacher_k = b->top_k, .student_ids = l->student_topk,
-                            .teacher_ids = b->teacher_topk};
+                            .teacher_valid = l->teacher_valid, .student_k = l->o.student_k,
+                            .teacher_k = l->o.student_k, .listed = b->top_k, .student_ids = l->student_topk,
+                            .student_logp = l->student_topk_logp, .teacher_ids = b->teacher_topk,
+                            .teacher_logp = b->teacher_topk_logp};
     opd_overlap_measure(&in, &l->overlap);
 }
 

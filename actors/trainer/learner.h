@@ -26,6 +26,7 @@
 #include "actors/trainer/batch.h"
 #include "actors/trainer/correction.h"
 #include "actors/trainer/critic.h"
+#include "actors/trainer/distil.h"
 #include "actors/trainer/policy_loss.h"
 #include "models/lm.h"
 #include "models/optimizer.h"
@@ -40,6 +41,7 @@ typedef struct opd_learner_options {
     size_t micro_batch_tokens;        /* packed tokens of a micro-batch, at least one sample */
     size_t samples_max, tokens_max;   /* largest batch                                  */
     size_t teacher_k;                 /* width of the batch's teacher_topk              */
+    size_t student_k;                 /* ids of overlap and support, <= teacher_k       */
     size_t teachers_max;              /* as the batch's, >= 1                           */
     uint32_t steps_per_batch;         /* optimizer steps, >= 1                          */
     double temperature;               /* of the rollouts, > 0                           */
@@ -50,6 +52,8 @@ typedef struct opd_learner_options {
     const float *ref_params;          /* the reference's weights, borrowed; NULL where no KL
                                          term wants them                                */
     opd_advantage_config advantage;
+    opd_contrast_config signal;         /* coef 0: no distillation loss                   */
+    double constant_prob;             /* > 0: in place of a teacher, see opd_constant_teacher */
     opd_policy_config policy;
     opd_critic_config critic;         /* the PPO estimator only                         */
     double critic_lr;                 /* the same; else as the optimizer                */

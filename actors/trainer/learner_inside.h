@@ -38,7 +38,7 @@ struct opd_learner {
     float *correction;   /* factors of the policy loss (correction.h) */
     float *values, *returns; /* of the critic, when the batch began */
     uint8_t *mask, *teacher_valid;
-    int32_t *student_topk;      /* [rows, teacher_k] ids */
+    int32_t *student_topk;      /* [rows, student_k] ids */
     float *student_topk_logp;
     opd_score_row *rows;
     size_t *micro_start; /* [samples_max + 1] */
@@ -48,6 +48,7 @@ struct opd_learner {
     opd_policy_stats policy;
     opd_value_stats value;
     opd_overlap overlap;
+    opd_distil *distil; /* NULL: no distillation loss */
     double sft_loss, logp_diff, logp_sum;
     opd_correction_stats corrected;
     size_t first_rows; /* rows seen by the first optimizer step's pass */

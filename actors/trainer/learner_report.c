@@ -32,6 +32,15 @@ static void report_critic(const opd_learner *l, double *v, double means) {
     v[OPD_METRIC_VALUE_CLIPFRAC] = l->value.clip_frac / means;
 }
 
+static void report_overlap(const opd_overlap *overlap, double *v) {
+    v[OPD_METRIC_OPD_OVERLAP] = overlap->ratio;
+    if (overlap->valued == 0) return; /* a teacher that lists ids without log-probs */
+    v[OPD_METRIC_OPD_OVERLAP_ADVANTAGE] = overlap->advantage;
+    v[OPD_METRIC_OPD_OVERLAP_STUDENT_MASS] = overlap->student_mass;
+    v[OPD_METRIC_OPD_OVERLAP_TEACHER_MASS] = overlap->teacher_mass;
+    v[OPD_METRIC_OPD_ENTROPY_GAP] = overlap->entropy_gap;
+}
+
 static void report_policy(const opd_learner *l, double *v) {
     const opd_advantage_stats *a = &l->advantage;
     double steps = l->made; /* each one's loss is a mean over its share */
@@ -49,12 +58,16 @@ static void report_policy(const opd_learner *l, double *v) {
             v[OPD_METRIC_OPD_ABS_DIFF_MAX] = a->abs_diff_max;
             v[OPD_METRIC_TEACHER_LOG_PROBS] = a->teacher_logp_mean;
         }
-        if (l->overlap.rows > 0) v[OPD_METRIC_OPD_OVERLAP] = l->overlap.ratio;
-        if (l->o.teacher_k > 0) v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
+        if (l->overlap.rows > 0) report_overlap(&l->overlap, v);
+        if (l->o.student_k > 0) v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
     }
     if (!l->stepped) return;
     v[OPD_METRIC_LOSS] = (l->policy.loss + l->o.critic.coef * l->value.loss) / steps;
     if (l->critic != NULL) report_critic(l, v, means);
+    if (l->distil != NULL) {
+        v[OPD_METRIC_LOSS] += opd_distil_loss(l->distil) / steps;
+        opd_distil_report(l->distil, v);
+    }
     v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
     v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / means;
     v[OPD_METRIC_PPO_KL] = l->policy.ppo_kl / means;

@@ -17,7 +17,7 @@ const char *opd_config_kind_name(opd_config_kind kind) {
 
 const char *opd_config_opd_type_name(opd_config_opd_type type) {
     const opd__key *key = opd__key_find("opd.type");
-    return type <= OPD_CONFIG_OPD_TYPE_MEGATRON ? key->names[type] : "?";
+    return type <= OPD_CONFIG_OPD_TYPE_CONSTANT ? key->names[type] : "?";
 }
 
 static opd_err nomem(void) { return opd_fail(OPD_ERR_NOMEM, "out of memory"); }

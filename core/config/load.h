@@ -33,6 +33,9 @@ bool opd__train_group_relative(const opd_config_train *train);
 /* As it stands in a configuration, in capitals. */
 const char *opd__estimator_name(opd_config_estimator estimator);
 
+/* Of checking a stage that distils: what concerns the signal (rules_signal.c). */
+opd_err opd__signal_check(opd__draft *draft) OPD_MUST_CHECK;
+
 /* Checks every "@stages..." of the drafts: known, earlier, a result that the stage has. */
 opd_err opd__references_check(const opd__loading *loading) OPD_MUST_CHECK;
 

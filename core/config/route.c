@@ -82,7 +82,7 @@ static bool reaches(const opd_config_stage *stage, const uint8_t *from, size_t c
 
 bool opd_config_teacher_used(const opd_config_stage *stage, size_t place) {
     uint8_t from[OPD_CONFIG_TEACHERS_MAX];
-    if (!stage->opd.enabled) return false;
+    if (!stage->opd.enabled || stage->opd.type == OPD_CONFIG_OPD_TYPE_CONSTANT) return false;
     if (stage->opd.teacher_key[0] != 0) return true; /* each serves some value */
     if (reaches(stage, from, default_route(stage, from), place)) return true;
     for (size_t i = 0; i < stage->data.source_count; i++) {

@@ -96,6 +96,10 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     for (size_t i = 0; i < s->teacher_count; i++)
         if (opd__draft_origin(draft, deadline, i)->node == NULL)
             s->teachers[i].deadline_s = 10 * s->teachers[i].timeout_s;
+    if (s->opd.signal == OPD_CONFIG_SIGNAL_TOPK) {
+        if (!opd__draft_given(draft, "opd.kl_coef")) s->opd.kl_coef = 0;
+        if (!opd__draft_given(draft, "opd.loss_coef")) s->opd.loss_coef = 1;
+    }
     if (s->opd.teacher[0] == 0 && s->teacher_count == 1) s->opd.teacher = s->teachers[0].name;
     return OPD_OK;
 }
@@ -310,8 +314,9 @@ static opd_err opd_check(opd__draft *draft) {
     if (s->opd.type == OPD_CONFIG_OPD_TYPE_NONE)
         return opd__draft_fail(draft, "opd.type", 0, "distillation is on; say where the teacher "
                                "runs: sglang (a server) or megatron (in this process)");
-    OPD_TRY(teacher_check(draft));
-    if (s->opd.only_reward && s->opd.kl_coef <= 0)
+    if (s->opd.type != OPD_CONFIG_OPD_TYPE_CONSTANT) OPD_TRY(teacher_check(draft));
+    OPD_TRY(opd__signal_check(draft));
+    if (s->opd.only_reward && s->opd.kl_coef <= 0 && s->opd.loss_coef <= 0)
         return opd__draft_fail(draft, "opd.kl_coef", 0, "cannot learn: opd.only_reward drops the "
                                "reward's advantage, and a weight of 0 drops the teacher's");
     if (s->opd.only_reward && s->train.normalize_advantages)
@@ -325,7 +330,7 @@ static opd_err rl_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
     OPD_TRY(opd_check(draft));
     OPD_TRY(opd__train_check(draft));
-    if (s->opd.enabled && s->opd.kl_coef > 0) return OPD_OK;
+    if (s->opd.enabled && (s->opd.kl_coef > 0 || s->opd.loss_coef > 0)) return OPD_OK;
     if (s->reward.type == OPD_CONFIG_REWARD_TYPE_NONE)
         return opd__draft_fail(draft, "reward.type", 0, "cannot learn: there is neither a reward "
                                "nor a teacher; set reward.type: math, or turn opd on");

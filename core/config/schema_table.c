@@ -46,7 +46,12 @@ static const char *const kind_names[] = {"arithmetic", "sft", "rl", "eval", NULL
 static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const device_names[] = {"cpu", NULL};
 static const char *const reward_names[] = {"none", "math", NULL};
-static const char *const opd_type_names[] = {"none", "sglang", "megatron", NULL};
+static const char *const opd_type_names[] = {"none", "sglang", "megatron", "constant", NULL};
+static const char *const signal_names[] = {"sampled", "topk", NULL};
+static const char *const support_names[] = {"teacher_topk", "student_topk", "intersection", "union", "full", NULL};
+static const char *const divergence_names[] = {"reverse_kl", "forward_kl", "jsd", "low_var", NULL};
+static const char *const tail_names[] = {"bucket", "renormalise", "truncate", NULL};
+static const char *const selection_names[] = {"all", "entropy", "divergence", NULL};
 static const char *const protocol_names[] = {"sglang", "vllm", NULL};
 static const char *const missing_names[] = {"mask", "rollout_log_probs", "fail", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
@@ -163,14 +168,25 @@ const opd__key opd__keys[] = {
     TEXT("teachers.*.api_key_file", OPD__TYPE_PATH, TEACHER(api_key_file), "", 0, "File whose first line is the key, in place of a variable."),
 
     BOOL("opd.enabled", STAGE(opd.enabled), "false", "On-policy distillation on or off (--use-opd)."),
-    ENUM("opd.type", STAGE(opd.type), "none", opd_type_names, "sglang: the teacher is a server. megatron: the teacher is in this process."),
+    ENUM("opd.type", STAGE(opd.type), "none", opd_type_names, "sglang: the teacher is a server. megatron: the teacher is in this process. constant: there is none; tokens below `opd.constant_prob` get the advantage -`opd.kl_coef` (a baseline)."),
     {.path = "opd.teacher", .type = OPD__TYPE_WORDS, .offset = STAGE(opd.teacher), .initial = "",
      .derived = "the only teacher", .unit = "", .doc = "Which of `teachers` distils; of several each scores every sample."},
     TEXT("opd.teacher_key", OPD__TYPE_STRING, STAGE(opd.teacher_key), "", 0, "Key of the data record whose value says which teachers score its samples (`teachers.NAME.serves`), dotted (`meta.source`); records without, and values that nobody serves, go to `opd.teacher`."),
     INT("opd.teacher_inflight_max", STAGE(opd.teacher_inflight_max), "0", 0, OPD_CONFIG_TEACHER_INFLIGHT_MAX, "questions", "Under way at the same time, over all teachers; one teacher gets at most about twice its share. 0 = each teacher's `max_inflight` is enough."),
-    FLOAT("opd.kl_coef", STAGE(opd.kl_coef), "1", 0, 1e6, 0, "", "Weight of the term -(l_student - l_teacher) in the advantage."),
+    FLOAT("opd.kl_coef", STAGE(opd.kl_coef), "1", 0, 1e6, 0, "", "Weight of the term -(l_student - l_teacher) in the advantage; 0 unless given where `opd.signal` is topk."),
     BOOL("opd.only_reward", STAGE(opd.only_reward), "false", "Drop the reward's advantage: learn from the teacher alone."),
-    INT("opd.log_prob_top_k", STAGE(opd.log_prob_top_k), "0", 0, 1048576, "", "k of the overlap metric; 0 = off."),
+    INT("opd.log_prob_top_k", STAGE(opd.log_prob_top_k), "0", 0, 1048576, "", "k of the overlap metric and of `opd.support`; 0 = off."),
+    ENUM("opd.signal", STAGE(opd.signal), "sampled", signal_names, "What is compared with the teacher: the drawn token (in the advantage), or the ids of `opd.support` (as a loss)."),
+    ENUM("opd.support", STAGE(opd.support), "teacher_topk", support_names, "Ids at which the distributions are compared. student_topk, union and full need the teacher's whole distribution, so `opd.type: megatron`."),
+    ENUM("opd.divergence", STAGE(opd.divergence), "forward_kl", divergence_names, "How far apart the distributions are: reverse_kl is KL(student || teacher), forward_kl KL(teacher || student), jsd a mixture of both, low_var the k3 estimate."),
+    ENUM("opd.tail", STAGE(opd.tail), "bucket", tail_names, "What lies outside of the support: one more element, nothing after dividing by the support's mass, or nothing."),
+    FLOAT("opd.jsd_alpha", STAGE(opd.jsd_alpha), "0.5", 0, 1, ABOVE | BELOW, "", "Share of the teacher in jsd's mixture."),
+    FLOAT("opd.loss_coef", STAGE(opd.loss_coef), "0", 0, 1e6, 0, "", "Weight of the divergence in the loss; 1 unless given where `opd.signal` is topk. With sampled only low_var has a gradient that knows the teacher."),
+    FLOAT("opd.token_clip", STAGE(opd.token_clip), "0", 0, 1e6, 0, "nats", "A token whose divergence is above this is left out of the gradient; 0 = none is."),
+    FLOAT("opd.logp_floor", STAGE(opd.logp_floor), "0", -1e6, 0, 0, "nats", "Log-probs below this count as this in the divergence; 0 = no floor."),
+    ENUM("opd.token_selection", STAGE(opd.token_selection), "all", selection_names, "Tokens of a sample that the divergence looks at: all, or `opd.token_share` of them with the highest entropy of the student, or difference from the teacher."),
+    FLOAT("opd.token_share", STAGE(opd.token_share), "0.5", 0, 1, ABOVE, "", "Share of a sample's tokens that are selected, at least one token."),
+    FLOAT("opd.constant_prob", STAGE(opd.constant_prob), "0.1", 0, 1, ABOVE, "", "`opd.type: constant`: tokens of a lower probability get the constant advantage."),
     ENUM("opd.on_missing", STAGE(opd.on_missing), "mask", missing_names, "A token without a teacher score: leaves the OPD term, takes the rollout's own score (the seed's way), or stops the run."),
     FLOAT("opd.teacher_lost_s", STAGE(opd.teacher_lost_s), "300", 0, 1e7, ABOVE, "s", "The run stops after this time without any answer of a teacher that samples wait for, or that admission pauses for."),
     FLOAT("opd.invalid_share_max", STAGE(opd.invalid_share_max), "0.5", 0, 1, 0, "", "The run stops when more of the tokens than this have no score ..."),

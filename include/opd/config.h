@@ -70,8 +70,43 @@ typedef enum opd_config_reward_type {
 typedef enum opd_config_opd_type {
     OPD_CONFIG_OPD_TYPE_NONE,    /* not given: legal only while OPD is off  */
     OPD_CONFIG_OPD_TYPE_SGLANG,  /* a server scores over HTTP               */
-    OPD_CONFIG_OPD_TYPE_MEGATRON /* the teacher is loaded into this process */
+    OPD_CONFIG_OPD_TYPE_MEGATRON, /* the teacher is loaded into this process */
+    OPD_CONFIG_OPD_TYPE_CONSTANT  /* no teacher: unlikely tokens are worth less, always the same */
 } opd_config_opd_type;
+
+/* What of the distributions of teacher and student is compared. */
+typedef enum opd_config_signal {
+    OPD_CONFIG_SIGNAL_SAMPLED, /* the log-probs of the drawn token  */
+    OPD_CONFIG_SIGNAL_TOPK     /* those of the ids of a support     */
+} opd_config_signal;
+
+typedef enum opd_config_support {
+    OPD_CONFIG_SUPPORT_TEACHER_TOPK,
+    OPD_CONFIG_SUPPORT_STUDENT_TOPK,
+    OPD_CONFIG_SUPPORT_INTERSECTION,
+    OPD_CONFIG_SUPPORT_UNION,
+    OPD_CONFIG_SUPPORT_FULL
+} opd_config_support;
+
+typedef enum opd_config_divergence {
+    OPD_CONFIG_DIVERGENCE_REVERSE_KL, /* KL(student || teacher) */
+    OPD_CONFIG_DIVERGENCE_FORWARD_KL, /* KL(teacher || student) */
+    OPD_CONFIG_DIVERGENCE_JSD,
+    OPD_CONFIG_DIVERGENCE_LOW_VAR     /* the k3 estimate        */
+} opd_config_divergence;
+
+/* What becomes of the mass outside of the support. */
+typedef enum opd_config_tail {
+    OPD_CONFIG_TAIL_BUCKET,
+    OPD_CONFIG_TAIL_RENORMALISE,
+    OPD_CONFIG_TAIL_TRUNCATE
+} opd_config_tail;
+
+typedef enum opd_config_token_selection {
+    OPD_CONFIG_TOKEN_SELECTION_ALL,
+    OPD_CONFIG_TOKEN_SELECTION_ENTROPY,
+    OPD_CONFIG_TOKEN_SELECTION_DIVERGENCE
+} opd_config_token_selection;
 
 typedef enum opd_config_on_missing {
     OPD_CONFIG_ON_MISSING_MASK,              /* the OPD term leaves the token           */
@@ -259,9 +294,20 @@ typedef struct opd_config_opd {
     const char *teacher; /* names below teachers, separated by ", "; derived: the only one */
     const char *teacher_key; /* of the data record: its value says who scores it; "" = teacher does */
     int64_t teacher_inflight_max; /* questions under way, over all teachers; 0 = no bound of its own */
-    double kl_coef;      /* lambda */
+    double kl_coef;      /* lambda; derived: 0 where the signal is topk */
     bool only_reward;    /* drop the base advantage, keep the OPD term */
-    int64_t log_prob_top_k; /* k of the overlap metric; 0 = off */
+    int64_t log_prob_top_k; /* k of the overlap metric and of the support; 0 = off */
+    opd_config_signal signal;
+    opd_config_support support;
+    opd_config_divergence divergence;
+    opd_config_tail tail;
+    double jsd_alpha;    /* in (0, 1) */
+    double loss_coef;    /* of the divergence in the loss; derived: 1 where the signal is topk */
+    double token_clip;   /* of a token's divergence; 0 = none */
+    double logp_floor;   /* log-probs below it count as it; 0 = none */
+    opd_config_token_selection token_selection;
+    double token_share;  /* of a sample's tokens, that are selected */
+    double constant_prob; /* type constant: tokens less likely than this are worth less */
     opd_config_on_missing on_missing;
     double teacher_lost_s;       /* without any answer, then the run stops       */
     double invalid_share_max;    /* of tokens, over invalid_batches_max batches, */

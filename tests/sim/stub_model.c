@@ -268,8 +268,9 @@ static opd_err graph_backward(opd_graph *base, const opd_score_row *rows, size_t
 }
 
 static opd_err graph_backward_logits(opd_graph *base, const opd_score_row *rows, size_t n,
-                                     opd_logits_grad_fn grad_fn, void *arg, float *grads) {
-    (void)base, (void)rows, (void)n, (void)grad_fn, (void)arg, (void)grads;
+                                     opd_logits_grad_fn grad_fn, void *arg, const float *dhidden,
+                                     float *grads) {
+    (void)base, (void)rows, (void)n, (void)grad_fn, (void)arg, (void)dhidden, (void)grads;
     return opd_fail(OPD_ERR_UNSUPPORTED, "the stub has no logits");
 }
 

@@ -17,7 +17,7 @@ static inline opd_learner_options rig_options(opd_model *model, opd_kernels *ker
     return (opd_learner_options){
         .kernels = kernels, .model = model, .objective = OPD_OBJECTIVE_POLICY,
         .micro_batch_tokens = RIG_TOKENS, .samples_max = RIG_SAMPLES, .tokens_max = RIG_TOKENS,
-        .teacher_k = RIG_TOP_K, .teachers_max = 1, .steps_per_batch = 1, .temperature = 1,
+        .teacher_k = RIG_TOP_K, .student_k = RIG_TOP_K, .teachers_max = 1, .steps_per_batch = 1, .temperature = 1,
         .reduction = OPD_REDUCTION_SAMPLE_MEAN,
         .advantage = {.estimator = {.normalize_rewards = true, .normalize_std = true},
                       .use_opd = true, .kl_coef = 0.5},

@@ -148,6 +148,7 @@ void rig_panel(rig *r, const char *model, uint32_t top_k, double temperature) {
     o->log_prob_top_k = (int64_t)top_k;
     r->stage.rollout.temperature = temperature;
     opd_panel_config config = {.roles = &r->roles, .stage = &r->stage, .model = model,
+                               .top_k = (uint32_t)top_k,
                                .max_len = 2 * RIG_TOKENS_MAX, .samples_max = (uint32_t)r->want + 64,
                                .window_msgs = 16, .window_bytes = 1 << 20,
                                .alloc = &r->t.memory.alloc};

@@ -124,9 +124,13 @@ static void check_scores(const plan *p, const opd_scored_fields *s) {
     const float *logp = opd_slice_data(s->logp);
     const uint8_t *valid = opd_slice_data(s->valid);
     const int32_t *topk = opd_slice_data(s->topk_ids);
+    const float *topk_logp = opd_slice_data(s->topk_logp);
     for (size_t r = 0; r < p->rows; r += p->rows / 10) {
         CHECK(valid[r] == 1 && logp[r] == -0.5f);
-        for (int j = 0; j < TOP; j++) CHECK_INT(topk[r * TOP + (size_t)j], 1000 + j);
+        for (size_t j = 0; j < TOP; j++) {
+            CHECK_INT(topk[r * TOP + j], 1000 + (int)j);
+            CHECK(topk_logp[r * TOP + j] <= 0 && topk_logp[r * TOP + j] > -100);
+        }
     }
 }
 
@@ -140,6 +144,7 @@ static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd_buf_release(s.logp.buf);
     opd_buf_release(s.valid.buf);
     opd_buf_release(s.topk_ids.buf);
+    opd_buf_release(s.topk_logp.buf);
     if (call->job.run != NULL) p->by_lane++;
     if (++p->answered == CALLS) {
         opd_timer_stop(&a->tick);

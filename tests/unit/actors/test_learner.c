@@ -429,7 +429,7 @@ TEST(a_gradient_that_is_no_number_is_refused_too) {
 
 static void sft(opd_learner_options *o) {
     o->objective = OPD_OBJECTIVE_SFT;
-    o->teacher_k = 0;
+    o->teacher_k = o->student_k = 0;
     o->optimizer.lr = 0;
     o->advantage = (opd_advantage_config){0};
 }

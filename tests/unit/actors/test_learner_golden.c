@@ -113,7 +113,7 @@ static void check_case(const fixture *f, const golden_case *c, size_t micro_batc
     CHECK_OK(opd_model_create_empty(&f->model->config, NULL, &model));
     memcpy(model->params, f->model->params, size);
     opd_learner_options o = rig_options(model, kernels);
-    o.samples_max = SAMPLES_MAX, o.tokens_max = IDS_MAX, o.teacher_k = 0;
+    o.samples_max = SAMPLES_MAX, o.tokens_max = IDS_MAX, o.teacher_k = o.student_k = 0;
     o.micro_batch_tokens = micro_batch_tokens;
     o.temperature = c->temperature;
     o.reduction = c->token_mean ? OPD_REDUCTION_TOKEN_MEAN : OPD_REDUCTION_SAMPLE_MEAN;

@@ -332,6 +332,7 @@ static void up(world *w, int samples, const char *opd, const char *a, const char
 static void start(world *w) {
     opd_pid pid;
     opd_panel_config config = {.roles = &w->roles, .stage = &w->config->stages[0],
+                               .top_k = (uint32_t)w->config->stages[0].opd.log_prob_top_k,
                                .max_len = PROMPT + LONGEST, .samples_max = SAMPLES,
                                .window_msgs = 4, .window_bytes = 1 << 16, .alloc = &w->t.memory.alloc};
     CHECK_OK(opd_spawn(w->t.system, &opd_panel_class, NULL, &config, &w->roles.teacher));

@@ -76,21 +76,28 @@ static void answer(rig *r, opd_panel_part *p, bool with_valid, int bad) {
     float logp[MAX_LEN];
     uint8_t valid[MAX_LEN];
     int32_t topk[MAX_LEN * TOP];
+    float topk_logp[MAX_LEN * TOP];
     opd_scored_fields f = {.attempts = 1};
     const int32_t *ids = opd_slice_data(opd_panel_tokens(p));
     for (uint32_t i = 0; i < rows; i++) {
         logp[i] = (int)(p->from + i) == bad ? NAN : -(float)ids[p->from + i] / 100 - (float)p->rungs.at;
         valid[i] = (int)(p->from + i) != bad;
-        for (int32_t k = 0; k < TOP; k++) topk[i * TOP + (uint32_t)k] = ids[p->from + i] + k;
+        for (int32_t k = 0; k < TOP; k++) {
+            topk[i * TOP + (uint32_t)k] = ids[p->from + i] + k;
+            topk_logp[i * TOP + (uint32_t)k] = -(float)(ids[p->from + i] + k) / 8;
+        }
     }
     snprintf(f.endpoint, sizeof f.endpoint, "host%d", (int)p->rungs.at);
     CHECK_OK(opd_slice_copy(&r->memory.alloc, logp, rows * sizeof *logp, &f.logp));
     if (with_valid) CHECK_OK(opd_slice_copy(&r->memory.alloc, valid, rows, &f.valid));
     if (p->slot == 0) CHECK_OK(opd_slice_copy(&r->memory.alloc, topk, rows * TOP * sizeof *topk, &f.topk_ids));
+    if (p->slot == 0)
+        CHECK_OK(opd_slice_copy(&r->memory.alloc, topk_logp, rows * TOP * sizeof *topk_logp, &f.topk_logp));
     CHECK_OK(opd_panel_answered(p, &f, p->slot == 0 ? TOP : 0));
     opd_buf_release(f.logp.buf);
     opd_buf_release(f.valid.buf);
     opd_buf_release(f.topk_ids.buf);
+    opd_buf_release(f.topk_logp.buf);
 }
 
 static opd_scores_fields join(rig *r) {
@@ -106,12 +113,15 @@ static void check_row(const rig *r, const opd_scores_fields *f, uint32_t slot, u
     const float *logp = opd_slice_data(f->logp);
     const uint8_t *valid = opd_slice_data(f->valid);
     const int32_t *topk = opd_slice_data(f->topk);
+    const float *topk_logp = opd_slice_data(f->topk_logp);
     if (place < 0) {
         CHECK(!valid[at] && logp[at] == 0);
         return;
     }
     CHECK(valid[at] == 1 && logp[at] == -(float)r->tokens[token] / 100 - (float)place);
-    if (slot == 0) CHECK_INT(topk[(token - PROMPT) * TOP + 1], r->tokens[token] + 1);
+    if (slot != 0) return;
+    CHECK_INT(topk[(token - PROMPT) * TOP + 1], r->tokens[token] + 1);
+    CHECK(topk_logp[(token - PROMPT) * TOP + 1] == -(float)(r->tokens[token] + 1) / 8);
 }
 
 TEST(one_answer_is_handed_on_as_it_is) {
@@ -273,6 +283,7 @@ TEST(a_failed_range_is_masked_and_the_rest_stands) {
     for (uint32_t i = PROMPT; i < 12; i++) check_row(&r, &f, 0, i, i < 8 ? 0 : -1);
     const int32_t *topk = opd_slice_data(f.topk);
     CHECK_INT(topk[(8 - PROMPT) * TOP], -1);
+    CHECK(isnan(((const float *)opd_slice_data(f.topk_logp))[(8 - PROMPT) * TOP]));
     CHECK_STR(f.reason, "gone");
     opd_panel_scores_drop(&f);
     rig_down(&r);

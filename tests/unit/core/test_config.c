@@ -192,7 +192,7 @@ TEST(wrong_types) {
     FAILS("teachers: {a: x}\n", "t.yaml:1:15: teachers.a: expected a mapping of keys, this is a "
           "word");
     FAILS("opd: {type: sglagn}\n", "t.yaml:1:13: opd.type: 'sglagn' is not one of none, sglang, "
-          "megatron; the nearest is sglang");
+          "megatron, constant; the nearest is sglang");
     FAILS("- a\n", "t.yaml:1:1: expected a mapping of sections, e.g. \"model:\"");
     FAILS("word\n", "t.yaml:1:1: expected a mapping of sections, e.g. \"model:\"");
 }

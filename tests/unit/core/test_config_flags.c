@@ -164,7 +164,7 @@ TEST(rule_4_type) {
     FAILS_WITH(PLAIN_TEXT, ARGS("--use-opd"), "t.yaml:1:1: opd.type: distillation is on; say where "
                "the teacher runs: sglang (a server) or megatron (in this process)");
     FAILS_WITH(PLAIN_TEXT, ARGS("--use-opd", "--opd-type", "sgl"), "--opd-type: opd.type: 'sgl' is "
-               "not one of none, sglang, megatron; the nearest is sglang");
+               "not one of none, sglang, megatron, constant; the nearest is sglang");
 }
 
 TEST(rule_5_megatron) {

@@ -1,0 +1,305 @@
+/* test_divergence.c - losses over several ids and their gradients down to the logits: against PyTorch in
+ * float64 (tests/golden/make_divergence.py), against finite differences, and what must hold of any. */
+#include "actors/trainer/contrast.h"
+#include "core/base/file.h"
+#include "core/base/rng.h"
+#include "core/codec/json.h"
+#include "tests/support/alloc_test.h"
+#include "tests/unit/actors/tiny.h"
+
+#define VALUES_MAX 64
+#define NAMES_MAX 24
+#define NAME_SIZE 24
+
+/* ---- the fixture ---- */
+
+typedef struct golden {
+    char names[NAMES_MAX][NAME_SIZE];
+    double values[NAMES_MAX][VALUES_MAX];
+    size_t counts[NAMES_MAX], name_count;
+} golden;
+
+static const double *get(const golden *g, const char *name, size_t *out_count) {
+    for (size_t i = 0; i < g->name_count; i++) {
+        if (strcmp(g->names[i], name) != 0) continue;
+        if (out_count != NULL) *out_count = g->counts[i];
+        return g->values[i];
+    }
+    opd_test_fail(__FILE__, __LINE__, "the fixture has no \"%s\"", name);
+}
+
+static double number(const golden *g, const char *name) { return get(g, name, NULL)[0]; }
+
+static void read_case(opd_json *json, golden *g) {
+    opd_json_text key;
+    g->name_count = 0;
+    CHECK(opd_json_object_begin(json));
+    while (opd_json_object_next(json, &key)) {
+        size_t at = g->name_count++, count = 0;
+        CHECK(at < NAMES_MAX && key.size_bytes < NAME_SIZE);
+        memcpy(g->names[at], key.data, key.size_bytes);
+        g->names[at][key.size_bytes] = '\0';
+        CHECK(opd_json_array_begin(json));
+        while (opd_json_array_next(json)) {
+            CHECK(count < VALUES_MAX);
+            CHECK(opd_json_read_double(json, &g->values[at][count++]));
+        }
+        g->counts[at] = count;
+    }
+}
+
+static size_t floats(const golden *g, const char *name, float *out) {
+    size_t count;
+    const double *values = get(g, name, &count);
+    for (size_t i = 0; i < count; i++) out[i] = (float)values[i];
+    return count;
+}
+
+static size_t ids(const golden *g, const char *name, int32_t *out) {
+    size_t count;
+    const double *values = get(g, name, &count);
+    for (size_t i = 0; i < count; i++) out[i] = (int32_t)values[i];
+    return count;
+}
+
+static opd_contrast_config config_of(const golden *g) {
+    return (opd_contrast_config){
+        .coef = number(g, "coef"), .support = (opd_support_kind)number(g, "support"),
+        .k = (size_t)number(g, "k"),
+        .divergence = {.kind = (opd_divergence_kind)number(g, "kind"),
+                       .tail = (opd_divergence_tail)number(g, "tail"),
+                       .jsd_alpha = number(g, "alpha"), .logp_floor = number(g, "floor"),
+                       .clip = number(g, "clip")}};
+}
+
+/* The learner's own way through a case: top-k by the kernel, then the seam. */
+static void check_case(const golden *g, opd_kernels *kernels) {
+    float logits[VALUES_MAX], logps[VALUES_MAX], sampled_logp[8], weights[8], zero[8] = {0};
+    float top_logp[VALUES_MAX], inverse[8];
+    int32_t targets[8], listed[VALUES_MAX], top[VALUES_MAX];
+    opd_score_row rows[8];
+    opd_contrast_config config = config_of(g);
+    size_t n = ids(g, "sampled", targets), vocab = (size_t)number(g, "vocab"), total;
+    size_t width = ids(g, "ids", listed) / n;
+    CHECK_INT(floats(g, "logits", logits), n * vocab);
+    CHECK_INT(floats(g, "logps", logps), n * width);
+    CHECK_INT(floats(g, "weights", weights), n);
+    (void)floats(g, "sampled_logp", sampled_logp);
+    for (size_t i = 0; i < n; i++) {
+        inverse[i] = 1.0f / (float)number(g, "temperature");
+        rows[i] = (opd_score_row){i, targets[i], inverse[i]};
+    }
+    kernels->ops->logprob(kernels, NULL, NULL, top, top_logp, config.k, logits, targets, inverse, n, vocab);
+    opd_contrast *signal;
+    opd_contrast_stats stats = {0};
+    opd_contrast_rows in = {.rows = rows, .dlogp = zero, .weights = weights, .teacher_logp = sampled_logp,
+                          .student_ids = top, .student_k = config.k, .listed = width,
+                          .teacher_ids = listed, .teacher_logps = logps};
+    CHECK_OK(opd_contrast_create(&config, vocab, NULL, &signal));
+    opd_contrast_begin(signal, &in, &stats);
+    opd_contrast_grad(signal, 0, 2, logits); /* as the graph does: in parts */
+    opd_contrast_grad(signal, 2, n - 2, logits + 2 * vocab);
+    const double *want = get(g, "grad", &total);
+    double error = 0, norm = 0;
+    CHECK_INT(total, n * vocab);
+    for (size_t i = 0; i < total; i++) {
+        error += ((double)logits[i] - want[i]) * ((double)logits[i] - want[i]);
+        norm += want[i] * want[i];
+    }
+    if (!(sqrt(error) <= 1e-5 * sqrt(norm) + 1e-7))
+        opd_test_fail(__FILE__, __LINE__, "gradient: error %.3g of norm %.3g", sqrt(error), sqrt(norm));
+    CHECK_NEAR(stats.loss, number(g, "loss"), 1e-5 * fabs(number(g, "loss")) + 1e-7);
+    opd_contrast_destroy(signal);
+}
+
+TEST(every_divergence_tail_and_support_is_pytorch_s) {
+    char *data;
+    size_t size, cases = 0;
+    opd_json json;
+    opd_json_text name;
+    CHECK_OK(opd_file_read(NULL, OPD_SOURCE_DIR "/tests/golden/divergence.json", 1 << 20, &data, &size));
+    golden *g = calloc(1, sizeof *g);
+    opd_kernels *kernels = tiny_kernels(1);
+    opd_json_init(&json, data, size);
+    CHECK(opd_json_object_begin(&json));
+    while (opd_json_object_next(&json, &name)) {
+        read_case(&json, g);
+        (void)fprintf(stderr, "case %.*s\n", (int)name.size_bytes, name.data);
+        check_case(g, kernels);
+        cases++;
+    }
+    CHECK_OK(opd_json_finish(&json));
+    CHECK_INT(cases, (4 * 3 * 5 + 2) * 5);
+    opd_kernels_destroy(kernels);
+    free(g);
+    opd_mem_free(NULL, data);
+}
+
+/* ---- finite differences, and properties ---- */
+
+enum { VOCAB = 11 };
+
+static void log_softmax(const double *z, double *out) {
+    double sum = 0;
+    for (size_t j = 0; j < VOCAB; j++) sum += exp(z[j]);
+    for (size_t j = 0; j < VOCAB; j++) out[j] = z[j] - log(sum);
+}
+
+/* The loss, and its derivative by each log-prob of the support, which the bucket's mass follows. */
+static double loss_at(const opd_divergence_config *config, size_t k, const double *student,
+                      const double *teacher, double *out_grad) {
+    double grad[VOCAB];
+    opd_divergence_result result;
+    opd_divergence_row row = {.k = k, .vocab = VOCAB, .student = student, .teacher = teacher};
+    opd_divergence(config, &row, grad, &result);
+    for (size_t i = 0; i < k && out_grad != NULL; i++)
+        out_grad[i] = grad[i] - result.outside * exp(student[i]);
+    return result.loss;
+}
+
+static void each_config(void (*check)(const opd_divergence_config *config, size_t k, opd_rng *rng)) {
+    opd_rng rng;
+    opd_rng_init(&rng, 11);
+    for (int kind = 0; kind < 4; kind++)
+        for (int tail = 0; tail < 3; tail++)
+            for (size_t k = 1; k <= VOCAB; k++)
+                check(&(opd_divergence_config){.kind = (opd_divergence_kind)kind,
+                                               .tail = (opd_divergence_tail)tail, .jsd_alpha = 0.3}, k, &rng);
+}
+
+static void random_logp(opd_rng *rng, double *out) {
+    double z[VOCAB];
+    for (size_t j = 0; j < VOCAB; j++) z[j] = 2 * opd_rng_normal(rng);
+    log_softmax(z, out);
+}
+
+/* By each log-prob of the support, the others fixed. low_var holds its weights constant, so there the
+ * difference of sum w(l0) k3(l) is taken by hand. */
+static void check_differences(const opd_divergence_config *config, size_t k, opd_rng *rng) {
+    double student[VOCAB], teacher[VOCAB], grad[VOCAB];
+    if (config->kind == OPD_DIVERGENCE_LOW_VAR) return; /* its constant weights: autograd's test above */
+    random_logp(rng, student);
+    random_logp(rng, teacher);
+    (void)loss_at(config, k, student, teacher, grad);
+    for (size_t i = 0; i < k; i++) {
+        double at = student[i], step = 1e-6;
+        student[i] = at + step;
+        double up = loss_at(config, k, student, teacher, NULL);
+        student[i] = at - step;
+        double down = loss_at(config, k, student, teacher, NULL);
+        student[i] = at;
+        CHECK_NEAR(grad[i], (up - down) / (2 * step), 1e-7 + 1e-6 * fabs(grad[i]));
+    }
+}
+
+TEST(gradients_are_the_differences_of_losses) { each_config(check_differences); }
+
+static void check_agreement(const opd_divergence_config *config, size_t k, opd_rng *rng) {
+    double logp[VOCAB], grad[VOCAB], other[VOCAB];
+    random_logp(rng, logp);
+    random_logp(rng, other);
+    CHECK_NEAR(loss_at(config, k, logp, logp, grad), 0, 1e-12);
+    bool biased = config->tail == OPD_TAIL_TRUNCATE && config->kind <= OPD_DIVERGENCE_FORWARD_KL;
+    double sum = 0;
+    for (size_t i = 0; i < k; i++) sum += grad[i];
+    for (size_t i = 0; i < k && (k == VOCAB || !biased); i++) /* of the logit */
+        CHECK_NEAR(grad[i] - exp(logp[i]) * sum, 0, 1e-9);
+    if (config->tail == OPD_TAIL_TRUNCATE) return; /* of parts of distributions: may be negative */
+    CHECK(loss_at(config, k, logp, other, NULL) >= -1e-12);
+}
+
+TEST(who_agrees_has_no_divergence) { each_config(check_agreement); }
+
+TEST(one_id_renormalised_has_no_gradient) {
+    double student[VOCAB], teacher[VOCAB], grad[VOCAB];
+    opd_rng rng;
+    opd_rng_init(&rng, 3);
+    random_logp(&rng, student);
+    random_logp(&rng, teacher);
+    for (int kind = 0; kind < 4; kind++) {
+        opd_divergence_config config = {.kind = (opd_divergence_kind)kind, .tail = OPD_TAIL_RENORMALISE,
+                                        .jsd_alpha = 0.5};
+        CHECK_NEAR(loss_at(&config, 1, student, teacher, grad), 0, 1e-12);
+        CHECK_NEAR(grad[0], 0, 1e-12);
+    }
+}
+
+/* Log-probs at the ends of what a float can hold give finite numbers. */
+TEST(extreme_log_probs_give_finite_numbers) {
+    static const double ends[] = {0, -1e-8, -30, -100, -1e4, -1e30};
+    double grad[1];
+    for (int kind = 0; kind < 4; kind++)
+        for (int tail = 0; tail < 3; tail++)
+            for (size_t s = 0; s < OPD_COUNTOF(ends); s++)
+                for (size_t t = 0; t < OPD_COUNTOF(ends); t++) {
+                    opd_divergence_config config = {.kind = (opd_divergence_kind)kind,
+                                                    .tail = (opd_divergence_tail)tail, .jsd_alpha = 0.5};
+                    CHECK(isfinite(loss_at(&config, 1, &ends[s], &ends[t], grad)));
+                    CHECK(isfinite(grad[0]));
+                }
+}
+
+TEST(settings_that_cannot_be_are_refused) {
+    opd_divergence_config good = {.kind = OPD_DIVERGENCE_JSD, .jsd_alpha = 0.5, .logp_floor = -5, .clip = 1};
+    CHECK_OK(opd_divergence_check(&good));
+    const double bad[] = {0, 1, -0.1, NAN};
+    for (size_t i = 0; i < OPD_COUNTOF(bad); i++) {
+        opd_divergence_config config = good;
+        config.jsd_alpha = bad[i];
+        CHECK_ERR(opd_divergence_check(&config), OPD_ERR_CONFIG);
+        CHECK_CONTAINS(opd_err_context(), "opd.jsd_alpha");
+    }
+    opd_divergence_config floor = good, clip = good;
+    floor.logp_floor = 1;
+    clip.clip = -1;
+    CHECK_ERR(opd_divergence_check(&floor), OPD_ERR_CONFIG);
+    CHECK_CONTAINS(opd_err_context(), "opd.logp_floor");
+    CHECK_ERR(opd_divergence_check(&clip), OPD_ERR_CONFIG);
+    CHECK_CONTAINS(opd_err_context(), "opd.token_clip");
+    clip.clip = (double)INFINITY;
+    CHECK_ERR(opd_divergence_check(&clip), OPD_ERR_CONFIG);
+    CHECK_CONTAINS(opd_err_context(), "opd.token_clip");
+}
+
+/* ---- supports ---- */
+
+TEST(nothing_is_made_up_where_the_teacher_said_nothing) {
+    const int32_t teacher[] = {4, 2, 4, -1, 9}, student[] = {2, 7};
+    const float logp[] = {-0.5f, NAN, -0.6f, -1, -2};
+    int32_t out[8];
+    double values[8];
+    opd_support_row row = {.kind = OPD_SUPPORT_TEACHER_TOPK, .k = 5, .vocab = 8, .student_ids = student,
+                           .listed = 5, .teacher_ids = teacher, .teacher_logp = logp};
+    CHECK_INT(opd_support_take(&row, out, values), 1); /* NaN, twice, none, beyond the vocabulary */
+    CHECK_INT(out[0], 4);
+    CHECK_NEAR(values[0], -0.5, 0);
+    row.kind = OPD_SUPPORT_STUDENT_TOPK;
+    row.k = 2;
+    CHECK_INT(opd_support_take(&row, out, values), 0); /* 7 was not listed */
+    row.kind = OPD_SUPPORT_UNION;
+    CHECK_INT(opd_support_take(&row, out, values), 0);
+    row.kind = OPD_SUPPORT_FULL;
+    CHECK_INT(opd_support_take(&row, out, values), 0);
+}
+
+/* ---- selection ---- */
+
+TEST(the_highest_share_of_a_sample_is_selected) {
+    const float scores[] = {0.5f, 3, NAN, 1, 3, 2, -1};
+    const uint8_t mask[] = {1, 1, 0, 1, 1, 1, 1};
+    uint8_t out[7];
+    size_t order[7];
+    opd_contrast_config config = {.selection = OPD_SELECT_ENTROPY, .token_share = 0.5};
+    opd_contrast_select(&config, 7, mask, scores, order, out);
+    CHECK(memcmp(out, ((uint8_t[]){0, 1, 0, 0, 1, 1, 0}), 7) == 0);
+    config.token_share = 0.1;
+    opd_contrast_select(&config, 7, mask, scores, order, out);
+    CHECK(memcmp(out, ((uint8_t[]){0, 1, 0, 0, 0, 0, 0}), 7) == 0); /* the earlier of two */
+    config.token_share = 1;
+    opd_contrast_select(&config, 7, mask, scores, order, out);
+    CHECK(memcmp(out, mask, 7) == 0);
+    config.selection = OPD_SELECT_ALL;
+    opd_contrast_select(&config, 7, mask, NULL, NULL, out);
+    CHECK(memcmp(out, mask, 7) == 0);
+    CHECK_INT(opd_contrast_share(&config, 7), 7);
+}
