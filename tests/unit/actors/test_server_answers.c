@@ -36,6 +36,7 @@ typedef struct plan {
     long allocations;  /* out: how many it asked for                                       */
     bool answered;     /* out: the client got 200 and all that belongs to it               */
     pid_t client;
+    int port_fd;
     opd_slice logp, topk_ids, topk_logp;
     int scored;
 } plan;
@@ -132,13 +133,34 @@ static void ask_once(void) {
     p.answered = answered;
 }
 
+/* Before any thread is there: a child that is forked beside one may find the allocator locked for ever. It
+ * asks when it is told the port. */
 static void client_start(void) {
+    int fds[2];
     (void)fflush(stdout);
+    CHECK(pipe(fds) == 0);
     p.client = fork();
     CHECK(p.client >= 0);
-    if (p.client != 0) return;
+    p.port_fd = fds[1];
+    if (p.client != 0) {
+        (void)close(fds[0]);
+        return;
+    }
+    (void)close(fds[1]);
+    if (read(fds[0], &p.port, sizeof p.port) != sizeof p.port) _exit(NOT_ANSWERED); /* no server came up */
     for (int i = 0; i < (p.fail_at > 0 ? 1 : CALLS); i++) ask_once();
     _exit(p.answered || p.leave ? 0 : NOT_ANSWERED);
+}
+
+static void client_go(void) {
+    CHECK(write(p.port_fd, &p.port, sizeof p.port) == sizeof p.port);
+    (void)close(p.port_fd);
+}
+
+/* There is nobody to ask. */
+static void client_end(void) {
+    (void)close(p.port_fd);
+    CHECK(waitpid(p.client, NULL, 0) == p.client);
 }
 
 /* ---- who looks at the clock, and waits for the client ---- */
@@ -162,7 +184,7 @@ static opd_err on_tick(opd_ctx *ctx, void *state, opd_timer *timer) {
 static opd_err waiter_start(opd_ctx *ctx, void *state, const void *config) {
     waiter *self = state;
     (void)config;
-    client_start();
+    client_go();
     opd_timer_init(&self->tick, ctx, on_tick);
     return opd_timer_start_after(&self->tick, PACE_NS);
 }
@@ -174,6 +196,7 @@ static void serve(size_t rows, const char *extra, bool lane) {
     opd_model_config model = {.vocab_size = VOCAB, .max_position = 100000, .bos_id = 1, .eos_id = 2};
     p.rows = rows;
     p.extra = extra;
+    client_start();
     sys_up(&p.t, NULL);
     p.logp = made(rows, false);
     p.topk_logp = made(rows * TOP, false);
@@ -188,7 +211,7 @@ static void serve(size_t rows, const char *extra, bool lane) {
     bool started = opd_spawn(p.t.system, &opd_server_class, NULL, &server, &pid) == OPD_OK;
     CHECK(started || p.fail_at > 0);
     if (started) CHECK_OK(opd_spawn(p.t.system, &waiter_class, NULL, NULL, &pid));
-    else opd_system_stop(p.t.system, OPD_OK);
+    else client_end(), opd_system_stop(p.t.system, OPD_OK);
     CHECK_OK(opd_system_run(p.t.system));
     CHECK(p.leave || p.fail_at > 0 || p.scored == CALLS);
     CHECK_INT(failing.live, 0);

@@ -125,9 +125,12 @@ static opd_err ping_first(opd_ctx *ctx, void *arg) {
     return opd_send(ctx, *(opd_pid *)arg, script_msg(opd_self_system(ctx), KIND_PING, 1));
 }
 
+/* Long enough for a loop on a busy machine to turn often. */
+enum { LIVELOCK_MS = 600 };
+
 static void livelock(bool simulated) {
     opd_test_sys t;
-    up_in(&t, simulated, 150);
+    up_in(&t, simulated, LIVELOCK_MS);
     opd_pid echo = script_spawn(&t, "echo", (opd_script){.message = send_back});
     script_spawn(&t, "caller",
                  (opd_script){.start = ping_first, .message = send_back, .arg = &echo});
@@ -160,7 +163,7 @@ static void spinning_timer(bool simulated) {
     static const opd_actor_class spinner = {.name = "spinner", .state_size = sizeof(opd_timer),
                                             .on_start = spin_start};
     opd_pid pid;
-    up_in(&t, simulated, 150);
+    up_in(&t, simulated, LIVELOCK_MS);
     CHECK_OK(opd_spawn(t.system, &spinner, NULL, NULL, &pid));
     run_until_stall(&t);
     CHECK(has_said(": livelock: spinner handles "));
