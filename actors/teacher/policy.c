@@ -72,10 +72,7 @@ void opd_teacher_health_work(opd_teacher_health *health, bool waiting, uint64_t 
     health->working = waiting;
 }
 
-bool opd_teacher_health_answer(opd_teacher_health *health, uint64_t now_ns) {
-    health->since_ns = now_ns;
-    return opd_teacher_health_back(health);
-}
+void opd_teacher_health_answer(opd_teacher_health *health, uint64_t now_ns) { health->since_ns = now_ns; }
 
 bool opd_teacher_health_back(opd_teacher_health *health) {
     bool was_down = health->down;

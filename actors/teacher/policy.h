@@ -77,10 +77,11 @@ typedef struct opd_teacher_health {
 /* Samples wait (or none does any more). */
 void opd_teacher_health_work(opd_teacher_health *health, bool waiting, uint64_t now_ns);
 
-/* A whole answer came that could be used. Returns whether the teacher was down until now. */
-bool opd_teacher_health_answer(opd_teacher_health *health, uint64_t now_ns);
+/* A whole answer came that could be used. One that is down is no more there for it: it may have been
+ * sent before. */
+void opd_teacher_health_answer(opd_teacher_health *health, uint64_t now_ns);
 
-/* The endpoint is there again, though it has answered no sample yet. Returns as above. */
+/* The endpoint is there again, though it has answered no sample yet. Returns whether it was down. */
 bool opd_teacher_health_back(opd_teacher_health *health);
 
 /* The endpoint is gone. Returns whether it was up until now. */

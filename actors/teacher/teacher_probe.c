@@ -86,7 +86,7 @@ static void came_back(opd__teacher *self) {
 }
 
 void opd__teacher_answered(opd__teacher *self) {
-    if (opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx))) came_back(self);
+    opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx));
 }
 
 static void set_problem(opd__teacher *self, opd_err err, const char *text) {
@@ -111,7 +111,8 @@ opd_err opd__teacher_settled(opd__teacher *self, int server) {
                      "teacher %s: replica %s answers", self->c.teacher->name, name);
         return opd__teacher_pump(self);
     }
-    (void)opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx));
+    opd_teacher_health_answer(&self->health, opd_now_ns(self->ctx));
+    (void)opd_teacher_health_back(&self->health); /* it was late */
     self->ready = true;
     set_presence(self, OPD_PRESENCE_UP);
     opd_note(self->ctx, self->c.roles->monitor, OPD_LOG_LEVEL_INFO, "teacher %s answers at %s",

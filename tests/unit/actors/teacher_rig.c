@@ -34,6 +34,8 @@ static opd_err batcher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     rig_sample *s = &r->scores[f.group];
     if (!r->any_teacher) CHECK_STR(f.teacher, "tutor");
     s->times++;
+    s->holds = r->holds;
+    s->releases = r->releases;
     s->scored = f.logp.buf != NULL;
     s->attempts = f.attempts;
     s->moves = f.moves;
@@ -277,7 +279,8 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
     opd_str_init(&out, &p->script->rig->t.memory.alloc, 1 << 20);
     opd_json_writer_init(&w, &out, 0);
     opd_sglang_answer_write(&a, &w);
-    if (canary && s->canaries == s->late_canary) hold_back(p, exchange, 2 * s->late_ms, 200, out.data);
+    if (step == STEP_OK_LATE) hold_back(p, exchange, s->late_ms, 200, out.data);
+    else if (canary && s->canaries == s->late_canary) hold_back(p, exchange, 2 * s->late_ms, 200, out.data);
     else respond_json(exchange, 200, out.data);
     opd_str_fini(&out);
 }

@@ -29,6 +29,7 @@ typedef struct rig_sample {
     uint8_t valid[RIG_TOKENS_MAX];
     int32_t topk[RIG_TOKENS_MAX * RIG_TOPK_MAX];
     char reason[OPD_MESSAGE_TEXT_SIZE];
+    int holds, releases; /* of the run when it came */
 } rig_sample;
 
 typedef struct rig {
@@ -85,6 +86,7 @@ typedef enum script_step {
     STEP_STALL,      /* no answer                            */
     STEP_CLOSE,      /* the server goes away, back in 0.5 s  */
     STEP_502_LATE,   /* after late_ms                        */
+    STEP_OK_LATE,    /* after late_ms                        */
     STEP_401_ECHO,   /* repeats the key that was shown       */
     STEP_503,        /* without Retry-After                  */
     STEP_DIES        /* the first time: from now on for 1.5 s a proxy says 503 to all; then OK */

@@ -221,6 +221,19 @@ TEST(a_proxy_without_its_server_is_waited_out) {
     rig_down(&b.rig);
 }
 
+/* What had been sent before is answered late: the server as such is still gone, and admission held. */
+TEST(a_late_answer_does_not_bring_a_lost_server_back) {
+    BENCH(b, 2, STEP_DIES, STEP_OK_LATE);
+    b.script.seen[0] = 1;
+    b.script.late_ms = 600;
+    bench_start(&b);
+    CHECK_OK(rig_run(&b.rig));
+    CHECK(b.rig.scores[0].scored && b.rig.scores[1].scored);
+    CHECK(b.rig.scores[0].holds == 1 && b.rig.scores[0].releases == 0);
+    CHECK(b.rig.holds == 1 && b.rig.releases == 1);
+    rig_down(&b.rig);
+}
+
 /* One that says so of some samples only is busy, not gone. */
 TEST(a_busy_server_is_not_lost) {
     BENCH(b, 12, STEP_503, STEP_503, STEP_OK);
