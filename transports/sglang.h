@@ -75,8 +75,8 @@ typedef struct opd_sglang_scores {
 OPD_MUST_CHECK opd_err opd_sglang_score_write(const opd_sglang_score *score, opd_str *out);
 
 /* Reads the body of a 200 answer to `score`.
- * Refused whole: not JSON of that shape (PROTO); finish_reason abort or "NaN happened", also
- * without prompt_tokens (REMOTE, the server's message in the context); prompt_tokens, number
+ * Refused whole: not JSON of that shape (PROTO); finish_reason abort (AGAIN: it is busy, or told to) or
+ * "NaN happened" (REMOTE), also without prompt_tokens, the server's message in the context; prompt_tokens, number
  * of rows or an echoed id other than sent (PROTO; an id of vocab_size - 1 may come back as
  * 0, and so may any id when vocab_size is not known).
  * One token invalid: score null, not finite or above 1e-4; a top-k entry like that ends its row.

@@ -360,7 +360,7 @@ static opd_err judge_top(const opd_sglang_scan *s) {
 static opd_err judge(const opd_sglang_scan *s) {
     const opd_sglang_score *score = s->score;
     if (strcmp(s->finish, "abort") == 0)
-        return opd_fail(OPD_ERR_REMOTE, "the server aborted the request: %s", s->message);
+        return opd_fail(OPD_ERR_AGAIN, "the server aborted the request: %s", s->message);
     if (strcmp(s->finish, "stop") == 0 && strcmp(s->message, "NaN happened") == 0)
         return opd_fail(OPD_ERR_REMOTE, "the server met non-finite numbers (NaN happened)");
     if (s->finish[0] == '\0')

@@ -295,7 +295,7 @@ static void take_token(reading *r, opd_json_push_token t) {
 static opd_err judge(const reading *r) {
     const opd_sglang_score *q = r->score;
     if (strcmp(r->finish, "abort") == 0)
-        return opd_fail(OPD_ERR_REMOTE, "the server aborted the request");
+        return opd_fail(OPD_ERR_AGAIN, "the server aborted the request");
     if (r->choices != 1)
         return opd_fail(OPD_ERR_PROTO, "the answer has %lld choices, expected 1",
                         (long long)(r->choices < 0 ? 0 : r->choices));

@@ -19,7 +19,7 @@ OPD_MUST_CHECK opd_err opd_vllm_score_write(const opd_sglang_score *score, opd_s
 /* Reads the body of a 200 answer to `score`.
  * Refused whole: not JSON of that shape, another number of choices or positions, echoed ids or
  * prompt_tokens other than sent, a scored position that does not name its token (PROTO);
- * finish_reason abort (REMOTE).
+ * finish_reason abort (AGAIN).
  * One token invalid: logprob null, above 1e-4, or -9999, which stands for minus infinity. A row of
  * alternatives ends at the first rank that is missing or cannot be used.
  * On error the arrays hold nothing of use and valid_count is 0. */

@@ -140,17 +140,20 @@ static opd_err read_scores(opd__teacher *self, opd__server *s, const opd_endpoin
     return OPD_OK;
 }
 
-/* The round's first request, of a server that is to be settled by it, failed. */
+/* A request of the round failed, or was aborted by a server that is busy. */
 static opd_err no_answer(opd__teacher *self, opd__server *s, const opd_endpoint_call *call) {
     char text[OPD_SGLANG_MESSAGE_SIZE], message[OPD_SGLANG_MESSAGE_SIZE];
-    end_round(self, s);
-    if (call->http.err != OPD_OK) {
+    bool aborted = call->http.err == OPD_OK && call->http.status == 200;
+    if (aborted) {
+        (void)snprintf(text, sizeof text, "%.500s", opd_err_context());
+    } else if (call->http.err != OPD_OK) {
         (void)snprintf(text, sizeof text, "%.500s", call->http.error);
     } else {
         opd_sglang_error_read(call->http.answer.data, call->http.answer.size, message);
         (void)snprintf(text, sizeof text, "HTTP %d: %.480s", call->http.status, message);
     }
     OPD_LOG_DEBUG("canary of %s: %s", opd_endpoint_name(call->endpoint), text);
+    end_round(self, s);
     if (!s->round.settles) return OPD_OK;
     s->round.settles = s->probing = false;
     return opd__teacher_probe_failed(self, s, call->http.err != OPD_OK ? call->http.err : OPD_ERR_REMOTE, text);
@@ -165,7 +168,9 @@ static opd_err on_canary(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     s->round.call = NULL;
     if (call->endpoint != s->endpoint || self->stopping || self->failed) return OPD_OK;
     if (call->http.err != OPD_OK || call->http.status != 200) return no_answer(self, s, call);
-    bool good = read_scores(self, s, call) == OPD_OK;
+    opd_err err = read_scores(self, s, call);
+    if (err == OPD_ERR_AGAIN) return no_answer(self, s, call);
+    bool good = err == OPD_OK;
     if (good && ++s->round.sequence < OPD_CANARY_SEQUENCES) {
         if (ask(self, s) == OPD_OK) return OPD_OK;
         end_round(self, s); /* the queue is full; if it settles, the tick asks again */

@@ -261,6 +261,7 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
     bool canary = strncmp(item->rid, "opd-sing-", 9) == 0;
     s->canaries += canary;
     s->questions += strncmp(item->rid, "opd-ask-", 8) == 0;
+    bool aborts = canary && s->canaries >= s->aborts_from && s->canaries <= s->aborts_to;
     bool lies = canary && s->canaries >= s->lie_from && s->canaries <= s->lie_to;
     bool renewed = s->version_from > 0 && s->canaries >= s->version_from;
     const char *version = s->versions[renewed];
@@ -271,7 +272,7 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
     if (step == STEP_NULLS) logp[2] = (float)NAN;
     opd_sglang_answer a = {.rid = item->rid, .prompt_count = item->count,
                            .weight_version = version != NULL ? version : "default", .return_logprob = true,
-                           .finish = step == STEP_ABORT ? OPD_SGLANG_FINISH_ABORT
+                           .finish = step == STEP_ABORT || aborts ? OPD_SGLANG_FINISH_ABORT
                                                         : OPD_SGLANG_FINISH_LENGTH,
                            .message = "Abort in waiting queue",
                            .input = {.ids = item->ids + start, .logp = logp,

@@ -105,6 +105,7 @@ typedef struct script {
     const char *versions[2]; /* weight versions before and from version_from on; NULL: "default" */
     int version_from;      /* canary; 0: never */
     bool stays_closed;     /* after STEP_CLOSE */
+    int aborts_from, aborts_to; /* canaries that are aborted, with 200 */
     int late_canary;       /* is answered after 2 late_ms; 0: none */
     uint64_t late_ms;
     const char *server_info; /* NULL: 404 */

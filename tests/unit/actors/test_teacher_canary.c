@@ -201,3 +201,17 @@ TEST(an_answer_to_a_round_that_was_begun_anew_says_nothing) {
     CHECK_INT(b.rig.quarantines, 0);
     rig_down(&b.rig);
 }
+
+/* A busy server aborts with status 200: that says nothing of its scores, at the start or later. */
+TEST(an_aborted_canary_says_nothing) {
+    static bench b;
+    bench_up(&b, 1, 3);
+    b.rig.linger_ms = 2600;
+    b.scripts[0].aborts_from = 2;
+    b.scripts[0].aborts_to = 2;
+    CHECK_OK(run(&b));
+    check_scored(&b);
+    CHECK(b.scripts[0].canaries >= 5);
+    CHECK_INT(b.rig.quarantines, 0);
+    rig_down(&b.rig);
+}

@@ -124,7 +124,7 @@ TEST(score_answers_about_something_else_are_refused) {
 
 TEST(score_failures_with_http_200_are_seen) {
     refuse("{\"meta_info\":{\"finish_reason\":{\"type\":\"abort\",\"message\":\"Abort in waiting queue\"}}}",
-           OPD_ERR_REMOTE, "Abort in waiting queue");
+           OPD_ERR_AGAIN, "Abort in waiting queue");
     refuse(META(GOOD_ROWS, "\"finish_reason\":{\"type\":\"stop\",\"matched\":\"NaN happened\"},\"prompt_tokens\":5"),
            OPD_ERR_REMOTE, "NaN happened");
     result r;

@@ -210,7 +210,7 @@ TEST(server_and_client_agree) {
     a.finish = OPD_SGLANG_FINISH_ABORT;
     a.message = "stopping";
     write_answer(&a, &out);
-    CHECK_ERR(opd_sglang_score_read(out.data, out.size, &score, &scores), OPD_ERR_REMOTE);
+    CHECK_ERR(opd_sglang_score_read(out.data, out.size, &score, &scores), OPD_ERR_AGAIN);
     opd_str_fini(&out);
 }
 

@@ -92,7 +92,7 @@ TEST(answers_about_something_else_are_refused) {
     refuse("{\"choices\":[{},{}]}", OPD_ERR_PROTO, "more than one choice");
     refuse("{\"choices\":[{\"prompt_logprobs\":null}]}", OPD_ERR_PROTO, "none at all");
     refuse("{\"usage\":{\"prompt_tokens\":4},\"choices\":[{}]}", OPD_ERR_PROTO, "4 prompt tokens, 5 were sent");
-    refuse("{\"choices\":[{\"finish_reason\":\"abort\"}]}", OPD_ERR_REMOTE, "aborted");
+    refuse("{\"choices\":[{\"finish_reason\":\"abort\"}]}", OPD_ERR_AGAIN, "aborted");
 }
 
 TEST(malformed_answers_are_refused) {
