@@ -62,8 +62,9 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)      \
     X(T, F32S, topk_logp)
 
-/* reward -> batcher. */
-#define OPD_REWARD_FIELDS(X, T) X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid)
+/* reward -> batcher. failure: why there is none, an opd_reward_failure. */
+#define OPD_REWARD_FIELDS(X, T)                                                               \
+    X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid) X(T, U32, failure)
 
 /* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. teacher_logp,
  * teacher_valid [T, R], teacher_topk and teacher_topk_logp as in SCORES; ready_ns: when all but the scores had come, 0 = unknown. */
@@ -74,15 +75,10 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)                                \
     X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)                    \
-    X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp)
+    X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp) X(T, U32, reward_failure)
 
-/* trainer -> dataset: prompts of groups below group_end may start; those that might not before, under
- * weights of at least min_version. */
-#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end) X(T, U64, min_version)
-
-/* batcher -> trainer (link), instead of its SAMPLEs: the group teaches nothing, another takes its
- * place. */
-#define OPD_FILTERED_FIELDS(X, T) X(T, U64, group)
+/* trainer -> dataset: prompts of groups below group_end may start. */
+#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)
 
 /* panel -> dataset: hold admission (no teacher answers), or go on. */
 #define OPD_HOLD_FIELDS(X, T) X(T, BOOL, hold)
@@ -160,7 +156,7 @@ typedef enum opd_presence {
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
     M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)          \
-    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted) M(FILTERED, filtered)
+    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,

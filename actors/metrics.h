@@ -7,7 +7,7 @@
 #ifndef OPD_ACTORS_METRICS_H
 #define OPD_ACTORS_METRICS_H
 
-/* rollout/: the samples of a batch before the update. teacher/: its scores. train/: the
+/* rollout/: the samples of a batch before the update. teacher/: its scores. reward/: judges. train/: the
  * optimizer step. perf/: time. run/: what became of the actors. */
 #define OPD_METRIC_TABLE(X)                                                                    \
     X(RAW_REWARD, "rollout/raw_reward")                 /* mean reward as given            */  \
@@ -27,7 +27,6 @@
     X(OPD_ENTROPY_GAP, "rollout/opd_entropy_gap")       /* student - teacher, from top-k   */  \
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
     X(TRUNCATED, "rollout/truncated_ratio")                                                    \
-    X(FILTER_ZERO_STD, "rollout/dynamic_filter/drop_zero_std") /* groups replaced by others */ \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
     X(LAG_0, "rollout/lag_0")                           /* samples with that lag: 0,       */  \
     X(LAG_1, "rollout/lag_1")                           /* 1,                              */  \
@@ -46,6 +45,8 @@
     X(TEACHER_GIVEN_UP, "teacher/given_up")             /* samples without any score       */  \
     X(TEACHER_QUARANTINES, "teacher/quarantines")       /* so far: replicas not believed   */  \
     X(TEACHER_UNSERVED, "teacher/unserved_samples")     /* so far: of a value nobody serves */  \
+    X(REWARD_FAILED, "reward/failed")                   /* samples whose judge failed      */  \
+    X(REWARD_TIMEOUTS, "reward/timeouts")               /* samples whose judge was silent  */  \
     X(LOSS, "train/loss")                                                                      \
     X(OPD_LOSS, "train/opd_loss")                       /* the divergence, without its coef */ \
     X(OPD_CLIPFRAC, "train/opd_per_token_clip_frac")    /* tokens above opd.token_clip     */  \

@@ -25,6 +25,7 @@ static opd_err open_lanes(pipeline *p) {
     OPD_TRY(opd_lane_open(p->system, "rollout", 4, &p->rollout_lane));
     OPD_TRY(opd_lane_open(p->system, "trainer", 4, &p->trainer_lane));
     OPD_TRY(opd_lane_open(p->system, "disk", 16, &p->disk_lane));
+    if (p->policy) OPD_TRY(opd_lane_open(p->system, "reward", 4, &p->reward_lane));
     if (p->served_count > 0)
         OPD_TRY(opd_lane_open(p->system, "parse", PARSE_QUEUE_MAX, &p->parse_lane));
     if (p->a->eval_kernels != NULL)
@@ -75,6 +76,7 @@ static opd_err build(pipeline *p) {
     OPD_TRY(opd_slot_create(p->system, &p->weights));
     OPD_TRY(opd_slot_create(p->system, &p->eval_weights));
     OPD_TRY(opd__tree_open_teachers(p));
+    if (p->policy) OPD_TRY(opd_reward_parts_of(&p->c->reward, p->o.program, &p->reward));
     OPD_TRY(open_lanes(p));
     OPD_TRY(opd__tree_start(p));
     if (!p->o.handle_signals) return OPD_OK;

@@ -6,6 +6,7 @@
 #define OPD_ACTORS_PIPELINE_INSIDE_H
 
 #include "actors/pipeline.h"
+#include "actors/reward/parts.h"
 #include "actors/roles.h"
 #include "actors/run/watch.h"
 #include "core/base/file.h"
@@ -42,6 +43,8 @@ struct opd_pipeline {
     opd_signals *signals;
     opd_watch watching;
     opd_lane *rollout_lane, *eval_lane, *trainer_lane, *scorer_lane, *disk_lane, *parse_lane;
+    opd_lane *reward_lane;
+    opd_reward_parts reward; /* the judges */
     opd_roles roles;
     char model[OPD_PATH_SIZE]; /* the in-process teacher's folder */
     bool policy;

@@ -289,12 +289,20 @@ static opd_err command_teacher(args *a) {
     return opd_teacher_probe(&options);
 }
 
+/* Not in the help: opd starts it itself. */
+static opd_err command_reward_host(args *a) {
+    if (!args_next(a) || a->name != NULL)
+        return opd_fail(OPD_ERR_INVALID, "usage: opd reward-host FILE");
+    return opd_reward_host(a->value);
+}
+
 static const struct {
     const char *name;
     opd_err (*run)(args *a);
 } COMMANDS[] = {
     {"run", command_run},           {"serve", command_serve},   {"eval", command_eval},
     {"generate", command_generate}, {"config", command_config}, {"teacher", command_teacher},
+    {"reward-host", command_reward_host},
 };
 
 /* Help and version: the exit code is 0 only if the text got out. */

@@ -10,7 +10,6 @@
 
 #include "actors/evaluator/stats.h"
 #include "actors/messages.h"
-#include "actors/reward/math.h"
 #include "core/base/check.h"
 #include "opd/diagnosis.h"
 #include "opd/log.h"
@@ -40,8 +39,10 @@ static void judge(evaluator *e, uint64_t number, const opd_generated_fields *f) 
     opd_str_clear(&e->text);
     opd_tokenizer_decode(e->c.tokenizer, opd_slice_data(f->tokens), count, true, &e->text);
     const char *text = e->text.data != NULL ? e->text.data : "";
+    opd_piece answer = {text, text + e->text.size};
+    opd_piece label = {row->label, row->label + strlen(row->label)};
     bool correct = opd_str_status(&e->text) == OPD_OK &&
-                   opd_reward_math(text, e->text.size, row->label, strlen(row->label)) == 1;
+                   opd_reward_judge(e->c.rule, e->c.boxed, answer, label) == 1;
     e->right[problem] += correct;
     opd_eval_add(&e->counts, correct, f->finish != 0, count);
 }

@@ -170,7 +170,7 @@ static opd_err check_key(const opd_config_stage *c, const char *key, const char 
 /* The keys that a stage reads of its training problems. */
 static opd_err train_keys(const opd_config_stage *c, const opd_config_record *record,
                           opd_jsonl_keys *out) {
-    bool sft = c->kind == OPD_CONFIG_KIND_SFT, judged = c->reward.type != OPD_CONFIG_REWARD_TYPE_NONE;
+    bool sft = c->kind == OPD_CONFIG_KIND_SFT, judged = c->reward.one.type != OPD_CONFIG_REWARD_TYPE_NONE;
     *out = opd_dataset_keys(record);
     if (sft && out->messages != NULL) {
         out->roles = c->data.loss_roles;

@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "actors/reward/question.h"
+
 static void add(double values[OPD_METRIC_COUNT], opd_metric metric, double value) {
     values[metric] = (isnan(values[metric]) ? 0 : values[metric]) + value;
 }
@@ -26,6 +28,8 @@ void opd_sample_metrics_add(double values[OPD_METRIC_COUNT], const opd_sample_fi
     add_lag(values, spans != NULL ? version - spans[0] : 0);
     add(values, OPD_METRIC_RESPONSE_LEN, (double)(length - f->prompt_len) / n);
     add(values, OPD_METRIC_TRUNCATED, (f->finish != 0) / n);
+    add(values, OPD_METRIC_REWARD_FAILED, f->reward_failure == OPD_REWARD_FAILED);
+    add(values, OPD_METRIC_REWARD_TIMEOUTS, f->reward_failure == OPD_REWARD_TIMEOUT);
     if (!teacher) return;
     add(values, OPD_METRIC_TEACHER_LATENCY_MS, f->latency_ms / n);
     add(values, OPD_METRIC_TEACHER_ATTEMPTS, f->attempts / n);

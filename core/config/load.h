@@ -1,4 +1,4 @@
-/* load.h - the steps of loading, one file each: load.c, rules.c, rules_train.c, reference.c.
+/* load.h - the steps of loading, one file each: load.c, rules.c, rules_train.c, rules_reward.c, reference.c.
  * Thread: one owner. */
 #ifndef OPD_CORE_CONFIG_LOAD_H
 #define OPD_CORE_CONFIG_LOAD_H
@@ -26,6 +26,9 @@ opd_err opd__draft_check(opd__draft *draft) OPD_MUST_CHECK;
 /* The same two for the keys of estimators, losses and corrections (rules_train.c). */
 void opd__train_derive(opd__draft *draft);
 opd_err opd__train_check(opd__draft *draft) OPD_MUST_CHECK;
+
+/* Who judges (rules_reward.c). */
+opd_err opd__reward_check(opd__draft *draft) OPD_MUST_CHECK;
 
 /* Whether advantages are made against the mean of a group. */
 bool opd__train_group_relative(const opd_config_train *train);

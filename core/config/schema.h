@@ -12,7 +12,7 @@
 #include "opd/config.h"
 
 enum {
-    OPD__KEYS_MAX = 192,  /* upper bound of the table, checked at compile time */
+    OPD__KEYS_MAX = 256,  /* upper bound of the table, checked at compile time */
     OPD__ITEMS_MAX = 16,  /* of one map: teachers, splits */
     OPD__PATH_SIZE = 256, /* a dotted path with its NUL */
     OPD__VALUE_SIZE = 64  /* a number or enum value as text */

@@ -6,6 +6,8 @@
 #define STAGE(member) offsetof(opd_config_stage, member)
 #define SOURCE(member) offsetof(opd_config_source, member)
 #define SET(member) offsetof(opd_config_eval_set, member)
+#define REWARD(member) offsetof(opd_config_stage, reward.one.member)
+#define PART(member) offsetof(opd_config_reward_part, member)
 #define TEACHER(member) offsetof(opd_config_teacher, member)
 
 #define BOOL(key_path, at, value, text) \
@@ -45,8 +47,8 @@ _Static_assert(sizeof(opd_config_kind) == sizeof(int), "enum values are stored a
 static const char *const kind_names[] = {"arithmetic", "sft", "rl", "eval", NULL};
 static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const device_names[] = {"cpu", NULL};
-static const char *const filter_names[] = {"none", "zero_std", NULL};
-static const char *const reward_names[] = {"none", "math", NULL};
+static const char *const reward_names[] = {"none", "math", "dapo", "f1", "multiple_choice", "gpqa",
+                                           "command", "library", "remote_rm", "parts", NULL};
 static const char *const opd_type_names[] = {"none", "sglang", "megatron", "constant", NULL};
 static const char *const signal_names[] = {"sampled", "topk", NULL};
 static const char *const support_names[] = {"teacher_topk", "student_topk", "intersection", "union", "full", NULL};
@@ -129,11 +131,27 @@ const opd__key opd__keys[] = {
     INT("rollout.max_response_len", STAGE(rollout.max_response_len), "256", 1, 16777216, "tokens", "Longest answer."),
     INT("rollout.max_staleness", STAGE(rollout.max_staleness), "0", 0, 1024, "versions", "How many weight versions a sample may lag behind; 0 = strictly on-policy."),
     INT("rollout.slots", STAGE(rollout.slots), "32", 1, 65536, "sequences", "Sequences decoded at the same time."),
-    ENUM("rollout.filter", STAGE(rollout.filter), "none", filter_names, "zero_std: a group whose rewards are all the same teaches GRPO nothing; the next prompts take its place in the batch."),
-    INT_FROM("rollout.filter_max_dropped", STAGE(rollout.filter_max_dropped), "4 * batch_prompts", 1, BIG, "groups", "Replaced in one batch at most; then it takes what comes."),
     INT_FROM("rollout.seed", STAGE(rollout.seed), "run.seed", 0, SEED_MAX, "", "Seed of sampling."),
 
-    ENUM("reward.type", STAGE(reward.type), "math", reward_names, "math: 1 if the final answer equals the label, or 0. none: always 0."),
+    ENUM("reward.type", REWARD(type), "math", reward_names, "Who judges, see docs/rewards.md. math: 1 if the final answer equals the label, or 0. none: always 0. command, library, remote_rm: a judge of your own. parts: the weighted sum of `reward.parts`."),
+    BOOL("reward.boxed", REWARD(boxed), "false", "Judge only the content of the last \\boxed{} (the seed's boxed_ types)."),
+    TEXT("reward.command", OPD__TYPE_STRING, REWARD(command), "", 0, "Of type command: a program and its arguments, with blanks between them. It reads questions and writes answers as JSON lines."),
+    TEXT("reward.library", OPD__TYPE_PATH, REWARD(library), "", 0, "Of type library: a shared object with the functions of opd/reward.h, loaded in a child process."),
+    TEXT("reward.url", OPD__TYPE_URL, REWARD(url), "", 0, "Of type remote_rm: where questions are POSTed as JSON."),
+    BOOL("reward.group", REWARD(group), "false", "Ask command, library or remote_rm about all answers to a prompt at once."),
+    FLOAT("reward.timeout_s", REWARD(timeout_s), "10", 0, 1e6, ABOVE, "s", "Until one question is answered (remote_rm: one attempt); then the sample has no reward."),
+    INT("reward.workers", REWARD(workers), "1", 1, 1024, "", "Processes of command or library, each with one question at a time; requests of remote_rm at the same time."),
+    INT("reward.retries", REWARD(retries), "3", 0, 1000, "", "Attempts of remote_rm after the first."),
+    ENUM("reward.parts.*.type", PART(type), "math", reward_names, "As reward.type; and so are the other keys of a part."),
+    FLOAT("reward.parts.*.weight", PART(weight), "1", -1e6, 1e6, 0, "", "Factor of this part in the sum."),
+    BOOL("reward.parts.*.boxed", PART(boxed), "false", "As reward.boxed."),
+    TEXT("reward.parts.*.command", OPD__TYPE_STRING, PART(command), "", 0, "As reward.command."),
+    TEXT("reward.parts.*.library", OPD__TYPE_PATH, PART(library), "", 0, "As reward.library."),
+    TEXT("reward.parts.*.url", OPD__TYPE_URL, PART(url), "", 0, "As reward.url."),
+    BOOL("reward.parts.*.group", PART(group), "false", "As reward.group."),
+    FLOAT("reward.parts.*.timeout_s", PART(timeout_s), "10", 0, 1e6, ABOVE, "s", "As reward.timeout_s."),
+    INT("reward.parts.*.workers", PART(workers), "1", 1, 1024, "", "As reward.workers."),
+    INT("reward.parts.*.retries", PART(retries), "3", 0, 1000, "", "As reward.retries."),
 
     TEXT("teachers.*.url", OPD__TYPE_URL, TEACHER(url), "", 0, "Address of a running SGLang-compatible server; http:// (HTTP/2 in clear text) or https://."),
     TEXT("teachers.*.urls", OPD__TYPE_URLS, TEACHER(urls), "", 0, "Addresses of its replicas: a list, or one text with commas. Each must serve the same model."),
@@ -282,6 +300,7 @@ const opd__section opd__sections[] = {
     {"data.sources", "Several files instead of `data.path`, by name, mixed by weight."},
     {"rollout", "How the student generates."},
     {"reward", "How answers are judged."},
+    {"reward.parts", "With `type: parts`: judges by name, whose rewards are summed by weight."},
     {"teachers", "Teachers by name: `url` of a running server, or `path` of a model."},
     {"opd", "On-policy distillation: A_t - kl_coef * (l_student - l_teacher)."},
     {"train", "Optimizer, loss and checkpoints."},
@@ -295,6 +314,8 @@ const size_t opd__section_count = OPD_COUNTOF(opd__sections);
 
 const opd__map opd__maps[] = {
     {"data.sources", STAGE(data.sources), STAGE(data.source_count), sizeof(opd_config_source), false},
+    {"reward.parts", STAGE(reward.parts), STAGE(reward.part_count), sizeof(opd_config_reward_part),
+     false},
     {"teachers", STAGE(teachers), STAGE(teacher_count), sizeof(opd_config_teacher), false},
     {"eval.sets", STAGE(eval.sets), STAGE(eval.set_count), sizeof(opd_config_eval_set), false},
     {"arithmetic.splits", STAGE(arithmetic.splits), STAGE(arithmetic.split_count),
@@ -304,9 +325,11 @@ const size_t opd__map_count = OPD_COUNTOF(opd__maps);
 _Static_assert(OPD_CONFIG_TEACHERS_MAX == OPD__ITEMS_MAX &&
                    OPD_CONFIG_SOURCES_MAX == OPD__ITEMS_MAX &&
                    OPD_CONFIG_EVAL_SETS_MAX == OPD__ITEMS_MAX &&
+                   OPD_CONFIG_REWARD_PARTS_MAX == OPD__ITEMS_MAX &&
                    OPD_CONFIG_SPLITS_MAX == OPD__ITEMS_MAX, "every map holds ITEMS_MAX");
 _Static_assert(offsetof(opd_config_teacher, name) == 0 && offsetof(opd_config_split, name) == 0 &&
-                   offsetof(opd_config_source, name) == 0 && offsetof(opd_config_eval_set, name) == 0,
+                   offsetof(opd_config_source, name) == 0 && offsetof(opd_config_eval_set, name) == 0 &&
+                   offsetof(opd_config_reward_part, name) == 0,
                "an item begins with its name");
 
 const opd__exclusive opd__exclusives[] = {

@@ -4,6 +4,8 @@
  * stream's event; its delivery hands out the lines and starts reading again. So a slow actor
  * slows the child, and memory is line_max bytes per stream.
  *
+ * What is written to its stdin waits in blocks of the pipe, freed as they are read or as it closes.
+ *
  *   RUNNING --process ended, both streams at their end--> exit event --delivered--> closing
  *      |                                                                              |
  *      +-- the actor ended: SIGKILL, no events ---------------------------------------+--> freed
@@ -37,6 +39,9 @@ struct opd_child {
     opd_child_options options;
     uv_process_t process;
     child_stream streams[STREAMS];
+    uv_pipe_t input; /* its stdin */
+    bool input_opened;
+    size_t input_bytes; /* written and not yet read by the pipe */
     opd_event exit_event;
     opd_cleanup cleanup;
     int64_t exit_status;
@@ -63,6 +68,10 @@ static void close_handle(opd_child *child, uv_handle_t *handle) {
     uv_close(handle, on_close);
 }
 
+static void close_input(opd_child *child) {
+    if (child->input_opened) close_handle(child, (uv_handle_t *)&child->input);
+}
+
 static void post_exit_if_over(opd_child *child) {
     bool over = child->exited;
     for (int i = 0; i < STREAMS; i++) over = over && child->streams[i].at_end;
@@ -75,6 +84,7 @@ static void on_exit_uv(uv_process_t *process, int64_t exit_status, int term_sign
     child->exit_status = exit_status;
     child->term_signal = term_signal;
     close_handle(child, (uv_handle_t *)process);
+    close_input(child);
     post_exit_if_over(child);
 }
 
@@ -150,6 +160,7 @@ static void on_actor_end(opd_cleanup *cleanup) {
         if (child->streams[i].opened)
             close_handle(child, (uv_handle_t *)&child->streams[i].pipe);
     }
+    close_input(child);
     if (!child->exited) {
         (void)uv_process_kill(&child->process, SIGKILL);
         (void)waitpid(child->process.pid, NULL, 0);
@@ -210,6 +221,13 @@ static opd_err child_create(opd_ctx *ctx, const opd_child_options *options,
 
 static void open_streams(opd_child *child, uv_loop_t *loop, uv_stdio_container_t *stdio) {
     stdio[0].flags = UV_IGNORE;
+    if (child->options.stdin_max > 0) {
+        (void)uv_pipe_init(loop, &child->input, 0);
+        child->input_opened = true;
+        child->open_handles++;
+        stdio[0].flags = (uv_stdio_flags)(UV_CREATE_PIPE | UV_READABLE_PIPE);
+        stdio[0].data.stream = (uv_stream_t *)&child->input;
+    }
     for (int i = 0; i < STREAMS; i++) {
         child_stream *s = &child->streams[i];
         stdio[i + 1].flags = UV_INHERIT_FD;
@@ -238,6 +256,9 @@ static opd_err start_process(opd_child *child, uv_loop_t *loop) {
                                     .stdio_count = 1 + STREAMS,
                                     .stdio = stdio};
     child->process.data = child;
+    struct sigaction old; /* a write to a child that is gone must not kill us */
+    if (child->input_opened && sigaction(SIGPIPE, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+        signal(SIGPIPE, SIG_IGN);
     int status = uv_spawn(loop, &child->process, &options);
     child->open_handles++; /* the handle is initialised even when uv_spawn fails */
     opd_mem_free(child->alloc, env);
@@ -268,6 +289,44 @@ opd_err opd_child_spawn(opd_ctx *ctx, opd_env *env, const opd_child_options *opt
     }
     *out_child = child;
     return OPD_OK;
+}
+
+/* ---- input ----------------------------------------------------------------------------- */
+
+typedef struct child_write {
+    uv_write_t request;
+    opd_child *child;
+    size_t size;
+    char bytes[];
+} child_write;
+
+/* A write that failed says that the child has ended, which its exit says as well. */
+static void on_written(uv_write_t *request, int status) {
+    child_write *write = OPD_CONTAINER_OF(request, child_write, request);
+    (void)status;
+    write->child->input_bytes -= write->size;
+    opd_mem_free(write->child->alloc, write);
+}
+
+opd_err opd_child_write(opd_child *child, const void *bytes, size_t size_bytes) {
+    if (!child->input_opened || uv_is_closing((uv_handle_t *)&child->input))
+        return opd_fail(OPD_ERR_CLOSED, "process %d reads no stdin", child->process.pid);
+    if (size_bytes > child->options.stdin_max - child->input_bytes)
+        return opd_fail(OPD_ERR_AGAIN, "process %d has %zu bytes to read", child->process.pid,
+                        child->input_bytes);
+    child_write *write = opd_mem_get(child->alloc, sizeof *write + size_bytes);
+    if (write == NULL) return opd_fail(OPD_ERR_NOMEM, "input of process %d", child->process.pid);
+    write->child = child;
+    write->size = size_bytes;
+    memcpy(write->bytes, bytes, size_bytes);
+    uv_buf_t buf = uv_buf_init(write->bytes, (unsigned)size_bytes);
+    int status = uv_write(&write->request, (uv_stream_t *)&child->input, &buf, 1, on_written);
+    if (status == 0) {
+        child->input_bytes += size_bytes;
+        return OPD_OK;
+    }
+    opd_mem_free(child->alloc, write);
+    return opd_fail(OPD_ERR_CLOSED, "input of process %d: %s", child->process.pid, uv_strerror(status));
 }
 
 void opd_child_kill(opd_child *child, int signal_number) {

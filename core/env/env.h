@@ -41,10 +41,11 @@ typedef struct opd_child_options {
     opd_err (*on_exit)(opd_ctx *ctx, void *state, opd_child *child, int64_t exit_status,
                        int term_signal);
     size_t line_max; /* 0: 4,096 bytes */
+    size_t stdin_max; /* bytes that may wait to be read by the child; 0: stdin is /dev/null */
     void *arg;       /* read back with opd_child_arg */
 } opd_child_options;
 
-/* Starts a child that belongs to the actor ctx, with /dev/null as stdin. If the actor dies
+/* Starts a child that belongs to the actor ctx. If the actor dies
  * first, the child gets SIGKILL and nothing is called any more.
  * Errors: NOT_FOUND (no such program), IO, NOMEM, UNSUPPORTED (a simulated env). The runtime frees
  * *out_child after on_exit. */
@@ -53,6 +54,11 @@ opd_err opd_child_spawn(opd_ctx *ctx, opd_env *env, const opd_child_options *opt
 
 /* Sends a signal (SIGTERM, SIGKILL). A child that already ended is fine. */
 void opd_child_kill(opd_child *child, int signal_number);
+
+/* Writes a copy of the bytes to its stdin, in order, as it reads them. What a child that ends did not
+ * read is dropped. Errors: AGAIN (stdin_max bytes wait), CLOSED (it has ended, or reads no stdin),
+ * NOMEM. */
+opd_err opd_child_write(opd_child *child, const void *bytes, size_t size_bytes) OPD_MUST_CHECK;
 
 /* Its process id, and the options' arg. */
 int opd_child_pid(const opd_child *child);

@@ -46,6 +46,7 @@ extern "C" {
 #define OPD_CONFIG_TEACHER_INFLIGHT_MAX 4096 /* questions to all of them at the same time */
 #define OPD_CONFIG_REPLICAS_MAX 64 /* urls of one teacher              */
 #define OPD_CONFIG_URL_SIZE 1024   /* one of them, with its NUL        */
+#define OPD_CONFIG_REWARD_PARTS_MAX 16 /* judges of one reward           */
 #define OPD_CONFIG_SPLITS_MAX 16   /* files of one arithmetic stage    */
 #define OPD_CONFIG_SOURCES_MAX 16  /* data sources of one stage        */
 #define OPD_CONFIG_EVAL_SETS_MAX 16 /* named sets of problems of one stage */
@@ -63,8 +64,16 @@ typedef enum opd_config_kind {
 typedef enum opd_config_device_kind { OPD_CONFIG_DEVICE_KIND_CPU } opd_config_device_kind;
 
 typedef enum opd_config_reward_type {
-    OPD_CONFIG_REWARD_TYPE_NONE, /* every reward is 0              */
-    OPD_CONFIG_REWARD_TYPE_MATH  /* 1 if the answer is right, or 0 */
+    OPD_CONFIG_REWARD_TYPE_NONE,            /* every reward is 0                          */
+    OPD_CONFIG_REWARD_TYPE_MATH,            /* 1 if the answer is right, or 0             */
+    OPD_CONFIG_REWARD_TYPE_DAPO,            /* 1 or -1, by text after "Answer:"           */
+    OPD_CONFIG_REWARD_TYPE_F1,              /* of the words                               */
+    OPD_CONFIG_REWARD_TYPE_MULTIPLE_CHOICE, /* 1 if the option's letter is right, or 0    */
+    OPD_CONFIG_REWARD_TYPE_GPQA,            /* the same                                   */
+    OPD_CONFIG_REWARD_TYPE_COMMAND,         /* child processes that speak JSON lines      */
+    OPD_CONFIG_REWARD_TYPE_LIBRARY,         /* a shared object (opd/reward.h) in a child  */
+    OPD_CONFIG_REWARD_TYPE_REMOTE_RM,       /* POSTed to a URL                            */
+    OPD_CONFIG_REWARD_TYPE_PARTS            /* the weighted sum of reward.parts           */
 } opd_config_reward_type;
 
 typedef enum opd_config_opd_type {
@@ -227,11 +236,6 @@ typedef struct opd_config_data {
     int64_t max_prompt_len; /* tokens; longer prompts are dropped; 0 = no limit */
 } opd_config_data;
 
-typedef enum opd_config_filter {
-    OPD_CONFIG_FILTER_NONE,
-    OPD_CONFIG_FILTER_ZERO_STD /* groups whose rewards are all the same are replaced */
-} opd_config_filter;
-
 typedef struct opd_config_rollout {
     int64_t batch_prompts;     /* prompts per training batch (seed: rollout-batch-size) */
     int64_t samples_per_prompt;
@@ -241,13 +245,27 @@ typedef struct opd_config_rollout {
     int64_t max_response_len; /* tokens */
     int64_t max_staleness;    /* weight versions; 0 = strictly on-policy */
     int64_t slots;            /* sequences decoded at the same time */
-    opd_config_filter filter;
-    int64_t filter_max_dropped; /* groups of a batch; derived: 4 * batch_prompts */
     int64_t seed;             /* derived: run.seed */
 } opd_config_rollout;
 
-typedef struct opd_config_reward {
+typedef struct opd_config_reward_part {
+    const char *name; /* below reward.parts; NULL for the reward itself */
     opd_config_reward_type type;
+    double weight;
+    bool boxed; /* judge only the content of the last \boxed{} */
+    bool group; /* judge all answers to a prompt at once        */
+    const char *command; /* a program and its arguments, blanks between them */
+    const char *library; /* path of the shared object                        */
+    const char *url;
+    double timeout_s; /* of one question (of a URL: one attempt) */
+    int64_t workers;  /* processes, or requests at the same time */
+    int64_t retries;  /* of a URL                                */
+} opd_config_reward_part;
+
+typedef struct opd_config_reward {
+    opd_config_reward_part one; /* reward.type ... */
+    size_t part_count;
+    opd_config_reward_part parts[OPD_CONFIG_REWARD_PARTS_MAX];
 } opd_config_reward;
 
 typedef enum opd_config_protocol {

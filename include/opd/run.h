@@ -119,6 +119,11 @@ typedef struct opd_teacher_probe_options {
  * teacher; the report says so too), INTERRUPTED. */
 OPD_MUST_CHECK opd_err opd_teacher_probe(const opd_teacher_probe_options *options);
 
+/* What `opd reward-host FILE` does, the child process of reward.type library: loads the shared object
+ * (opd/reward.h), answers the questions on stdin on stdout, returns at the end of stdin. Errors:
+ * NOT_FOUND, INVALID (no such function), UNSUPPORTED (another version), REMOTE (init failed), PARSE, IO. */
+OPD_MUST_CHECK opd_err opd_reward_host(const char *library_path);
+
 #ifdef __cplusplus
 }
 #endif

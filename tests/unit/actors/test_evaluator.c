@@ -146,7 +146,7 @@ static void run(int count, uint32_t mailbox) {
     sets.set[1] = (opd_eval_set){.name = "eval", .dataset = dataset, .samples = samples, .max_new = 9};
     sets.set[0] = sets.set[1];
     opd_evaluator_config config = {.sets = &sets, .roles = &roles, .tokenizer = tokenizer,
-                                   .inflight = INFLIGHT, .alloc = &t.memory.alloc};
+                                   .rule = OPD_REWARD_RULE_MATH, .inflight = INFLIGHT, .alloc = &t.memory.alloc};
     CHECK_OK(opd_spawn(t.system, &player_class, NULL, NULL, &roles.rollout));
     CHECK_OK(opd_spawn(t.system, &opd_evaluator_class, NULL, &config, &roles.evaluator));
     CHECK_OK(opd_spawn(t.system, &asker_class, NULL, NULL, &asker));

@@ -11,6 +11,7 @@ enum { ROLLOUTS = 20, WINDOW = 2 };
 typedef struct world {
     opd_test_sys t;
     opd_roles roles;
+    opd_lane *lane;
     opd_link *link;     /* of the source */
     uint64_t sent, got;
     opd_msg *kept[WINDOW];
@@ -82,7 +83,8 @@ static void world_up(world *w) {
     sys_up(&w->t, NULL);
     w->roles.batcher = script_spawn(&w->t, "batcher", (opd_script){
         .start = batcher_start, .message = batcher_message, .arg = w});
-    opd_reward_config config = {.type = OPD_REWARD_NONE, .roles = &w->roles,
+    CHECK_OK(opd_lane_open(w->t.system, "reward", 4, &w->lane));
+    opd_reward_config config = {.lane = w->lane, .roles = &w->roles,
                                 .window_msgs = WINDOW, .alloc = &w->t.memory.alloc};
     CHECK_OK(opd_spawn(w->t.system, &opd_reward_class, NULL, &config, &w->roles.reward));
     (void)script_spawn(&w->t, "source", (opd_script){
