@@ -15,7 +15,7 @@
  *   GSPO   the same with one ratio per sample, rho = exp(mean over its tokens of l - l_old), so
  *          that every token's loss reaches every token's l  (Zheng et al. 2025, arXiv 2507.18071)
  *   SAPO   L = -f A,  f = (4 / tau) sigmoid(tau (rho - 1)),  tau = tau_pos where A > 0, else tau_neg
- *          (Gao et al. 2025, arXiv 2511.20347)
+ *          (Qwen team 2025, arXiv 2511.20347)
  *   CISPO  L = -clip(rho, 1 - low, 1 + high) A l, the clipped ratio a constant  (MiniMax-M1,
  *          arXiv 2506.13585)
  *   OPSM   b = 0 where A < 0 and the mean over the sample's tokens of l_rollout - l is above delta:
