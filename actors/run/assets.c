@@ -416,6 +416,7 @@ static opd_err create_learner(opd_assets *a) {
         .critic = {.clip = t->value_clip, .coef = t->value_coef}, .critic_lr = t->critic_lr,
         .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,
         .unscored = a->resumed.unscored_batches, .alloc = a->alloc};
+    if (policy) OPD_TRY(opd_stage_prove(c, &options));
     return opd_err_prefix(opd_learner_create(&options, &a->learner), "train");
 }
 

@@ -69,4 +69,9 @@ const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config);
 opd_support_kind opd_stage_support(const opd_config_opd *opd);
 opd_contrast_config opd_stage_signal(const opd_config_opd *opd);
 
+/* Tries on three tokens whether an rl stage's learner can learn (trainer/prover.h), and says so in the
+ * log. Errors: CONFIG with the reason; NOMEM. */
+OPD_MUST_CHECK opd_err opd_stage_prove(const opd_config_stage *config,
+                                       const opd_learner_options *options);
+
 #endif

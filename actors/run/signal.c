@@ -1,5 +1,9 @@
-/* signal.c - the distillation loss that a stage's configuration asks for (assets.h). Thread: any. */
+/* signal.c - the distillation loss that a stage's configuration asks for, and whether all of it together
+ * can learn (assets.h). Thread: any. */
 #include "actors/run/assets.h"
+#include "actors/trainer/prover.h"
+#include "core/base/check.h"
+#include "opd/log.h"
 
 opd_support_kind opd_stage_support(const opd_config_opd *o) {
     static const opd_support_kind kinds[] = {
@@ -32,4 +36,15 @@ opd_contrast_config opd_stage_signal(const opd_config_opd *o) {
                        .tail = support == OPD_SUPPORT_SAMPLED ? OPD_TAIL_TRUNCATE : tails[o->tail],
                        .jsd_alpha = o->jsd_alpha, .logp_floor = o->logp_floor, .clip = o->token_clip},
         .selection = selections[o->token_selection], .token_share = o->token_share};
+}
+
+opd_err opd_stage_prove(const opd_config_stage *c, const opd_learner_options *options) {
+    opd_objective_claim claim = {.learner = options,
+                                 .samples_per_prompt = (size_t)c->rollout.samples_per_prompt,
+                                 .rewarded = c->reward.one.type != OPD_CONFIG_REWARD_TYPE_NONE};
+    opd_proof proof;
+    OPD_TRY(opd_err_prefix(opd_objective_prove(&claim, options->alloc, &proof), "stage %s", c->name));
+    OPD_LOG_INFO("stage %s: the objective can learn: expected gradient %.3g on three tokens, %.3g apart "
+                 "under two teachers", c->name, proof.norm, proof.teacher);
+    return OPD_OK;
 }
