@@ -152,6 +152,18 @@ static uint64_t runtime_bytes(const opd_assets *a) {
     return opd_system_memory_max(&options) + mailboxes + (uint64_t)SMALL * ROLES;
 }
 
+/* reward/reward_actor.c: what it holds of each rollout; where judges outside are asked, its texts, as JSON
+ * and once more in each question. A token is some bytes, escaped at most six each. */
+static uint64_t reward_bytes(const opd_assets *a) {
+    enum { ENTRY = 1024, TOKEN = 24 };
+    const opd_config_reward *r = &a->config->reward;
+    const opd_sizes *z = &a->sizes;
+    uint64_t outside = r->one.type >= OPD_CONFIG_REWARD_TYPE_COMMAND ? 1 + r->part_count : 0;
+    if (a->config->kind != OPD_CONFIG_KIND_RL) return 0;
+    return (uint64_t)z->window_msgs *
+           (ENTRY + outside * (z->samples * sizeof(double) + 2 * (uint64_t)z->max_len * TOKEN));
+}
+
 /* Payload: prompts, rollouts (one copy for all receivers; the batcher sends them on), scores.
  * Their windows are window_bytes each; the lists of samples in teacher and batcher hold messages
  * of these windows. Evaluations: the slots' prompts and answers. */
@@ -160,7 +172,7 @@ static uint64_t windows_bytes(const opd_assets *a) {
     bool policy = a->config->kind == OPD_CONFIG_KIND_RL;
     uint64_t answers = (uint64_t)z->slots * z->max_len * (2 * FLOAT + sizeof(int32_t));
     uint64_t join = (uint64_t)z->window_msgs * (4 * sizeof(void *) + sizeof(uint64_t));
-    return (policy ? 3 : 1) * z->window_bytes + join + answers;
+    return (policy ? 3 : 1) * z->window_bytes + join + answers + reward_bytes(a);
 }
 
 /* trainer/batch.c, trainer/learner.c and trainer/distil.c: per token; and per sample. */
