@@ -167,3 +167,29 @@ TEST(impossible_settings_are_named) {
     CHECK_ERR(opd_policy_config_check(&config), OPD_ERR_CONFIG);
     CHECK_CONTAINS(opd_err_context(), "entropy_coef");
 }
+
+/* Where the student has not moved yet and a sample has one advantage, all four losses have the
+ * gradient of the plain policy gradient, -w A. */
+TEST(on_policy_all_losses_have_one_gradient) {
+    enum { N = 9 };
+    static const size_t offsets[] = {0, 2, 3, N};
+    float logp[N], advantages[N], weights[N], dlogp[N];
+    for (int t = 0; t < N; t++) {
+        logp[t] = -0.3f * (float)(t + 1);
+        advantages[t] = t < 2 ? 1.5f : t < 3 ? -0.5f : -2;
+    }
+    opd_divisor divisor = {.reduction = OPD_REDUCTION_SAMPLE_MEAN, .batch_size = 3};
+    opd_reduction_weights(&divisor, 3, offsets, NULL, weights);
+    opd_policy_input in = {.sample_count = 3, .offsets = offsets, .logp = logp, .old_logp = logp,
+                           .advantages = advantages, .weights = weights};
+    for (int kind = OPD_POLICY_CLIP; kind <= OPD_POLICY_CISPO; kind++) {
+        opd_policy_stats stats = {0};
+        opd_policy_config config = CLIP;
+        config.kind = (opd_policy_kind)kind;
+        config.tau_pos = 1, config.tau_neg = 1.05;
+        opd_policy_loss(&config, &in, dlogp, NULL, &stats);
+        for (int t = 0; t < N; t++) CHECK_NEAR(dlogp[t], -weights[t] * advantages[t], 1e-7);
+        CHECK_NEAR(stats.clip_frac, 0, 0);
+        CHECK_NEAR(stats.ratio, 1, 1e-6);
+    }
+}
