@@ -3,7 +3,7 @@
 
     check_math_pairs.py JUDGE [PAIRS.jsonl]
 
-JUDGE is the program of math_judge.c. Without PAIRS every eighth pair is made of OPD_TEST_DATA. Prints
+JUDGE is the program of math_judge.c. Without PAIRS every seventh pair is made of OPD_TEST_DATA. Prints
 the agreement and every difference; fails below 98.5 %. Exit status 77: no data, or no math-verify.
 """
 import importlib.util
@@ -22,7 +22,7 @@ def make(folder, path):
         print("skipped: OPD_TEST_DATA is not set" if data is None else "skipped: no math-verify")
         sys.exit(77)
     script = os.path.join(folder, "make_math_pairs.py")
-    subprocess.run([sys.executable, script, "--data", data, "--every", "8", "--out", path], check=True)
+    subprocess.run([sys.executable, script, "--data", data, "--every", "7", "--out", path], check=True)
 
 
 def main():
