@@ -77,8 +77,13 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)                    \
     X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp) X(T, U32, reward_failure)
 
-/* trainer -> dataset: prompts of groups below group_end may start. */
-#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end)
+/* trainer -> dataset: prompts of groups below group_end may start; those that might not before, under
+ * weights of at least min_version. */
+#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end) X(T, U64, min_version)
+
+/* batcher -> trainer (link), instead of its SAMPLEs: the group teaches nothing, another takes its
+ * place. */
+#define OPD_FILTERED_FIELDS(X, T) X(T, U64, group)
 
 /* panel -> dataset: hold admission (no teacher answers), or go on. */
 #define OPD_HOLD_FIELDS(X, T) X(T, BOOL, hold)
@@ -156,7 +161,7 @@ typedef enum opd_presence {
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
     M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)          \
-    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted)
+    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted) M(FILTERED, filtered)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,

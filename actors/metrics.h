@@ -27,6 +27,7 @@
     X(OPD_ENTROPY_GAP, "rollout/opd_entropy_gap")       /* student - teacher, from top-k   */  \
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
     X(TRUNCATED, "rollout/truncated_ratio")                                                    \
+    X(FILTER_ZERO_STD, "rollout/dynamic_filter/drop_zero_std") /* groups replaced by others */ \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
     X(LAG_0, "rollout/lag_0")                           /* samples with that lag: 0,       */  \
     X(LAG_1, "rollout/lag_1")                           /* 1,                              */  \

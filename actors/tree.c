@@ -94,6 +94,15 @@ static opd_err start_teacher_host(opd_system *system, void *arg, opd_pid *out_pi
 
 /* ---- trainer --------------------------------------------------------------------------- */
 
+static bool filters(const pipeline *p) {
+    return p->policy && p->c->rollout.filter != OPD_CONFIG_FILTER_NONE;
+}
+
+/* Of a stage that goes on from a checkpoint, else 0. */
+static uint64_t first_group(const pipeline *p) {
+    return p->a->first_step > 0 ? p->a->resumed.group : 0;
+}
+
 static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
     pipeline *p = arg;
@@ -105,6 +114,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .objective = p->policy ? OPD_OBJECTIVE_POLICY : OPD_OBJECTIVE_SFT,
         .lane = p->trainer_lane, .weights = p->weights, .roles = &p->roles,
         .first_step = p->a->first_step, .steps = p->a->steps,
+        .first_group = first_group(p), .filter = filters(p),
         .batch_prompts = s->batch_prompts, .samples_per_prompt = s->samples,
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
@@ -131,8 +141,9 @@ static opd_err start_batcher(opd_system *system, void *arg, opd_pid *out_pid) {
     opd_batcher_config config = {
         .roles = &p->roles, .first_group = p->outcome->groups_taken,
         .groups_max = s->window_groups, .samples_per_prompt = s->samples,
-        .teacher = p->teacher, .window_msgs = s->window_msgs,
-        .window_bytes = s->window_bytes, .alloc = p->a->alloc};
+        .teacher = p->teacher, .filter = filters(p), .batch_prompts = s->batch_prompts,
+        .filter_max_dropped = (uint64_t)p->c->rollout.filter_max_dropped,
+        .window_msgs = s->window_msgs, .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_batcher_class, &config, &p->roles.batcher, out_pid);
 }
 
@@ -235,11 +246,14 @@ static opd_err start_dataset(opd_system *system, void *arg, opd_pid *out_pid) {
     (void)system;
     pipeline *p = arg;
     const opd_sizes *s = &p->a->sizes;
+    /* of a data plane that is started again, no more than it has room for: what was filtered before is
+     * filtered once more, and then makes room */
+    uint64_t room = p->outcome->groups_taken + s->window_groups;
+    uint64_t admitted = p->outcome->groups_admitted < room ? p->outcome->groups_admitted : room;
     opd_dataset_config config = {
         .dataset = p->a->train, .roles = &p->roles, .examples = !p->policy,
-        .first_group = p->outcome->groups_taken, .admitted = p->outcome->groups_admitted,
-        .group_end = p->a->steps * s->batch_prompts, .batch_prompts = s->batch_prompts,
-        .max_staleness = (uint32_t)p->c->rollout.max_staleness,
+        .first_group = p->outcome->groups_taken, .admitted = admitted,
+        .group_end = filters(p) ? UINT64_MAX : p->a->steps * s->batch_prompts,
         .window_msgs = s->window_groups, .window_bytes = s->window_bytes};
     return spawn(p, &opd_dataset_class, &config, &p->roles.dataset, out_pid);
 }

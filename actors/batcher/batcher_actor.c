@@ -24,6 +24,8 @@ typedef struct batcher {
     uint64_t number; /* of it */
     uint64_t *ready_ns; /* [groups_max][samples_per_prompt], like the join: newest part but scores */
     uint32_t sent, members; /* of that group; members 0: none */
+    bool dropping;          /* instead FILTERED is to be sent */
+    uint64_t kept, dropped; /* groups of the present batch    */
 } batcher;
 
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
@@ -102,13 +104,52 @@ static uint64_t *ready_at(const batcher *b, uint64_t group, uint32_t member) {
     return b->ready_ns + (size_t)(group % b->c.groups_max) * b->c.samples_per_prompt + member;
 }
 
+/* Whether the rewards of the present group tell its members apart. */
+static opd_err rewards_differ(const batcher *b, bool *out_differ) {
+    size_t valid = 0;
+    double first = 0;
+    *out_differ = false;
+    for (uint32_t m = 0; m < b->c.samples_per_prompt; m++) {
+        opd_reward_fields f;
+        OPD_TRY(opd_message_read(b->group[(size_t)m * b->parts + PART_REWARD], OPD_MESSAGE_REWARD, &f));
+        if (!f.valid) continue;
+        if (valid++ == 0) first = f.reward;
+        else *out_differ = *out_differ || f.reward != first;
+    }
+    return OPD_OK;
+}
+
+/* Takes the group that is next; one that the filter drops is let go. */
+static opd_err begin_group(batcher *b) {
+    bool differ = true;
+    if (b->c.filter) OPD_TRY(rewards_differ(b, &differ));
+    if (!differ && b->dropped < b->c.filter_max_dropped) {
+        for (uint32_t i = 0; i < b->c.samples_per_prompt * b->parts; i++)
+            opd_msg_release(b->group[i]);
+        b->dropped++;
+        b->dropping = true;
+        return OPD_OK;
+    }
+    b->members = b->c.samples_per_prompt;
+    if (b->c.filter && ++b->kept == b->c.batch_prompts) b->kept = b->dropped = 0;
+    return OPD_OK;
+}
+
 /* Sends what is complete until the trainer's window is full. */
 static opd_err flush(batcher *b, opd_ctx *ctx) {
     for (;;) {
-        if (b->sent == b->members) {
+        if (b->sent == b->members && !b->dropping) {
             b->sent = b->members = 0;
             if (!opd_join_next(b->join, &b->number, (void **)b->group)) return OPD_OK;
-            b->members = b->c.samples_per_prompt;
+            OPD_TRY(begin_group(b));
+        }
+        if (b->dropping) {
+            opd_filtered_fields filtered = {.group = b->number};
+            opd_err err = opd_message_link_send(ctx, b->trainer, OPD_MESSAGE_FILTERED, &filtered);
+            if (err == OPD_ERR_AGAIN) return OPD_OK; /* CREDIT calls again */
+            OPD_TRY(err);
+            b->dropping = false;
+            continue;
         }
         opd_msg **parts = b->group + (size_t)b->sent * b->parts;
         opd_sample_fields sample;

@@ -2,6 +2,10 @@
  *
  * In: ROLLOUT, REWARD and, with a teacher, SCORES, in any order. Out: SAMPLE (link to the
  * trainer), whole groups in dataset order, stamped with when all but the scores was there.
+ *
+ * With a filter, a group whose rewards are all the same (or of which fewer than two are valid) has
+ * no advantage from them: FILTERED goes out in its place, but for at most filter_max_dropped groups
+ * of a batch; those beyond are let through. It is decided in dataset order, so timing has no part in it.
  * Thread: the loop.
  */
 #ifndef OPD_ACTORS_BATCHER_ACTOR_H
@@ -18,6 +22,9 @@ typedef struct opd_batcher_config {
     uint32_t groups_max;         /* admission window: batch * (max_staleness + 1) */
     uint32_t samples_per_prompt;
     bool teacher;                /* SCORES are to be waited for                   */
+    bool filter;
+    uint64_t filter_max_dropped; /* groups of a batch                             */
+    uint32_t batch_prompts;      /* groups of a batch                             */
     uint32_t window_msgs;        /* of the link to the trainer                    */
     uint64_t window_bytes;
     const opd_alloc *alloc;

@@ -15,19 +15,14 @@ typedef struct dataset_state {
     opd_dataset_config c;
     opd_link *link;
     uint64_t next, admitted; /* groups: [.., next) left, [.., admitted) may */
+    uint64_t min_version;    /* that prompts must wait for: of the newest ADMIT */
     bool hold;
     opd_msg *ready; /* made, but refused for want of credit */
 } dataset_state;
 
-/* A group belongs to batch g / B; it must wait for version batch - max_staleness. */
-static uint64_t min_version(const dataset_state *s, uint64_t group) {
-    uint64_t batch = group / s->c.batch_prompts;
-    return batch > s->c.max_staleness ? batch - s->c.max_staleness : 0;
-}
-
 static opd_err make_prompt(dataset_state *s, opd_ctx *ctx, const opd_row *row, uint32_t epoch) {
     opd_prompt_fields f = {.group = s->next, .epoch = epoch,
-                           .min_version = min_version(s, s->next)};
+                           .min_version = s->min_version};
     uint32_t prompt_len;
     opd_err err;
     (void)snprintf(f.source, sizeof f.source, "%s", row->source);
@@ -94,6 +89,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     }
     opd_admit_fields admit;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_ADMIT, &admit));
+    s->min_version = admit.min_version;
     if (admit.group_end > s->admitted) s->admitted = admit.group_end;
     if (s->admitted > s->c.group_end) s->admitted = s->c.group_end;
     return pump(s, ctx);

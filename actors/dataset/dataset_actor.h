@@ -20,9 +20,7 @@ typedef struct opd_dataset_config {
     bool examples;          /* supervised: EXAMPLE to the trainer                        */
     uint64_t first_group;   /* of a resumed run, or after a restart                       */
     uint64_t admitted;      /* bound that the trainer gave before; 0: none yet            */
-    uint64_t group_end;     /* all groups of the run                                     */
-    uint32_t batch_prompts; /* groups per weights version; with max_staleness it gives the */
-    uint32_t max_staleness; /* version a prompt must wait for                             */
+    uint64_t group_end;     /* all groups of the run; UINT64_MAX where a filter decides   */
     uint32_t window_msgs;
     uint64_t window_bytes;
 } opd_dataset_config;

@@ -40,6 +40,10 @@ typedef struct trainer {
     opd_batch *batch;
     opd_msg **held; /* ring of SAMPLEs or EXAMPLEs, [held_max] */
     size_t held_head, held_count, held_max, batch_samples;
+    uint64_t next_group;      /* the first that is not learnt                       */
+    uint64_t last_group;      /* of the samples that the batch took                 */
+    uint64_t filtered;        /* groups that FILTERED named or a batch passed over  */
+    opd_pid source;           /* whose samples these are: a batcher, or the dataset */
 
     opd_job job;
     bool learned;       /* the unit that ran was the batch's last */
@@ -137,7 +141,7 @@ static opd_err ask_to_save(trainer *t) {
     const opd_optimizer *optimizer = opd_learner_optimizer(t->c.learner);
     const opd_trainer_outcome *o = t->c.outcome;
     opd_save_fields f = {
-        .step = t->version, .group = t->version * t->c.batch_prompts,
+        .step = t->version, .group = t->next_group,
         .optimizer_step = optimizer->step, .samples = o->samples,
         .response_tokens = o->response_tokens, .invalid_tokens = o->invalid_tokens,
         .unscored_batches = o->unscored_batches, .skipped_steps = o->skipped_steps,
@@ -178,7 +182,9 @@ static opd_err admit(trainer *t) {
     if (t->c.objective == OPD_OBJECTIVE_SFT) return OPD_OK;
     uint64_t batches = t->version + t->c.max_staleness + 1;
     if (batches > t->c.steps) batches = t->c.steps;
-    opd_admit_fields f = {.group_end = batches * t->c.batch_prompts};
+    /* a filtered group makes room for another, for the same batch */
+    opd_admit_fields f = {.group_end = batches * t->c.batch_prompts + t->filtered,
+                          .min_version = t->version};
     t->c.outcome->groups_admitted = f.group_end;
     opd_err err = opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
     if (err == OPD_ERR_AGAIN) return again(&t->admit_retry);
@@ -315,6 +321,7 @@ static opd_err leave(trainer *t) {
 static opd_err after_batch(trainer *t) {
     t->version++;
     t->c.outcome->steps = t->c.outcome->version = t->version;
+    t->next_group = t->c.outcome->groups_taken;
     report(t);
     opd_batch_clear(t->batch);
     opd_metrics_clear(t->batch_values);
@@ -401,6 +408,7 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
         return opd_fail(OPD_ERR_MISMATCH, "trainer: %zu bytes of top-k ids for %u tokens",
                         f.teacher_topk.size_bytes, sample.response_len);
     if (f.ready_ns > t->ready_ns) t->ready_ns = f.ready_ns;
+    t->last_group = f.group;
     opd_sample_metrics_add(t->batch_values, &f, t->version, t->batch_samples, t->c.teacher);
     show_sample(t, &f);
     return opd_batch_add(t->batch, &sample);
@@ -413,10 +421,30 @@ static bool current(const trainer *t, const opd_msg *msg) {
 }
 
 static void drop_stale(trainer *t) {
+    const opd_trainer_outcome *o = t->c.outcome;
+    const opd_roles *r = t->c.roles;
+    opd_pid source = t->c.objective == OPD_OBJECTIVE_SFT ? r->dataset : r->batcher;
+    if (source != t->source) { /* it begins anew at groups_taken, and filters again */
+        uint64_t batches = t->version + (t->state == STATE_LEARN);
+        t->source = source;
+        t->filtered = o->groups_taken - batches * t->c.batch_prompts;
+    }
     for (; t->held_count > 0 && !current(t, t->held[t->held_head]); t->held_count--) {
         opd_msg_release(t->held[t->held_head]);
         t->held_head = (t->held_head + 1) % t->held_max;
     }
+}
+
+/* Notes up to which group the batch goes: B of those, and the ones that were filtered between them. */
+static void take_groups(trainer *t) {
+    opd_trainer_outcome *o = t->c.outcome;
+    uint64_t end = o->groups_taken + t->c.batch_prompts;
+    if (t->c.filter) {
+        uint64_t dropped = t->last_group + 1 - end;
+        end += dropped;
+        t->batch_values[OPD_METRIC_FILTER_ZERO_STD] = (double)dropped;
+    }
+    o->groups_taken = end;
 }
 
 /* Starts the next batch if one is there and nothing else is in the way. */
@@ -445,7 +473,7 @@ static opd_err fill(trainer *t) {
         opd_msg_release(msg);
         OPD_TRY(err);
     }
-    t->c.outcome->groups_taken = (t->version + 1) * t->c.batch_prompts;
+    take_groups(t);
     t->batch_values[OPD_METRIC_SAMPLES] = (double)t->batch->sample_count;
     t->batch_values[OPD_METRIC_TOKENS] = (double)t->batch->token_count;
     return begin_batch(t);
@@ -486,7 +514,8 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     t->version = t->c.first_step;
     t->saved_version = t->version;
     t->c.outcome->steps = t->c.outcome->version = t->version;
-    t->c.outcome->groups_taken = t->c.outcome->groups_admitted = t->version * t->c.batch_prompts;
+    t->next_group = t->c.first_group;
+    t->c.outcome->groups_taken = t->c.outcome->groups_admitted = t->c.first_group;
     t->samples_seen = t->c.outcome->samples;
     t->batch_samples = (size_t)t->c.batch_prompts * t->c.samples_per_prompt;
     t->held_max = t->batch_samples * (t->c.max_staleness + 2);
@@ -515,9 +544,13 @@ static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
     }
     drop_stale(t);
     if (!current(t, msg)) return OPD_OK;
-    OPD_ASSERT(t->held_count < t->held_max); /* the link's window is smaller */
-    opd_msg_take(ctx, msg);
+    OPD_ASSERT(t->held_count < t->held_max || opd_msg_kind(msg) == OPD_MESSAGE_FILTERED); /* the window is smaller */
     note_progress(t);
+    if (opd_msg_kind(msg) == OPD_MESSAGE_FILTERED) {
+        t->filtered++;
+        return admit(t);
+    }
+    opd_msg_take(ctx, msg);
     t->held[(t->held_head + t->held_count++) % t->held_max] = msg;
     return t->state == STATE_FILL && t->held_count >= t->batch_samples ? fill(t) : OPD_OK;
 }

@@ -56,6 +56,8 @@ typedef struct opd_trainer_config {
     opd_slot *weights;          /* published here                                       */
     const opd_roles *roles;
     uint64_t first_step, steps; /* batches done before (resume), batches in all          */
+    uint64_t first_group;       /* the first that is not learnt (resume)                 */
+    bool filter;                /* the batcher may send FILTERED                         */
     uint32_t batch_prompts;     /* groups (or examples) per batch                        */
     uint32_t samples_per_prompt; /* 1 for examples                                       */
     uint32_t max_staleness;

@@ -85,6 +85,8 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) {
         record_derive(&s->data.sources[i].record, &s->data.record);
     if (!opd__draft_given(draft, "data.seed")) s->data.seed = s->run.seed;
     if (!opd__draft_given(draft, "rollout.seed")) s->rollout.seed = s->run.seed;
+    if (!opd__draft_given(draft, "rollout.filter_max_dropped"))
+        s->rollout.filter_max_dropped = 4 * s->rollout.batch_prompts;
     if (!opd__draft_given(draft, "arithmetic.seed")) s->arithmetic.seed = s->run.seed;
     if (init->kv_heads == 0) init->kv_heads = init->heads;
     if (init->head_dim == 0 && init->heads > 0) init->head_dim = init->hidden_size / init->heads;
@@ -325,10 +327,27 @@ static opd_err opd_check(opd__draft *draft) {
     return OPD_OK;
 }
 
+/* A filter that would drop every group. */
+static opd_err filter_check(opd__draft *draft) {
+    const opd_config_stage *s = &draft->stage;
+    if (s->rollout.filter == OPD_CONFIG_FILTER_NONE) return OPD_OK;
+    if (s->rollout.samples_per_prompt == 1)
+        return opd__draft_fail(draft, "rollout.filter", 0, "cannot learn: one answer has no spread, so "
+                               "every group would be dropped; set rollout.samples_per_prompt to 2 or more");
+    if (s->reward.one.type == OPD_CONFIG_REWARD_TYPE_NONE)
+        return opd__draft_fail(draft, "rollout.filter", 0, "cannot learn: without a reward all are the "
+                               "same, so every group would be dropped; set reward.type, or no filter");
+    if (s->opd.only_reward)
+        return opd__draft_fail(draft, "rollout.filter", 0, "contradicts opd.only_reward: it drops what only "
+                               "the teacher can teach by a reward that is not learnt from");
+    return OPD_OK;
+}
+
 /* What an rl stage learns from. */
 static opd_err rl_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
     OPD_TRY(opd_check(draft));
+    OPD_TRY(filter_check(draft));
     OPD_TRY(opd__train_check(draft));
     OPD_TRY(opd__reward_check(draft));
     if (s->opd.enabled && (s->opd.kl_coef > 0 || s->opd.loss_coef > 0)) return OPD_OK;

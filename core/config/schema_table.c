@@ -47,6 +47,7 @@ _Static_assert(sizeof(opd_config_kind) == sizeof(int), "enum values are stored a
 static const char *const kind_names[] = {"arithmetic", "sft", "rl", "eval", NULL};
 static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const device_names[] = {"cpu", NULL};
+static const char *const filter_names[] = {"none", "zero_std", NULL};
 static const char *const reward_names[] = {"none", "math", "dapo", "f1", "multiple_choice", "gpqa",
                                            "command", "library", "remote_rm", "parts", NULL};
 static const char *const opd_type_names[] = {"none", "sglang", "megatron", "constant", NULL};
@@ -131,6 +132,8 @@ const opd__key opd__keys[] = {
     INT("rollout.max_response_len", STAGE(rollout.max_response_len), "256", 1, 16777216, "tokens", "Longest answer."),
     INT("rollout.max_staleness", STAGE(rollout.max_staleness), "0", 0, 1024, "versions", "How many weight versions a sample may lag behind; 0 = strictly on-policy."),
     INT("rollout.slots", STAGE(rollout.slots), "32", 1, 65536, "sequences", "Sequences decoded at the same time."),
+    ENUM("rollout.filter", STAGE(rollout.filter), "none", filter_names, "zero_std: a group whose rewards are all the same teaches GRPO nothing; the next prompts take its place in the batch."),
+    INT_FROM("rollout.filter_max_dropped", STAGE(rollout.filter_max_dropped), "4 * batch_prompts", 1, BIG, "groups", "Replaced in one batch at most; then it takes what comes."),
     INT_FROM("rollout.seed", STAGE(rollout.seed), "run.seed", 0, SEED_MAX, "", "Seed of sampling."),
 
     ENUM("reward.type", REWARD(type), "math", reward_names, "Who judges, see docs/rewards.md. math: 1 if the final answer equals the label, or 0. none: always 0. command, library, remote_rm: a judge of your own. parts: the weighted sum of `reward.parts`."),

@@ -236,6 +236,11 @@ typedef struct opd_config_data {
     int64_t max_prompt_len; /* tokens; longer prompts are dropped; 0 = no limit */
 } opd_config_data;
 
+typedef enum opd_config_filter {
+    OPD_CONFIG_FILTER_NONE,
+    OPD_CONFIG_FILTER_ZERO_STD /* groups whose rewards are all the same are replaced */
+} opd_config_filter;
+
 typedef struct opd_config_rollout {
     int64_t batch_prompts;     /* prompts per training batch (seed: rollout-batch-size) */
     int64_t samples_per_prompt;
@@ -245,6 +250,8 @@ typedef struct opd_config_rollout {
     int64_t max_response_len; /* tokens */
     int64_t max_staleness;    /* weight versions; 0 = strictly on-policy */
     int64_t slots;            /* sequences decoded at the same time */
+    opd_config_filter filter;
+    int64_t filter_max_dropped; /* groups of a batch; derived: 4 * batch_prompts */
     int64_t seed;             /* derived: run.seed */
 } opd_config_rollout;
 

@@ -259,7 +259,7 @@ static int holds;
 static bool held, examples;
 
 static opd_err admit(opd_ctx *ctx, uint64_t group_end) {
-    opd_admit_fields f = {.group_end = group_end};
+    opd_admit_fields f = {.group_end = group_end, .min_version = group_end / BATCH};
     admitted = group_end;
     return opd_message_send(ctx, roles.dataset, OPD_MESSAGE_ADMIT, &f);
 }
@@ -293,8 +293,7 @@ static opd_err sink_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     } else {
         CHECK_OK(opd_message_read(msg, OPD_MESSAGE_PROMPT, &prompt));
         CHECK(prompt.group < admitted);
-        uint64_t batch = prompt.group / BATCH;
-        CHECK_INT(prompt.min_version, batch > 1 ? batch - 1 : 0); /* staleness 1 */
+        CHECK_INT(prompt.min_version, prompt.group / BATCH + 1); /* as the ADMIT said */
         CHECK_STR(prompt.source, "xy"); /* the response, for want of another key */
     }
     CHECK_INT(prompt.group, first_group + seen_groups);
@@ -335,8 +334,7 @@ static void run_actor(uint64_t first, bool supervised) {
     first_group = first, seen_groups = admitted = 0, examples = supervised, held = false;
     sys_up(&t, NULL);
     opd_dataset_config config = {.dataset = d, .roles = &roles, .examples = supervised,
-                                 .first_group = first, .group_end = GROUPS, .batch_prompts = BATCH,
-                                 .max_staleness = 1, .window_msgs = 1, .window_bytes = 1 << 16};
+                                 .first_group = first, .group_end = GROUPS, .window_msgs = 1, .window_bytes = 1 << 16};
     CHECK_OK(opd_spawn(t.system, &sink_class, NULL, NULL, &roles.rollout));
     roles.trainer = roles.rollout;
     CHECK_OK(opd_spawn(t.system, &opd_dataset_class, NULL, &config, &roles.dataset));

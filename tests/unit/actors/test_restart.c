@@ -118,6 +118,9 @@ static bool strikes(void *arg, opd_fault site, const char *name) {
     return now;
 }
 
+/* Most answers of a model that was never trained are wrong: groups are dropped, and the bound is met. */
+static bool filtered;
+
 static opd_config *load(const stage *s, const files *f) {
     char yaml[2048];
     opd_config *config;
@@ -132,10 +135,11 @@ static opd_config *load(const stage *s, const files *f) {
     if (!s->sft)
         size += snprintf(yaml + size, sizeof yaml - (size_t)size,
             "rollout: {batch_prompts: 2, samples_per_prompt: 2, max_response_len: 6, "
-            "max_staleness: %d, slots: 3}\n"
+            "max_staleness: %d, slots: 3%s}\n"
             "reward: {type: math}\n"
             "opd: {enabled: true, type: megatron, log_prob_top_k: 2}\n"
-            "teachers: {t: {path: %s}}\n", s->staleness, f->teacher);
+            "teachers: {t: {path: %s}}\n", s->staleness,
+            filtered ? ", filter: zero_std, filter_max_dropped: 2" : "", f->teacher);
     CHECK(size > 0 && (size_t)size < sizeof yaml);
     CHECK_OK(opd_config_load_text(NULL, "restart.yaml", yaml, (size_t)size, NULL, &config));
     return config;
@@ -262,6 +266,13 @@ TEST(a_failed_panel_changes_nothing) { CRASH_AT("panel", false, 1, 3, 8, 17, 23)
 TEST(a_failed_scorer_changes_nothing) { CRASH_AT("scorer", false, 1, 2, 9, 16, 24); }
 
 TEST(a_failed_dataset_changes_nothing) { CRASH_AT("dataset", false, 1, 2, 4, 6); }
+
+TEST(with_a_filter_a_failed_data_plane_changes_nothing) {
+    filtered = true;
+    CRASH_AT("batcher", false, 1, 3, 12, 13, 30, 72, 100);
+    CRASH_AT("rollout", false, 4, 14, 33);
+    CRASH_AT("dataset", false, 2, 5, 9);
+}
 
 /* Its first messages are the question and the answers of the evaluation before the first step. */
 TEST(a_failed_evaluator_changes_nothing) { CRASH_AT("evaluator", false, 1, 2, 5, 7, 8, 12); }

@@ -44,6 +44,11 @@ typedef struct stage {
     uint64_t steps[EVENTS_MAX];
     size_t event_count;
     double lag_max, wait_s, score_wait_s;
+    /* with a filter: group g has one reward where g % 3 is below same_below */
+    uint64_t same_below, filter_max;
+    uint64_t shown[4 * EVENTS_MAX]; /* groups of the samples, as the batches took them */
+    size_t shown_count;
+    double filtered; /* as the reports say */
 } stage;
 
 static stage *s; /* of the running case */
@@ -67,10 +72,20 @@ static opd_err monitor_message(opd_ctx *ctx, void *state, opd_msg *msg) {
         CHECK(accuracy.pass.size_bytes >= 2 * sizeof(opd_pass)); /* several answers */
         s->evaluated_right[accuracy.step] = accuracy.correct;
     }
+    if (opd_msg_kind(msg) == OPD_MESSAGE_SAMPLE) {
+        opd_sample_fields sample;
+        CHECK_OK(opd_message_read(msg, OPD_MESSAGE_SAMPLE, &sample));
+        CHECK(s->shown_count < OPD_COUNTOF(s->shown));
+        CHECK_INT(((const uint64_t *)opd_slice_data(sample.spans))[0] + s->staleness >=
+                      s->shown_count / (BATCH * MEMBERS), 1); /* never too old */
+        s->shown[s->shown_count++] = sample.group;
+    }
     if (opd_msg_kind(msg) != OPD_MESSAGE_REPORT) return OPD_OK;
     CHECK_OK(opd_message_read(msg, OPD_MESSAGE_REPORT, &report));
     const double *v = opd_slice_data(report.values);
     note_event('r', report.step);
+    if (s->filter_max > 0) s->filtered += v[OPD_METRIC_FILTER_ZERO_STD];
+    else CHECK(isnan(v[OPD_METRIC_FILTER_ZERO_STD]));
     CHECK_NEAR(v[OPD_METRIC_SAMPLES], BATCH * MEMBERS, 0);
     CHECK_NEAR(v[OPD_METRIC_VALID_SHARE], 1, 0);
     s->lag_max = fmax(s->lag_max, v[OPD_METRIC_LAG_MAX]);
@@ -105,7 +120,7 @@ static opd_err disk_done(opd_ctx *ctx, void *state, opd_timer *timer) {
     opd_save_fields f;
     CHECK_OK(opd_message_read(d->request, OPD_MESSAGE_SAVE, &f));
     opd_saved_fields saved = {.step = f.step};
-    CHECK_INT(f.group, f.step * BATCH);
+    CHECK_INT(f.group, s->filter_max > 0 ? s->outcome.groups_taken : f.step * BATCH);
     CHECK_INT(f.state.size_bytes, 3 * s->model->param_count * sizeof(float));
     CHECK(memcmp(opd_slice_data(f.state), s->model->params, s->model->param_count * 4) == 0);
     note_event('s', f.step);
@@ -209,6 +224,18 @@ static const opd_actor_class teacher_class = {
 
 /* ---- the stage ---- */
 
+/* A reward by the numbers of group and member. */
+static opd_err judge_message(opd_ctx *ctx, void *state, opd_msg *msg) {
+    (void)state;
+    opd_rollout_fields f;
+    CHECK_OK(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &f));
+    opd_reward_fields r = {.group = f.group, .member = f.member, .valid = f.member != 2,
+                           .reward = f.group % 3 < s->same_below ? 0.25 : f.member};
+    return opd_message_send(ctx, s->roles.batcher, OPD_MESSAGE_REWARD, &r);
+}
+
+static const opd_actor_class judge_class = {.name = "judge", .on_message = judge_message};
+
 static void open_dataset(void) {
     char path[] = "/tmp/opd-stage-XXXXXX";
     static const char rows[] = "{\"prompt\":\"1+1=\",\"label\":\"2\"}\n{\"prompt\":\"2+3=\",\"label\":\"5\"}\n"
@@ -273,6 +300,8 @@ static opd_err stage_run(void) {
     uint32_t groups = BATCH * (s->staleness + 1), window = groups * MEMBERS;
     opd_batcher_config batcher = {.roles = &s->roles, .groups_max = groups,
                                   .samples_per_prompt = MEMBERS, .teacher = true,
+                                  .filter = s->filter_max > 0, .filter_max_dropped = s->filter_max,
+                                  .batch_prompts = BATCH, .first_group = s->config.first_group,
                                   .window_msgs = window, .window_bytes = 1 << 20, .alloc = alloc};
     static const opd_reward_part math = {.weight = 1, .rule = OPD_REWARD_RULE_MATH};
     opd_reward_config reward = {.parts = &math, .part_count = 1, .lane = s->reward_lane,
@@ -292,14 +321,16 @@ static opd_err stage_run(void) {
                                       .tokenizer = s->tokenizer, .rule = OPD_REWARD_RULE_MATH,
                                       .inflight = 3, .alloc = alloc};
     opd_dataset_config dataset = {.dataset = s->dataset, .roles = &s->roles,
-                                  .group_end = STEPS * BATCH, .batch_prompts = BATCH,
-                                  .max_staleness = s->staleness, .window_msgs = groups,
+                                  .first_group = s->config.first_group,
+                                  .group_end = s->filter_max > 0 ? UINT64_MAX : STEPS * BATCH,
+                                  .window_msgs = groups,
                                   .window_bytes = 1 << 20};
     spawn(&monitor_class, NULL, &s->roles.monitor);
     spawn(&disk_class, NULL, &s->roles.checkpoint);
     spawn(&opd_trainer_class, &s->config, &s->roles.trainer);
     spawn(&opd_batcher_class, &batcher, &s->roles.batcher);
-    spawn(&opd_reward_class, &reward, &s->roles.reward);
+    if (s->filter_max > 0) spawn(&judge_class, NULL, &s->roles.reward);
+    else spawn(&opd_reward_class, &reward, &s->roles.reward);
     spawn(&teacher_class, NULL, &s->roles.teacher);
     spawn(&opd_rollout_class, &rollout, &s->roles.rollout);
     if (s->config.eval_weights != NULL)
@@ -470,6 +501,67 @@ TEST(later_evaluations_do_not_overwrite_the_first) {
     stage_down();
 }
 
+/* ---- the filter ---- */
+
+static void filtered_stage(stage *stage_, uint32_t staleness, uint64_t same_below, uint64_t max) {
+    stage_up(stage_, staleness);
+    s->same_below = same_below;
+    s->filter_max = max;
+    s->config.filter = true;
+    s->config.samples_interval = 1;
+}
+
+/* The batches take the groups that are left, in order, whatever their samples' timing; each group
+ * waits for weights that are new enough for the batch it is in. */
+TEST(a_group_that_teaches_nothing_is_replaced_by_the_next) {
+    for (uint32_t staleness = 0; staleness < 3; staleness++) {
+        stage stage_;
+        filtered_stage(&stage_, staleness, 2, 100);
+        CHECK_OK(stage_run());
+        CHECK(s->outcome.finished);
+        CHECK_INT(s->shown_count, STEPS * BATCH * MEMBERS);
+        for (size_t i = 0; i < s->shown_count; i++) CHECK_INT(s->shown[i], i / MEMBERS * 3 + 2);
+        CHECK_INT(s->outcome.groups_taken, 3 * STEPS * BATCH);
+        CHECK_NEAR(s->filtered, 2 * STEPS * BATCH, 0);
+        stage_down();
+    }
+}
+
+TEST(a_batch_drops_no_more_groups_than_it_may) {
+    stage stage_;
+    filtered_stage(&stage_, 1, 3, 2);
+    CHECK_OK(stage_run());
+    for (size_t i = 0; i < s->shown_count; i++) {
+        uint64_t group = i / MEMBERS;
+        CHECK_INT(s->shown[i], group / BATCH * (BATCH + 2) + 2 + group % BATCH);
+    }
+    CHECK_NEAR(s->filtered, 2 * STEPS, 0);
+    stage_down();
+}
+
+/* The weights that a seed of the simulation ends with. */
+static uint64_t filtered_weights(uint64_t seed, float *out_params, size_t params_max) {
+    char text[32];
+    stage stage_;
+    (void)snprintf(text, sizeof text, "%llu", (unsigned long long)seed);
+    CHECK_INT(setenv("OPD_TEST_SIM_SEED", text, 1), 0);
+    filtered_stage(&stage_, 0, 1, 100);
+    CHECK_OK(stage_run());
+    CHECK(s->model->param_count <= params_max);
+    memcpy(out_params, s->model->params, s->model->param_count * sizeof(float));
+    uint64_t group = s->outcome.groups_taken;
+    stage_down();
+    return group;
+}
+
+TEST(a_filtered_batch_does_not_depend_on_timing) {
+    static float one[1 << 16], other[1 << 16];
+    for (uint64_t seed = 1; seed < 4; seed++) {
+        CHECK_INT(filtered_weights(seed, seed == 1 ? one : other, OPD_COUNTOF(one)), STEPS * BATCH * 3 / 2);
+        if (seed > 1) CHECK(memcmp(one, other, sizeof one) == 0);
+    }
+}
+
 TEST(an_interrupt_saves_at_a_batch_boundary) {
     for (uint64_t at = 1; at < STEPS; at += 2) {
         stage stage_;
@@ -489,6 +581,7 @@ TEST(a_stage_that_was_done_only_saves) {
     stage stage_;
     stage_up(&stage_, 0);
     s->config.first_step = STEPS;
+    s->config.first_group = STEPS * BATCH;
     CHECK_OK(stage_run());
     CHECK_STR(s->events, "s");
     CHECK(s->outcome.finished);

@@ -226,6 +226,16 @@ TEST(what_cannot_learn) {
     FAILS_WITH(RL_TEXT, ARGS("--opd-only-reward", "--opd-kl-coef", "0"), "--opd-kl-coef: "
                "opd.kl_coef: cannot learn: opd.only_reward drops the reward's advantage, and a "
                "weight of 0 drops the teacher's");
+    FAILS_WITH(PLAIN_TEXT, ARGS("--set", "rollout.samples_per_prompt=1", "--set", "rollout.filter=zero_std",
+                                "--set", "train.rewards_normalization=false"), "--set rollout.filter: "
+               "rollout.filter: cannot learn: one answer has no spread, so every group would be dropped; "
+               "set rollout.samples_per_prompt to 2 or more");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "rollout.filter=zero_std", "--set", "reward.type=none"), "--set "
+               "rollout.filter: rollout.filter: cannot learn: without a reward all are the same, so every "
+               "group would be dropped; set reward.type, or no filter");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "rollout.filter=zero_std", "--opd-only-reward"), "--set "
+               "rollout.filter: rollout.filter: contradicts opd.only_reward: it drops what only the teacher "
+               "can teach by a reward that is not learnt from");
     FAILS_WITH(PLAIN_TEXT, ARGS("--set", "rollout.samples_per_prompt=1"), "--set "
                "rollout.samples_per_prompt: rollout.samples_per_prompt: cannot learn: a group of 1 "
                "has its own mean, so its GRPO advantage is always 0; use 2 or more, or turn opd "
