@@ -134,7 +134,8 @@ typedef enum opd_presence {
     X(T, U64, step) X(T, U64, group) X(T, U64, optimizer_step) X(T, U64, samples)          \
     X(T, U64, response_tokens) X(T, U64, invalid_tokens) X(T, U64, unscored_batches)       \
     X(T, U64, skipped_steps) X(T, U64, before_correct) X(T, U64, before_total)             \
-    X(T, F32S, state) X(T, U64, degraded_tokens)
+    X(T, F32S, state) X(T, U64, degraded_tokens) X(T, U64, best_step) X(T, U64, best_1e9)  \
+    X(T, U64, judged_step)
 #define OPD_SAVED_FIELDS(X, T) X(T, U64, step)
 
 /* trainer -> monitor: the numbers of a step, indexed by opd_metric. teachers [n, 2]: of each of

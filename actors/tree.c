@@ -123,6 +123,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .eval_end = eval && c->eval.at_end,
         .eval_weights = p->a->evals.beside ? p->eval_weights : NULL,
         .save_interval = (uint64_t)c->train.save_interval,
+        .best = c->train.keep_best[0] != '\0' ? &p->a->best : NULL,
         .nonfinite_max = (uint32_t)c->train.nonfinite_steps_max,
         .invalid_share_max = c->opd.invalid_share_max,
         .invalid_batches = (uint32_t)c->opd.invalid_batches_max,

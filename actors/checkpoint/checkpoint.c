@@ -135,11 +135,12 @@ static size_t list_steps(const char *dir, uint64_t *steps) {
     return count;
 }
 
-static void prune(const char *dir, uint32_t keep) {
+static void prune(const char *dir, uint32_t keep, const opd_checkpoint_state *info) {
     uint64_t steps[CHECKPOINTS_MAX];
     size_t count = keep > 0 ? list_steps(dir, steps) : 0;
     for (size_t i = 0; i + keep < count; i++) {
         char path[OPD_PATH_SIZE];
+        if (steps[i] == info->best_step || steps[i] == info->judged_step) continue;
         opd_checkpoint_path(dir, steps[i], path);
         if (remove_folder(path) != OPD_OK) OPD_LOG_WARN("checkpoint: %s", opd_err_context());
     }
@@ -198,7 +199,7 @@ opd_err opd_checkpoint_write(const char *dir, const opd_model *model, const opd_
     if (err != OPD_OK) return give_up(part, path, err);
     err = put_in_place(part, path);
     if (err != OPD_OK) return give_up(part, path, err);
-    prune(dir, keep);
+    prune(dir, keep, info);
     return OPD_OK;
 }
 

@@ -20,11 +20,13 @@
 /* What a resumed run needs besides weights and moments: where it was (step: batches done,
  * names the folder; group: the first that is not learnt yet), and what the stage had counted
  * and measured, so that its summary is that of an undisturbed run (before_total 0: the
- * accuracy at the start was not measured). */
+ * accuracy at the start was not measured). best_step: the checkpoint with the best value, best_1e9
+ * billionths, of train.keep_best, 0: none yet; judged_step: one whose value was being measured, 0: none. */
 #define OPD_CHECKPOINT_COUNTS(X)                                                               \
     X(step) X(group) X(optimizer_step) X(seed)                                                 \
     X(samples) X(response_tokens) X(invalid_tokens) X(unscored_batches) X(skipped_steps)       \
-    X(before_correct) X(before_total) X(degraded_tokens)
+    X(before_correct) X(before_total) X(degraded_tokens)                                       \
+    X(best_step) X(best_1e9) X(judged_step)
 
 typedef struct opd_checkpoint_state {
 #define X(name) uint64_t name;
@@ -33,7 +35,7 @@ typedef struct opd_checkpoint_state {
 } opd_checkpoint_state;
 
 /* Writes dir/step-NNNNNN (replacing one of that step) and then removes all but the `keep`
- * newest (0: none is removed). state: [3 * param_count] weights, m, v; and as much of the critic's
+ * newest, the best and the one being judged (0: none is removed). state: [3 * param_count] weights, m, v; and as much of the critic's
  * head, which is given as a model, or NULL. The models give configuration and tensor names; their
  * own weights are not read.
  * Errors: IO, DISK (nothing half-written stays), NOMEM. */

@@ -30,7 +30,8 @@ static opd_err write_job(opd_job *job) {
         .seed = s->c.seed, .samples = f->samples, .response_tokens = f->response_tokens,
         .invalid_tokens = f->invalid_tokens, .unscored_batches = f->unscored_batches,
         .skipped_steps = f->skipped_steps, .before_correct = f->before_correct,
-        .before_total = f->before_total, .degraded_tokens = f->degraded_tokens};
+        .before_total = f->before_total, .degraded_tokens = f->degraded_tokens,
+        .best_step = f->best_step, .best_1e9 = f->best_1e9, .judged_step = f->judged_step};
     return opd_checkpoint_write(s->c.dir, s->c.model, s->c.critic, s->c.tokenizer, &info,
                                 opd_slice_data(s->fields.state), s->c.keep, s->c.alloc);
 }

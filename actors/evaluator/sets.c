@@ -105,6 +105,13 @@ opd_err opd_eval_result_read(uint64_t correct, uint64_t total, double response_l
     X("eval/high", accuracy.high) X("eval/n", accuracy.n)                                  \
     X("eval/response_len/mean", response_len) X("eval/truncated_ratio", truncated)
 
+static void metric_name(const opd_eval_set *set, uint32_t k, char out[KEY_SIZE]) {
+    if (k > 0)
+        (void)snprintf(out, KEY_SIZE, "eval/%s%spass@%u", set->named ? set->name : "",
+                       set->named ? "-" : "", k);
+    else (void)snprintf(out, KEY_SIZE, "eval/%s", set->named ? set->name : "accuracy");
+}
+
 static void write_number(const opd_eval_set *set, const char *name, double value,
                          opd_json_writer *w) {
     char key[KEY_SIZE];
@@ -117,10 +124,10 @@ static void write_number(const opd_eval_set *set, const char *name, double value
 
 static void write_pass(const opd_eval_set *set, const opd_pass *pass, const char *end, double value,
                        opd_json_writer *w) {
-    char key[KEY_SIZE];
-    (void)snprintf(key, sizeof key, "eval/%s%spass@%.0f%s", set->named ? set->name : "",
-                   set->named ? "-" : "", pass->k, end);
-    opd_json_write_key(w, key);
+    char key[KEY_SIZE], whole[KEY_SIZE + 8];
+    metric_name(set, (uint32_t)pass->k, key);
+    (void)snprintf(whole, sizeof whole, "%s%s", key, end);
+    opd_json_write_key(w, whole);
     opd_json_write_double(w, value);
 }
 
@@ -133,6 +140,33 @@ void opd_eval_result_write(const opd_eval_set *set, const opd_eval_result *r, op
         write_pass(set, &r->pass[i], "/low", r->pass[i].low, w);
         write_pass(set, &r->pass[i], "/high", r->pass[i].high, w);
     }
+}
+
+opd_err opd_eval_metric_find(const opd_eval_sets *sets, const char *name, opd_eval_metric *out) {
+    char key[KEY_SIZE], all[512] = "";
+    for (uint32_t i = 0; i < sets->count; i++) {
+        const opd_eval_set *set = &sets->set[i];
+        opd_eval_counts none = {.total = 0};
+        opd_eval_result ks = opd_eval_result_of(&none, NULL, 0, set->samples);
+        for (size_t j = 0; j <= ks.pass_count; j++) {
+            uint32_t k = j > 0 ? (uint32_t)ks.pass[j - 1].k : 0;
+            metric_name(set, k, key);
+            *out = (opd_eval_metric){.set = i, .k = k};
+            if (strcmp(key, name) == 0) return OPD_OK;
+            size_t at = strlen(all);
+            (void)snprintf(all + at, sizeof all - at, "%s%s", at > 0 ? ", " : "", key);
+        }
+    }
+    if (sets->count == 0)
+        return opd_fail(OPD_ERR_CONFIG, "train.keep_best: %s is a number of an evaluation, and there is "
+                        "none; give eval.path", name);
+    return opd_fail(OPD_ERR_CONFIG, "train.keep_best: there is no %s; there are %s", name, all);
+}
+
+double opd_eval_metric_of(const opd_eval_metric *metric, const opd_eval_result *r) {
+    for (size_t i = 0; i < r->pass_count; i++)
+        if (r->pass[i].k == metric->k) return r->pass[i].value;
+    return r->accuracy.accuracy;
 }
 
 void opd_eval_result_show(const opd_eval_set *set, const opd_eval_result *r, opd_str *out) {

@@ -60,6 +60,18 @@ OPD_MUST_CHECK opd_err opd_eval_result_read(uint64_t correct, uint64_t total, do
 void opd_eval_result_write(const opd_eval_set *set, const opd_eval_result *result,
                            opd_json_writer *writer);
 
+/* One of the numbers that opd_eval_result_write names: the accuracy of a set, or its pass@k (k = 0:
+ * the accuracy). */
+typedef struct opd_eval_metric {
+    uint32_t set, k;
+} opd_eval_metric;
+
+/* Finds the metric of that name ("eval/accuracy", "eval/NAME", "eval/NAME-pass@8"). Errors: CONFIG,
+ * with the names that there are. */
+OPD_MUST_CHECK opd_err opd_eval_metric_find(const opd_eval_sets *sets, const char *name,
+                                            opd_eval_metric *out);
+double opd_eval_metric_of(const opd_eval_metric *metric, const opd_eval_result *result);
+
 /* The same for a person: "43.2 % of 1000 held-out problems right (95 %: 40.2 - 46.3)". */
 void opd_eval_result_show(const opd_eval_set *set, const opd_eval_result *result, opd_str *out);
 

@@ -220,6 +220,8 @@ static opd_err load_data(opd_assets *a) {
         .alloc = a->alloc};
     if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(open_train(a, &train));
     OPD_TRY(opd_eval_sets_open(c, a->tokenizer, longest - 1, a->alloc, &a->evals));
+    if (c->train.keep_best[0] != '\0' && c->kind != OPD_CONFIG_KIND_EVAL)
+        OPD_TRY(opd_eval_metric_find(&a->evals, c->train.keep_best, &a->best));
     for (size_t i = 0; a->train != NULL && c->eval.require_disjoint && i < a->evals.count; i++)
         OPD_TRY(opd_err_prefix(opd_dataset_check_disjoint(a->train, a->evals.set[i].dataset),
                                "stage %s: held-out problems must not be trained on (or set "

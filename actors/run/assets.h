@@ -42,6 +42,7 @@ typedef struct opd_assets {
     opd_model *reference;      /* what KL terms hold the student to, or NULL */
     opd_dataset *train;        /* NULL where the stage has none */
     opd_eval_sets evals;
+    opd_eval_metric best;      /* train.keep_best, where it is given */
     opd_kernels *rollout_kernels, *trainer_kernels, *scorer_kernels;
     opd_kernels *eval_kernels; /* of the engine of evaluations beside the training; NULL: none */
     opd_learner *learner;      /* NULL in eval stages */

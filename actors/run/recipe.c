@@ -71,7 +71,11 @@ static opd_err resolve(void *arg, const char *stage, const char *result, const c
     if (done->kind == OPD_CONFIG_KIND_ARITHMETIC)
         split_path(r, stage, result, r->resolved);
     else
-        (void)snprintf(r->resolved, sizeof r->resolved, "%s", done->checkpoint);
+        (void)snprintf(r->resolved, sizeof r->resolved, "%s",
+                       strcmp(result, "best") == 0 ? done->best : done->checkpoint);
+    if (r->resolved[0] == '\0')
+        return opd_fail(OPD_ERR_CONFIG, "@stages.%s.%s: its evaluations did not measure train.keep_best; "
+                        "give eval.interval or eval.at_end", stage, result);
     *out_value = r->resolved;
     return OPD_OK;
 }
@@ -123,6 +127,9 @@ static void fill_result(opd_stage_result *result, const opd_trainer_outcome *o,
     result->degraded_tokens = o->degraded_tokens;
     result->score_wait_s = o->score_wait_s;
     opd_checkpoint_path(checkpoints, o->steps, result->checkpoint);
+    if (o->best_step == 0) return;
+    opd_checkpoint_path(checkpoints, o->best_step, result->best);
+    result->best_value = (double)o->best_1e9 * 1e-9;
 }
 
 static void name_teacher(const opd_config_stage *stage, opd_stage_result *result) {
@@ -171,6 +178,7 @@ static opd_err run_training(recipe *r, const opd_config_stage *stage, opd_stage_
         .samples = before->samples, .response_tokens = before->response_tokens,
         .invalid_tokens = before->invalid_tokens, .unscored_batches = before->unscored_batches,
         .skipped_steps = before->skipped_steps, .degraded_tokens = before->degraded_tokens, .has_before = before->before_total > 0,
+        .best_step = before->best_step, .best_1e9 = before->best_1e9,
         .before_correct = before->before_correct, .before_total = before->before_total};
     opd_pipeline_options options = {
         .accounts = r->accounts, .assets = &assets, .checkpoint_dir = checkpoints, .program = r->program,
@@ -262,6 +270,9 @@ static void show_next(const opd_summary *s, const opd_run_folder *folder,
                    folder->path);
     if (checkpoint[0] == '\0') return;
     opd_str_printf(out, "  checkpoint   %s  (opens in transformers)\n", checkpoint);
+    const opd_stage_result *last = &folder->results[folder->result_count - 1];
+    if (last->best[0] != '\0')
+        opd_str_printf(out, "  best         %s  (%.4g)\n", last->best, last->best_value);
     bool sums = folder->results[0].kind == OPD_CONFIG_KIND_ARITHMETIC;
     opd_str_printf(out, "\n  what to try next\n"
                    "    opd generate --model %s --prompt '%s'\n"

@@ -14,6 +14,8 @@ typedef struct opd_stage_result {
     char name[OPD_CONFIG_NAME_MAX + 1];
     opd_config_kind kind;
     char checkpoint[OPD_PATH_SIZE]; /* the last one; "" where the stage makes none */
+    char best[OPD_PATH_SIZE];       /* that of train.keep_best; "" = none                 */
+    double best_value;
     uint64_t steps;
     double wall_s;
     bool has_before, has_after;     /* accuracy at the stage's start and end       */

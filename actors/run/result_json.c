@@ -83,6 +83,12 @@ static void write_result(opd_json_writer *w, const opd_stage_result *result) {
     opd_json_write_text(w, opd_config_kind_name(r.kind));
     opd_json_write_key(w, "checkpoint");
     opd_json_write_text(w, r.checkpoint);
+    if (r.best[0] != '\0') {
+        opd_json_write_key(w, "best");
+        opd_json_write_text(w, r.best);
+        opd_json_write_key(w, "best_value");
+        opd_json_write_double(w, r.best_value);
+    }
     opd_json_write_key(w, "teacher");
     opd_json_write_text(w, r.teacher);
     opd_json_write_key(w, "wall_s");
@@ -251,6 +257,10 @@ static void read_result(opd_json *json, opd_stage_result *r) {
             (void)opd_json_read_string(json, r->checkpoint, sizeof r->checkpoint);
         } else if (opd_json_text_is(key, "teacher")) {
             (void)opd_json_read_string(json, r->teacher, sizeof r->teacher);
+        } else if (opd_json_text_is(key, "best")) {
+            (void)opd_json_read_string(json, r->best, sizeof r->best);
+        } else if (opd_json_text_is(key, "best_value")) {
+            (void)opd_json_read_double(json, &r->best_value);
         } else if (opd_json_text_is(key, "sets")) {
             read_sets(json, r);
         } else if (opd_json_text_is(key, "teachers")) {

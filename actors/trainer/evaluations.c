@@ -2,6 +2,7 @@
  * EVALUATE is under way. Thread: the loop. */
 #include "actors/trainer/evaluations.h"
 
+#include <math.h>
 #include <stddef.h>
 
 #include "actors/messages.h"
@@ -54,6 +55,11 @@ static void note(opd_evaluations *e, const opd_evaluated_fields *f, const opd_ev
     else if (e->version == 0) set->has_before = true, set->before = *r;
     if (e->set == 0 && !e->last && e->version == 0)
         o->has_before = true, o->before_correct = f->correct, o->before_total = f->total;
+    const opd_eval_metric *best = e->c->best;
+    if (best != NULL && best->set == e->set && e->version > 0) { /* which has a checkpoint */
+        uint64_t value = (uint64_t)llround(opd_eval_metric_of(best, r) * 1e9);
+        if (o->best_step == 0 || value > o->best_1e9) o->best_step = e->version, o->best_1e9 = value;
+    }
     opd_accuracy_fields a = {.step = e->version, .correct = f->correct, .total = f->total,
                              .set = e->set, .response_len = f->response_len,
                              .truncated = f->truncated, .pass = f->pass};

@@ -146,7 +146,9 @@ static opd_err ask_to_save(trainer *t) {
         .response_tokens = o->response_tokens, .invalid_tokens = o->invalid_tokens,
         .unscored_batches = o->unscored_batches, .skipped_steps = o->skipped_steps,
         .before_correct = o->before_correct, .before_total = o->before_total,
-        .state = t->snapshot, .degraded_tokens = o->degraded_tokens};
+        .state = t->snapshot, .degraded_tokens = o->degraded_tokens,
+        .best_step = o->best_step, .best_1e9 = o->best_1e9,
+        .judged_step = t->evaluations.busy ? t->evaluations.version : 0};
     opd_err err = opd_message_request(t->ctx, t->c.roles->checkpoint, OPD_MESSAGE_SAVE, &f,
                                       OPD_NO_DEADLINE, saved, NULL, NULL);
     return err == OPD_ERR_AGAIN ? again(&t->save_retry) : err;
@@ -337,8 +339,9 @@ static opd_err after_batch(trainer *t) {
         return close_stage(t);
     }
     if (t->version == t->c.steps) return close_stage(t);
-    if (due(t->c.save_interval, t->version)) OPD_TRY(save(t));
     t->due = opd_evaluations_due(&t->evaluations, t->version);
+    bool judged = t->c.best != NULL && (t->due >> t->c.best->set & 1) != 0;
+    if (judged || due(t->c.save_interval, t->version)) OPD_TRY(save(t));
     OPD_TRY(evaluate_due(t));
     return fill(t);
 }

@@ -37,6 +37,7 @@ typedef struct opd_trainer_outcome {
     uint64_t steps, version;    /* batches done                                 */
     bool has_before;            /* the first set was evaluated at the start     */
     uint64_t before_correct, before_total;
+    uint64_t best_step, best_1e9; /* of config best: the checkpoint, 0 = none; billionths */
     opd_set_outcome sets[OPD_EVAL_SETS_MAX]; /* `before` of this process alone   */
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
     uint64_t degraded_tokens;   /* scored by fewer teachers than wanted, or a fallback */
@@ -70,6 +71,7 @@ typedef struct opd_trainer_config {
     bool eval_start, eval_end;
     opd_slot *eval_weights;     /* evaluations beside the training; NULL: it waits       */
     uint64_t save_interval;     /* batches; 0 = off                                      */
+    const opd_eval_metric *best; /* whose best checkpoint is kept; NULL: none is          */
     uint32_t nonfinite_max;     /* skipped batches in a row that stop the run            */
     double invalid_share_max;   /* over invalid_batches, stops the run                   */
     uint32_t invalid_batches;

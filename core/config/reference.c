@@ -17,7 +17,12 @@ static bool key_used(const opd__key *key, const opd_config_stage *stage, size_t 
 
 static const char *result_kind(const opd_config_stage *stage, const char *result) {
     if (stage->kind == OPD_CONFIG_KIND_SFT || stage->kind == OPD_CONFIG_KIND_RL)
-        return strcmp(result, "checkpoint") == 0 ? NULL : "checkpoint";
+    {
+        bool best = stage->train.keep_best[0] != 0;
+        if (best && strcmp(result, "best") == 0) return NULL;
+        if (strcmp(result, "checkpoint") == 0) return NULL;
+        return best ? "checkpoint and best" : "checkpoint, and with train.keep_best best";
+    }
     if (stage->kind == OPD_CONFIG_KIND_EVAL) return "nothing";
     for (size_t i = 0; i < stage->arithmetic.split_count; i++)
         if (strcmp(stage->arithmetic.splits[i].name, result) == 0) return NULL;

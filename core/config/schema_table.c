@@ -259,6 +259,7 @@ const opd__key opd__keys[] = {
     INT("train.nonfinite_steps_max", STAGE(train.nonfinite_steps_max), "10", 1, BIG, "steps", "The run stops after this many skipped steps in a row."),
     INT("train.save_interval", STAGE(train.save_interval), "0", 0, BIG, "steps", "Steps between checkpoints; 0 = only at the end."),
     INT("train.keep", STAGE(train.keep), "2", 0, BIG, "checkpoints", "Newest checkpoints kept; 0 = all."),
+    TEXT("train.keep_best", OPD__TYPE_STRING, STAGE(train.keep_best), "", 0, "Name of an evaluation's number (eval/accuracy, eval/NAME, eval/NAME-pass@8): each version that it is measured of is saved, and the best stays, as @stages.NAME.best too; empty = none."),
 
     TEXT("eval.path", OPD__TYPE_PATH, STAGE(eval.path), "", OPD__KEY_REFERENCE, "JSONL file of held-out problems; empty = no evaluation."),
     BOOL("eval.at_start", STAGE(eval.at_start), "true", "Measure before the first step."),

@@ -389,6 +389,7 @@ typedef struct opd_config_train {
     int64_t nonfinite_steps_max; /* skipped in a row, then the run stops */
     int64_t save_interval;       /* steps; 0 = only at the end           */
     int64_t keep;                /* newest checkpoints kept; 0 = all     */
+    const char *keep_best;       /* number of an evaluation whose best checkpoint is kept besides; "" = none */
 } opd_config_train;
 
 /* A named set of held-out problems; derived: what is not given is as in eval and data. */
@@ -536,7 +537,8 @@ const char *opd_config_opd_type_name(opd_config_opd_type type);
 /* ---- References between stages --------------------------------------------------- */
 
 /* Gives the value of "@stages.STAGE.RESULT" in *out_value, which must stay valid until the
- * callback is called again. RESULT is "checkpoint" (sft, rl) or a split name (arithmetic). */
+ * callback is called again. RESULT is "checkpoint" or, with train.keep_best, "best" (sft, rl), or a split name
+ * (arithmetic). */
 typedef opd_err (*opd_config_resolve_fn)(void *context, const char *stage, const char *result,
                                          const char **out_value);
 

@@ -292,3 +292,25 @@ TEST(the_actor_answers_when_the_checkpoint_is_in_place) {
     run_actor(&r, "/proc/opd-cannot-be-made", OPD_ERR_NOT_FOUND); /* an answer, not the actor's end */
     rig_down(&r);
 }
+
+/* The best one and the one that is being measured stay besides the newest. */
+TEST(the_best_and_the_judged_are_kept) {
+    rig r;
+    rig_up(&r);
+    for (uint64_t step = 1; step <= 9; step++) {
+        opd_checkpoint_state info = {.step = step, .best_step = step >= 3 ? 2 : 0, .best_1e9 = 7,
+                                     .judged_step = step >= 6 && step < 9 ? 5 : 0};
+        CHECK_OK(opd_checkpoint_write(r.dir, r.model, NULL, r.tokenizer, &info, r.state, 2, NULL));
+        char path[OPD_PATH_SIZE];
+        opd_checkpoint_path(r.dir, 5, path);
+        if (step >= 5) CHECK(opd_file_exists(path) == (step < 9));
+    }
+    CHECK_INT(entries(&r), 3); /* 2, 8 and 9 */
+    opd_checkpoint_path(r.dir, 2, r.path);
+    CHECK(opd_file_exists(r.path));
+    opd_checkpoint_state info;
+    opd_checkpoint_path(r.dir, 9, r.path);
+    CHECK_OK(opd_checkpoint_read(r.path, NULL, &info));
+    CHECK(info.best_step == 2 && info.best_1e9 == 7 && info.judged_step == 0);
+    rig_down(&r);
+}

@@ -187,6 +187,30 @@ TEST(a_stop_in_the_middle_drops_everything) {
     CHECK_INT(answers, 1);
 }
 
+/* ---- names ---- */
+
+TEST(the_numbers_of_an_evaluation_have_names) {
+    static const struct { const char *name; uint32_t set, k; } CASES[] = {
+        {"eval/accuracy", 0, 0}, {"eval/pass@1", 0, 1}, {"eval/pass@6", 0, 6}, {"eval/more", 1, 0}};
+    static const char *const NONE[] = {"eval/pass@3", "accuracy", "eval/more-pass@1", "eval/eval", ""};
+    opd_eval_sets sets = {.count = 2, .set = {{.name = "eval", .samples = 6},
+                                              {.name = "more", .named = true, .samples = 1}}};
+    opd_eval_metric m;
+    for (size_t i = 0; i < OPD_COUNTOF(CASES); i++) {
+        CHECK_OK(opd_eval_metric_find(&sets, CASES[i].name, &m));
+        CHECK(m.set == CASES[i].set && m.k == CASES[i].k);
+    }
+    for (size_t i = 0; i < OPD_COUNTOF(NONE); i++) {
+        CHECK_ERR(opd_eval_metric_find(&sets, NONE[i], &m), OPD_ERR_CONFIG);
+        CHECK_CONTAINS(opd_err_context(), "there are eval/accuracy, eval/pass@1, eval/pass@2, eval/pass@4, eval/pass@6, eval/more");
+    }
+    opd_eval_result r = {.accuracy = {.accuracy = 0.25}, .pass_count = 1, .pass = {{.k = 2, .value = 0.5}}};
+    CHECK_NEAR(opd_eval_metric_of(&(opd_eval_metric){0, 0}, &r), 0.25, 0);
+    CHECK_NEAR(opd_eval_metric_of(&(opd_eval_metric){0, 2}, &r), 0.5, 0);
+    sets.count = 0;
+    CHECK_ERR(opd_eval_metric_find(&sets, "eval/accuracy", &m), OPD_ERR_CONFIG);
+}
+
 /* ---- several answers ---- */
 
 static opd_err many_evaluated(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_msg *reply) {

@@ -78,7 +78,8 @@ static opd_stage_result result_of(const char *name) {
                           .wall_s = 1.25, .has_after = true, .samples = UINT32_MAX, .response_tokens = 7,
                           .invalid_tokens = 3, .unscored_batches = 2, .skipped_steps = 1,
                           .degraded_tokens = 4, .score_wait_s = 0.75, .after = {.accuracy = 0.5, .low = 0.25, .high = 0.75, .n = 12},
-                          .teacher = "http://127.0.0.1:1\"\\\n", .set_count = 2};
+                          .teacher = "http://127.0.0.1:1\"\\\n", .set_count = 2,
+                          .best = "runs/x/step-000004", .best_value = 0.625};
     r.sets[0].outcome = (opd_set_outcome){.has_after = true, .after = {.accuracy = r.after, .response_len = 3.5,
                                           .truncated = 0.25, .pass_count = 2,
                                           .pass = {{1, 0.5, 0.25, 0.75}, {4096, 0.875, 0.125, 1}}}};
@@ -101,6 +102,8 @@ static void check_same(const opd_stage_result *a, const opd_stage_result *b) {
     CHECK(a->degraded_tokens == b->degraded_tokens && a->score_wait_s == b->score_wait_s);
     CHECK(a->after.low == b->after.low && a->after.high == b->after.high);
     CHECK_INT(a->set_count, b->set_count);
+    CHECK_STR(a->best, b->best);
+    CHECK(a->best_value == b->best_value);
     for (size_t i = 0; i < a->set_count; i++) {
         const opd_set_outcome *p = &a->sets[i].outcome, *q = &b->sets[i].outcome;
         CHECK_STR(a->sets[i].name, b->sets[i].name);

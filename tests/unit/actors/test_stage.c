@@ -501,6 +501,32 @@ TEST(later_evaluations_do_not_overwrite_the_first) {
     stage_down();
 }
 
+/* Every version that is judged has been saved, with what was the best till then. */
+TEST(the_best_version_is_remembered) {
+    for (int beside = 0; beside < 2; beside++) {
+        static const opd_eval_metric accuracy = {0, 0};
+        stage stage_;
+        stage_up(&stage_, 1);
+        s->config.eval_start = s->config.eval_end = true;
+        s->config.best = &accuracy;
+        s->evals.set[0].interval = 2;
+        s->evals.set[0].samples = 40;
+        if (beside) s->config.eval_weights = s->eval_weights;
+        CHECK_OK(stage_run());
+        uint64_t best = 0, most = 0;
+        char saved[STEPS + 1] = {0};
+        for (size_t i = 0; i < s->event_count; i++)
+            if (s->events[i] == 's') saved[s->steps[i]]++;
+        for (uint64_t step = 2; step <= STEPS; step += 2) {
+            CHECK_INT(saved[step], 1);
+            if (best == 0 || s->evaluated_right[step] > most) best = step, most = s->evaluated_right[step];
+        }
+        CHECK_INT(s->outcome.best_step, best);
+        CHECK_INT(s->outcome.best_1e9, most * 1000000000 / 200);
+        stage_down();
+    }
+}
+
 /* ---- the filter ---- */
 
 static void filtered_stage(stage *stage_, uint32_t staleness, uint64_t same_below, uint64_t max) {
