@@ -113,6 +113,19 @@ static opd_divergence_result measure_row(opd_contrast *c, const softmax *m, size
     return result;
 }
 
+/* Of the divergence's own gradient; `all`: the sum of the squares of all probabilities. */
+static void add_squares(opd_contrast *c, const softmax *m, size_t count, double scale,
+                        const opd_divergence_result *result, double all) {
+    double squares = 0, inside = 0, outside = result->outside - result->sum;
+    for (size_t i = 0; i < count; i++) {
+        double p = exp(c->student[i]), g = c->grads[i] - result->sum * p;
+        squares += g * g;
+        inside += p * p;
+    }
+    squares += outside * outside * fmax(all - inside, 0);
+    c->stats->squares += squares * scale * scale * m->inverse * m->inverse;
+}
+
 static void grad_row(opd_contrast *c, size_t row, float *logits) {
     const opd_contrast_rows *in = &c->rows;
     softmax m = softmax_of(logits, (double)in->rows[row].inverse_temperature, c->vocab);
@@ -123,10 +136,14 @@ static void grad_row(opd_contrast *c, size_t row, float *logits) {
     size_t count = weight != 0 ? take_support(c, row, c->ids) : 0;
     if (count > 0) result = measure_row(c, &m, count, weight, logits);
     double common = dlogp + scale * result.sum, outside = scale * result.outside - common;
+    double squares = 0, policy_squares = 0;
     for (size_t j = 0; j < c->vocab; j++) {
         double logp = logp_of(&m, logits[j]), p = exp(logp);
         double from_entropy = dentropy != 0 && p > 0 ? dentropy * p * (logp + m.entropy) : 0;
+        double policy = ((int32_t)j == in->rows[row].target ? dlogp : 0) - dlogp * p - from_entropy;
         logits[j] = (float)(m.inverse * (outside * p - from_entropy));
+        squares += p * p;
+        policy_squares += policy * policy;
     }
     for (size_t i = 0; i < count; i++) {
         double logp = c->student[i], p = exp(logp);
@@ -134,6 +151,8 @@ static void grad_row(opd_contrast *c, size_t row, float *logits) {
         logits[c->ids[i]] = (float)(m.inverse * (scale * c->grads[i] - common * p - from_entropy));
     }
     logits[in->rows[row].target] += (float)(m.inverse * dlogp);
+    c->stats->policy_squares += policy_squares * m.inverse * m.inverse;
+    if (count > 0) add_squares(c, &m, count, scale, &result, squares);
 }
 
 void opd_contrast_grad(void *contrast, size_t first, size_t count, float *logits) {

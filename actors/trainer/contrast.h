@@ -42,6 +42,7 @@ typedef struct opd_contrast_stats {
     double clipped;                    /* sum of w [D was clipped]             */
     double student_mass, teacher_mass; /* sums of w times the mass on the support */
     double weight;                     /* sum of w of the rows with a support  */
+    double policy_squares, squares;    /* of the logits' gradient by the policy loss, and by this one */
 } opd_contrast_stats;
 
 /* n rows of one micro-batch, in the order of opd_graph_backward_logits; arrays [n] unless said. */

@@ -108,9 +108,11 @@ opd_err opd_distil_backward(opd_distil *d, size_t from, size_t to, const opd_dis
 
 double opd_distil_loss(const opd_distil *d) { return d->config.coef * d->stats.loss; }
 
-void opd_distil_report(const opd_distil *d, double values[OPD_METRIC_COUNT]) {
+void opd_distil_report(const opd_distil *d, uint32_t steps, double values[OPD_METRIC_COUNT]) {
     if (!(d->stats.weight > 0)) return;
     values[OPD_METRIC_OPD_LOSS] = d->stats.loss / d->stats.weight;
+    values[OPD_METRIC_OPD_GRAD_NORM] = sqrt(d->stats.squares / steps);
+    values[OPD_METRIC_RL_GRAD_NORM] = sqrt(d->stats.policy_squares / steps);
     values[OPD_METRIC_OPD_CLIPFRAC] = d->stats.clipped / d->stats.weight;
     values[OPD_METRIC_OPD_STUDENT_MASS] = d->stats.student_mass / d->stats.weight;
     values[OPD_METRIC_OPD_TEACHER_MASS] = d->stats.teacher_mass / d->stats.weight;

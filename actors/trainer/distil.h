@@ -57,7 +57,8 @@ OPD_MUST_CHECK opd_err opd_distil_backward(opd_distil *distil, size_t from, size
 /* coef times the divergence, summed over the optimizer steps of this batch so far. */
 double opd_distil_loss(const opd_distil *distil);
 
-/* Its metrics, each a weighted mean over the tokens that took part. */
-void opd_distil_report(const opd_distil *distil, double values[OPD_METRIC_COUNT]);
+/* Its metrics after `steps` optimizer steps: weighted means over the tokens that took part, and the norms
+ * of the two gradients by the logits. */
+void opd_distil_report(const opd_distil *distil, uint32_t steps, double values[OPD_METRIC_COUNT]);
 
 #endif

@@ -66,7 +66,7 @@ static void report_policy(const opd_learner *l, double *v) {
     if (l->critic != NULL) report_critic(l, v, means);
     if (l->distil != NULL) {
         v[OPD_METRIC_LOSS] += opd_distil_loss(l->distil) / steps;
-        opd_distil_report(l->distil, v);
+        opd_distil_report(l->distil, l->made, v);
     }
     v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
     v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / means;

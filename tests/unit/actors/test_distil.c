@@ -123,17 +123,29 @@ static double distance(const float *a, const float *b, size_t n) {
     return sqrt(error / norm);
 }
 
-/* One backward pass carries both: its gradient is the sum of that of each alone. */
-TEST(policy_and_distillation_add_up) {
-    opd_batch *batch = batch_with_lists(6, 0.7, RIG_TOP_K);
+/* One backward pass carries both: its gradient is the sum of that of each alone; of the critic, too. */
+static void check_sum(opd_estimator_kind estimator) {
+    opd_batch *batch = batch_with_lists(6, 1, RIG_TOP_K);
     rig both, policy, distil;
     distil_up(&both, OPD_SUPPORT_TEACHER_TOPK, RIG_TOP_K);
     distil_up(&policy, OPD_SUPPORT_TEACHER_TOPK, RIG_TOP_K);
     distil_up(&distil, OPD_SUPPORT_TEACHER_TOPK, RIG_TOP_K);
-    both.o.advantage.only_reward = policy.o.advantage.only_reward = false;
-    both.o.advantage.kl_coef = policy.o.advantage.kl_coef = 0.3;
-    both.o.policy.entropy_coef = policy.o.policy.entropy_coef = 0.02;
+    rig *with_policy[] = {&both, &policy};
     policy.o.signal.coef = 0;
+    for (int i = 0; i < 2; i++) {
+        opd_learner_options *o = &with_policy[i]->o;
+        o->advantage.only_reward = false;
+        o->advantage.kl_coef = 0.3;
+        o->advantage.estimator.kind = estimator;
+        o->advantage.estimator.gamma = o->advantage.estimator.lambda = 1;
+        o->policy.entropy_coef = 0.02;
+        o->critic = (opd_critic_config){.clip = 0.2, .coef = 0.5};
+        o->critic_lr = 1e-3;
+        CHECK_OK(opd_learner_create(o, &with_policy[i]->learner));
+        opd_critic *critic = opd_learner_critic(with_policy[i]->learner);
+        for (size_t j = 0; critic != NULL && j < critic->head.param_count; j++)
+            critic->head.params[j] = (j % 2 ? 0.2f : -0.1f); /* it begins at 0, and would pass nothing on */
+    }
     learn(&both, batch);
     learn(&policy, batch);
     learn(&distil, batch);
@@ -141,8 +153,12 @@ TEST(policy_and_distillation_add_up) {
     float *sum = malloc(n * sizeof *sum);
     for (size_t i = 0; i < n; i++) sum[i] = gradient(&policy)[i] + gradient(&distil)[i];
     CHECK(distance(gradient(&both), sum, n) < 1e-5);
-    CHECK_NEAR(both.v[OPD_METRIC_LOSS], policy.v[OPD_METRIC_LOSS] + distil.v[OPD_METRIC_LOSS], 1e-9);
+    CHECK(distance(gradient(&policy), sum, n) > 0.01); /* each is a part that shows */
+    CHECK_NEAR(both.v[OPD_METRIC_LOSS], policy.v[OPD_METRIC_LOSS] + distil.v[OPD_METRIC_LOSS], 1e-6);
     CHECK_NEAR(distil.v[OPD_METRIC_LOSS], 0.5 * distil.v[OPD_METRIC_OPD_LOSS], 1e-6);
+    CHECK_NEAR(both.v[OPD_METRIC_OPD_GRAD_NORM], distil.v[OPD_METRIC_OPD_GRAD_NORM], 1e-9);
+    CHECK_NEAR(distil.v[OPD_METRIC_RL_GRAD_NORM], 0, 0);
+    CHECK(both.v[OPD_METRIC_RL_GRAD_NORM] > 0 && both.v[OPD_METRIC_OPD_GRAD_NORM] > 0);
     CHECK(distil.v[OPD_METRIC_OPD_TEACHER_MASS] > 0.2 && distil.v[OPD_METRIC_OPD_TEACHER_MASS] < 1);
     CHECK(isnan(policy.v[OPD_METRIC_OPD_LOSS]));
     free(sum);
@@ -151,6 +167,10 @@ TEST(policy_and_distillation_add_up) {
     rig_down(&distil);
     opd_batch_destroy(batch);
 }
+
+TEST(policy_and_distillation_add_up) { check_sum(OPD_ESTIMATOR_GRPO); }
+
+TEST(critic_and_distillation_add_up) { check_sum(OPD_ESTIMATOR_PPO); }
 
 /* ---- what leaves the loss ---- */
 

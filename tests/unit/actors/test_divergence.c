@@ -108,6 +108,8 @@ static void check_case(const golden *g, opd_kernels *kernels) {
     }
     if (!(sqrt(error) <= 1e-5 * sqrt(norm) + 1e-7))
         opd_test_fail(__FILE__, __LINE__, "gradient: error %.3g of norm %.3g", sqrt(error), sqrt(norm));
+    CHECK_NEAR(sqrt(stats.squares), sqrt(norm), 1e-5 * sqrt(norm) + 1e-7);
+    CHECK_NEAR(stats.policy_squares, 0, 0);
     CHECK_NEAR(stats.loss, number(g, "loss"), 1e-5 * fabs(number(g, "loss")) + 1e-7);
     opd_contrast_destroy(signal);
 }
