@@ -23,7 +23,8 @@
  * r, and G = sum g_i + g_r, the logits get
  *   dL/dz_j = (g_j - p_j G) / T   for j in S,   (o p_j - p_j G) / T   elsewhere.
  * The floor raises log-probs of S below it, of both, before anything else; a raised one of the student
- * has no gradient of its own: its logit gets what those outside of S get. A loss above the clip becomes the clip, without gradient: such a token is left out.
+ * has no gradient of its own: its logit gets what those outside of S get. A loss above the clip becomes
+ * the clip, without gradient: such a token is left out.
  *
  * Thread: any; no state. Memory: all arrays are the caller's. Doubles throughout.
  */

@@ -1,56 +1,19 @@
 /* test_divergence.c - losses over several ids and their gradients down to the logits: against PyTorch in
  * float64 (tests/golden/make_divergence.py), against finite differences, and what must hold of any. */
 #include "actors/trainer/contrast.h"
-#include "core/base/file.h"
 #include "core/base/rng.h"
-#include "core/codec/json.h"
 #include "tests/support/alloc_test.h"
+#include "tests/unit/actors/golden.h"
 #include "tests/unit/actors/tiny.h"
-
-#define VALUES_MAX 64
-#define NAMES_MAX 24
-#define NAME_SIZE 24
 
 /* ---- the fixture ---- */
 
-typedef struct golden {
-    char names[NAMES_MAX][NAME_SIZE];
-    double values[NAMES_MAX][VALUES_MAX];
-    size_t counts[NAMES_MAX], name_count;
-} golden;
-
-static const double *get(const golden *g, const char *name, size_t *out_count) {
-    for (size_t i = 0; i < g->name_count; i++) {
-        if (strcmp(g->names[i], name) != 0) continue;
-        if (out_count != NULL) *out_count = g->counts[i];
-        return g->values[i];
-    }
-    opd_test_fail(__FILE__, __LINE__, "the fixture has no \"%s\"", name);
-}
-
-static double number(const golden *g, const char *name) { return get(g, name, NULL)[0]; }
-
-static void read_case(opd_json *json, golden *g) {
-    opd_json_text key;
-    g->name_count = 0;
-    CHECK(opd_json_object_begin(json));
-    while (opd_json_object_next(json, &key)) {
-        size_t at = g->name_count++, count = 0;
-        CHECK(at < NAMES_MAX && key.size_bytes < NAME_SIZE);
-        memcpy(g->names[at], key.data, key.size_bytes);
-        g->names[at][key.size_bytes] = '\0';
-        CHECK(opd_json_array_begin(json));
-        while (opd_json_array_next(json)) {
-            CHECK(count < VALUES_MAX);
-            CHECK(opd_json_read_double(json, &g->values[at][count++]));
-        }
-        g->counts[at] = count;
-    }
-}
+enum { VALUES_MAX = 64 };
 
 static size_t floats(const golden *g, const char *name, float *out) {
     size_t count;
     const double *values = get(g, name, &count);
+    CHECK(count <= VALUES_MAX);
     for (size_t i = 0; i < count; i++) out[i] = (float)values[i];
     return count;
 }
@@ -58,6 +21,7 @@ static size_t floats(const golden *g, const char *name, float *out) {
 static size_t ids(const golden *g, const char *name, int32_t *out) {
     size_t count;
     const double *values = get(g, name, &count);
+    CHECK(count <= VALUES_MAX);
     for (size_t i = 0; i < count; i++) out[i] = (int32_t)values[i];
     return count;
 }
@@ -73,7 +37,8 @@ static opd_contrast_config config_of(const golden *g) {
 }
 
 /* The learner's own way through a case: top-k by the kernel, then the seam. */
-static void check_case(const golden *g, opd_kernels *kernels) {
+static void check_case(const golden *g) {
+    opd_kernels *kernels = tiny_kernels(1);
     float logits[VALUES_MAX], logps[VALUES_MAX], sampled_logp[8], weights[8], zero[8] = {0};
     float top_logp[VALUES_MAX], inverse[8];
     int32_t targets[8], listed[VALUES_MAX], top[VALUES_MAX];
@@ -112,29 +77,11 @@ static void check_case(const golden *g, opd_kernels *kernels) {
     CHECK_NEAR(stats.policy_squares, 0, 0);
     CHECK_NEAR(stats.loss, number(g, "loss"), 1e-5 * fabs(number(g, "loss")) + 1e-7);
     opd_contrast_destroy(signal);
+    opd_kernels_destroy(kernels);
 }
 
 TEST(every_divergence_tail_and_support_is_pytorch_s) {
-    char *data;
-    size_t size, cases = 0;
-    opd_json json;
-    opd_json_text name;
-    CHECK_OK(opd_file_read(NULL, OPD_SOURCE_DIR "/tests/golden/divergence.json", 1 << 20, &data, &size));
-    golden *g = calloc(1, sizeof *g);
-    opd_kernels *kernels = tiny_kernels(1);
-    opd_json_init(&json, data, size);
-    CHECK(opd_json_object_begin(&json));
-    while (opd_json_object_next(&json, &name)) {
-        read_case(&json, g);
-        (void)fprintf(stderr, "case %.*s\n", (int)name.size_bytes, name.data);
-        check_case(g, kernels);
-        cases++;
-    }
-    CHECK_OK(opd_json_finish(&json));
-    CHECK_INT(cases, (4 * 3 * 5 + 2) * 5);
-    opd_kernels_destroy(kernels);
-    free(g);
-    opd_mem_free(NULL, data);
+    CHECK_INT(golden_each("tests/golden/divergence.json", check_case), (4 * 3 * 5 + 2) * 5);
 }
 
 /* ---- finite differences, and properties ---- */

@@ -3,71 +3,11 @@
 #include "actors/trainer/advantage.h"
 #include "actors/trainer/policy_loss.h"
 #include "actors/trainer/sft_loss.h"
-#include "core/base/file.h"
-#include "core/codec/json.h"
-#include "tests/support/test.h"
+#include "tests/unit/actors/golden.h"
 
-#define VALUES_MAX 512
-#define NAMES_MAX 64
-#define NAME_SIZE 40
-
-/* One case of the file: named arrays of numbers. */
-typedef struct golden {
-    char names[NAMES_MAX][NAME_SIZE];
-    double values[NAMES_MAX][VALUES_MAX];
-    size_t counts[NAMES_MAX], name_count;
-} golden;
-
-static const double *get(const golden *g, const char *name, size_t *out_count) {
-    for (size_t i = 0; i < g->name_count; i++) {
-        if (strcmp(g->names[i], name) != 0) continue;
-        if (out_count != NULL) *out_count = g->counts[i];
-        return g->values[i];
-    }
-    opd_test_fail(__FILE__, __LINE__, "the fixture has no \"%s\"", name);
-}
-
-static double number(const golden *g, const char *name) { return get(g, name, NULL)[0]; }
-
-static void read_case(opd_json *json, golden *g) {
-    opd_json_text key;
-    g->name_count = 0;
-    CHECK(opd_json_object_begin(json));
-    while (opd_json_object_next(json, &key)) {
-        size_t at = g->name_count++, count = 0;
-        CHECK(at < NAMES_MAX && key.size_bytes < NAME_SIZE);
-        memcpy(g->names[at], key.data, key.size_bytes);
-        g->names[at][key.size_bytes] = '\0';
-        CHECK(opd_json_array_begin(json));
-        while (opd_json_array_next(json)) {
-            CHECK(count < VALUES_MAX);
-            CHECK(opd_json_read_double(json, &g->values[at][count++]));
-        }
-        g->counts[at] = count;
-    }
-}
-
-/* Runs `check` on every case and prints its name first, so that a failure names its case. */
+/* The cases, of which there are enough. */
 static void for_each_case(void (*check)(const golden *g)) {
-    char *data;
-    size_t size, cases = 0;
-    opd_json json;
-    opd_json_text name;
-    CHECK_OK(opd_file_read(NULL, OPD_SOURCE_DIR "/tests/golden/grpo_opd.json", 1 << 20, &data,
-                           &size));
-    golden *g = calloc(1, sizeof *g);
-    opd_json_init(&json, data, size);
-    CHECK(opd_json_object_begin(&json));
-    while (opd_json_object_next(&json, &name)) {
-        read_case(&json, g);
-        (void)fprintf(stderr, "case %.*s\n", (int)name.size_bytes, name.data);
-        check(g);
-        cases++;
-    }
-    CHECK_OK(opd_json_finish(&json));
-    CHECK(cases >= 20);
-    free(g);
-    opd_mem_free(NULL, data);
+    CHECK(golden_each("tests/golden/grpo_opd.json", check) >= 20);
 }
 
 static void check_close(const golden *g, const char *want_name, const float *actual, size_t count) {
@@ -95,8 +35,8 @@ typedef struct setup {
     uint64_t groups[16];
     uint8_t reward_valid[16], mask[64], valid[64], out_mask[64];
     float student[64], teacher[64], rollout[64], logp[64], entropy[64], weights[64];
-    float advantages[64], dlogp[64], dentropy[64], dlogits[VALUES_MAX];
-    double probs[VALUES_MAX], log_probs[VALUES_MAX], temperature;
+    float advantages[64], dlogp[64], dentropy[64], dlogits[GOLDEN_VALUES_MAX];
+    double probs[GOLDEN_VALUES_MAX], log_probs[GOLDEN_VALUES_MAX], temperature;
     opd_advantage_stats stats;
 } setup;
 
