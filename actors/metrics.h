@@ -55,6 +55,7 @@
     X(OPD_CLIPFRAC, "train/opd_per_token_clip_frac")    /* tokens above opd.token_clip     */  \
     X(OPD_STUDENT_MASS, "train/opd_student_mass")       /* on opd.support                  */  \
     X(OPD_TEACHER_MASS, "train/opd_teacher_mass")                                              \
+    X(VALIDATION_LOSS, "train/validation_loss")         /* held-out examples, per token    */  \
     X(PG_LOSS, "train/pg_loss")                                                                \
     X(PG_CLIPFRAC, "train/pg_clipfrac")                                                        \
     X(PPO_KL, "train/ppo_kl")                           /* old - current log-prob          */  \

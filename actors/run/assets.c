@@ -208,6 +208,21 @@ static opd_err open_train(opd_assets *a, const opd_dataset_options *common) {
                           d->source_count > 0 ? "data.sources" : "data.path");
 }
 
+/* Held-out examples look like the training's. */
+static opd_err open_validation(opd_assets *a, const opd_dataset_options *common) {
+    const opd_config_stage *c = a->config;
+    opd_dataset_options o = *common;
+    if (c->kind != OPD_CONFIG_KIND_SFT || c->data.validation_path[0] == '\0') return OPD_OK;
+    o.path = c->data.validation_path;
+    o.skip = o.limit = 0;
+    o.shuffle = false;
+    OPD_TRY(train_keys(c, &c->data.record, &o.keys));
+    OPD_TRY(opd_err_prefix(opd_dataset_open(&o, &a->validation), "data.validation_path"));
+    if (!c->eval.require_disjoint) return OPD_OK;
+    return opd_err_prefix(opd_dataset_check_disjoint(a->train, a->validation), "data.validation_path: "
+                          "held-out examples must not be trained on (or set eval.require_disjoint to false)");
+}
+
 static opd_err load_data(opd_assets *a) {
     const opd_config_stage *c = a->config;
     const opd_config_data *d = &c->data;
@@ -219,6 +234,7 @@ static opd_err load_data(opd_assets *a) {
         .shuffle = d->shuffle, .seed = (uint64_t)d->seed, .tokenizer = a->tokenizer,
         .alloc = a->alloc};
     if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(open_train(a, &train));
+    OPD_TRY(open_validation(a, &train));
     OPD_TRY(opd_eval_sets_open(c, a->tokenizer, longest - 1, a->alloc, &a->evals));
     if (c->train.keep_best[0] != '\0' && c->kind != OPD_CONFIG_KIND_EVAL)
         OPD_TRY(opd_eval_metric_find(&a->evals, c->train.keep_best, &a->best));
@@ -231,12 +247,17 @@ static opd_err load_data(opd_assets *a) {
 
 /* ---- sizes ---- */
 
+static uint64_t longest_example(const opd_assets *a) {
+    uint64_t held_out = a->validation != NULL ? a->validation->whole_max : 0;
+    return held_out > a->train->whole_max ? held_out : a->train->whole_max;
+}
+
 static uint32_t longest_sequence(const opd_assets *a) {
     const opd_config_stage *c = a->config;
     uint64_t longest = 2;
     if (a->train != NULL) {
         longest = c->kind == OPD_CONFIG_KIND_SFT
-                      ? a->train->whole_max
+                      ? longest_example(a)
                       : a->train->prompt_max + (uint64_t)c->rollout.max_response_len;
     }
     uint64_t eval = opd_eval_sets_longest(&a->evals);
@@ -489,6 +510,7 @@ void opd_assets_close(opd_assets *a) {
     opd_kernels_destroy(a->eval_kernels);
     opd_dataset_close(a->train);
     opd_eval_sets_close(&a->evals);
+    opd_dataset_close(a->validation);
     opd_model_destroy(a->teacher);
     opd_model_destroy(a->reference);
     opd_model_destroy(a->model);

@@ -41,6 +41,7 @@ typedef struct opd_assets {
     opd_model *teacher;        /* in-process teacher, or NULL */
     opd_model *reference;      /* what KL terms hold the student to, or NULL */
     opd_dataset *train;        /* NULL where the stage has none */
+    opd_dataset *validation;   /* held-out examples of a supervised stage, or NULL */
     opd_eval_sets evals;
     opd_eval_metric best;      /* train.keep_best, where it is given */
     opd_kernels *rollout_kernels, *trainer_kernels, *scorer_kernels;

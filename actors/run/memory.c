@@ -183,7 +183,8 @@ static uint64_t batch_bytes(const opd_assets *a) {
     uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + 2 * FLOAT * k;
     uint64_t learner = 12 * FLOAT + 2 + 2 * FLOAT * k + 16, distil = 2 * FLOAT + 2 + sizeof(size_t);
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
-    return z->batch_tokens * (flat + learner + distil) + (samples + 1) * 256;
+    uint64_t copies = a->validation != NULL ? 2 : 1; /* trainer/validation.c has a batch of its own */
+    return z->batch_tokens * (copies * flat + learner + distil) + (samples + 1) * 256 * copies;
 }
 
 /* teacher/panel_sample.h: samples in the panel's hands (those that are decoded and those that wait
@@ -247,7 +248,7 @@ opd_memory opd_memory_of(const opd_assets *a) {
         .runtime = runtime_bytes(a), .windows = windows_bytes(a) + panel_bytes(a), .batch = batch_bytes(a),
         .models = models_bytes(a, &s), .compute = compute_bytes(a, &s),
         .monitor = OPD_MONITOR_MEMORY_MAX, .http = http_bytes(a),
-        .data = dataset_bytes(a->train) + evals_bytes(&a->evals) + BYTES_PER_ID * s.vocab};
+        .data = dataset_bytes(a->train) + evals_bytes(&a->evals) + dataset_bytes(a->validation) + BYTES_PER_ID * s.vocab};
 }
 
 /* ---- a server -------------------------------------------------------------------------- */

@@ -400,6 +400,28 @@ opd_err opd_learner_advance(opd_learner *l, bool *out_done) {
     return OPD_OK;
 }
 
+opd_err opd_learner_measure(opd_learner *l, const opd_batch *batch, double *io_loss,
+                            uint64_t *io_tokens) {
+    const opd_batch *learnt = l->batch;
+    opd_err err = OPD_OK;
+    OPD_ASSERT(l->o.objective == OPD_OBJECTIVE_SFT && l->phase == PHASE_DONE);
+    l->batch = batch;
+    for (size_t from = 0, to; from < batch->sample_count && err == OPD_OK; from = to) {
+        to = micro_end(l, from, batch->sample_count);
+        size_t first = batch->offsets[from], rows = batch->offsets[to] - first;
+        opd_scores out = {.logp = l->logp + first};
+        err = micro_forward(l, from, to);
+        if (err == OPD_OK) err = opd_graph_score(l->graph, l->rows, rows, &out);
+        for (size_t t = first; err == OPD_OK && t < first + rows; t++) {
+            if (!batch->learn[t]) continue;
+            *io_loss -= (double)l->logp[t];
+            (*io_tokens)++;
+        }
+    }
+    l->batch = learnt;
+    return err;
+}
+
 bool opd_learner_stepped(const opd_learner *l) { return l->stepped; }
 
 uint32_t opd_learner_nonfinite_run(const opd_learner *l) { return l->nonfinite_run; }

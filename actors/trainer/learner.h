@@ -75,6 +75,12 @@ void opd_learner_begin(opd_learner *learner, const opd_batch *batch);
  * (policy fail), INVALID or LIMIT (a sample the graph cannot take), NOMEM. */
 OPD_MUST_CHECK opd_err opd_learner_advance(opd_learner *learner, bool *out_done);
 
+/* Adds the negative log-probs of a batch's learnt tokens under the present weights to *io_loss, and
+ * their number to *io_tokens. Supervised learners between two batches only; nothing is learnt. Errors:
+ * as advance. */
+OPD_MUST_CHECK opd_err opd_learner_measure(opd_learner *learner, const opd_batch *batch,
+                                           double *io_loss, uint64_t *io_tokens);
+
 /* What the finished batch showed; values[] indexed by opd_metric (metrics.h), NaN where not
  * measured. Sample counts, lengths and timing are the actor's to fill in. */
 void opd_learner_report(const opd_learner *learner, double values[OPD_METRIC_COUNT]);

@@ -19,6 +19,7 @@
 #include "actors/messages.h"
 #include "actors/trainer/evaluations.h"
 #include "actors/trainer/sample_metrics.h"
+#include "actors/trainer/validation.h"
 #include "core/base/check.h"
 #include "opd/diagnosis.h"
 #include "opd/log.h"
@@ -54,6 +55,7 @@ typedef struct trainer {
     uint32_t replaced_count; /* times in a row that the one asked was gone */
 
     opd_evaluations evaluations;
+    opd_validation validation;
     uint32_t due; /* sets to evaluate before the next batch: another evaluation is at work */
     bool interrupted, saving, closing;
     bool stopping;          /* STOP came: exit when saved */
@@ -346,6 +348,14 @@ static opd_err after_batch(trainer *t) {
     return fill(t);
 }
 
+/* The loss of held-out examples is part of the batch's report. */
+static opd_err validated(void *self, double loss) {
+    trainer *t = self;
+    t->batch_values[OPD_METRIC_VALIDATION_LOSS] = loss;
+    note_progress(t);
+    return after_batch(t);
+}
+
 static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job) {
     (void)ctx;
     trainer *t = self;
@@ -356,7 +366,10 @@ static opd_err unit_done(opd_ctx *ctx, void *self, opd_job *job) {
     }
     if (job->err != OPD_OK) return opd_fail(job->err, "trainer: %s", job->text);
     note_progress(t);
-    return t->learned ? after_batch(t) : submit_unit(t);
+    if (!t->learned) return submit_unit(t);
+    bool validate = t->version + 1 == t->c.steps || due(t->c.validation_interval, t->version + 1);
+    return validate && t->c.validation != NULL ? opd_validation_run(&t->validation, t->ctx, t->c.lane)
+                                               : after_batch(t);
 }
 
 /* ---- filling the batch ---- */
@@ -528,6 +541,9 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     OPD_TRY(opd_batch_create(t->c.alloc, t->batch_samples, t->c.tokens_max, t->c.teacher_k,
                              t->c.teacher_count > 0 ? t->c.teacher_count : 1, &t->batch));
     opd_batch_clear(t->batch);
+    if (t->c.validation != NULL)
+        OPD_TRY(opd_validation_open(&t->validation, t->c.validation, t->c.learner, t->batch_samples,
+                                    t->c.tokens_max, t->c.alloc, validated, t));
     OPD_TRY(opd_slice_copy(t->c.alloc, t->c.model->params,
                            t->c.model->param_count * sizeof(float), &t->snapshot));
     publish(t);
@@ -574,6 +590,7 @@ static void on_stop(opd_ctx *ctx, void *self) {
     opd_mem_free(t->c.alloc, t->held);
     opd_buf_release(t->snapshot.buf);
     opd_batch_destroy(t->batch);
+    opd_validation_close(&t->validation);
 }
 
 const opd_actor_class opd_trainer_class = {

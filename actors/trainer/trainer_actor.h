@@ -71,6 +71,8 @@ typedef struct opd_trainer_config {
     bool eval_start, eval_end;
     opd_slot *eval_weights;     /* evaluations beside the training; NULL: it waits       */
     uint64_t save_interval;     /* batches; 0 = off                                      */
+    const opd_dataset *validation; /* supervised: held-out examples; NULL: none          */
+    uint64_t validation_interval; /* batches; 0 = after the last alone                   */
     const opd_eval_metric *best; /* whose best checkpoint is kept; NULL: none is          */
     uint32_t nonfinite_max;     /* skipped batches in a row that stop the run            */
     double invalid_share_max;   /* over invalid_batches, stops the run                   */

@@ -103,6 +103,7 @@ const opd__key opd__keys[] = {
     TEXT("model.ref_path", OPD__TYPE_PATH, STAGE(model.ref_path), "", OPD__KEY_REFERENCE, "Hugging Face directory of the reference model of the KL terms, of the student's shape; empty = the weights that the stage begins with."),
 
     TEXT("data.path", OPD__TYPE_PATH, STAGE(data.path), "", OPD__KEY_REFERENCE, "JSONL file of training problems."),
+    TEXT("data.validation_path", OPD__TYPE_PATH, STAGE(data.validation_path), "", OPD__KEY_REFERENCE, "JSONL file of held-out examples whose loss is measured in sft stages (train/validation_loss); keys as in data. Empty = none."),
     TEXT("data.prompt_key", OPD__TYPE_STRING, STAGE(data.record.prompt_key), "prompt", 0, "Key of the prompt in each line."),
     TEXT("data.prompt_template", OPD__TYPE_STRING, STAGE(data.record.prompt_template), "", 0, "The prompt with {KEY} for the value of each key, instead of prompt_key; \\n is a line feed, {{ and }} are braces."),
     TEXT("data.messages_key", OPD__TYPE_STRING, STAGE(data.record.messages_key), "", 0, "Key of a conversation, an array of {role, content}, instead of prompt_key; a last message of the assistant is what SFT learns."),
@@ -259,6 +260,7 @@ const opd__key opd__keys[] = {
     INT("train.nonfinite_steps_max", STAGE(train.nonfinite_steps_max), "10", 1, BIG, "steps", "The run stops after this many skipped steps in a row."),
     INT("train.save_interval", STAGE(train.save_interval), "0", 0, BIG, "steps", "Steps between checkpoints; 0 = only at the end."),
     INT("train.keep", STAGE(train.keep), "2", 0, BIG, "checkpoints", "Newest checkpoints kept; 0 = all."),
+    INT("train.validation_interval", STAGE(train.validation_interval), "0", 0, BIG, "steps", "Steps between two measurements of the loss on data.validation_path, besides the one after the last; 0 = that one alone."),
     TEXT("train.keep_best", OPD__TYPE_STRING, STAGE(train.keep_best), "", 0, "Name of an evaluation's number (eval/accuracy, eval/NAME, eval/NAME-pass@8): each version that it is measured of is saved, and the best stays, as @stages.NAME.best too; empty = none."),
 
     TEXT("eval.path", OPD__TYPE_PATH, STAGE(eval.path), "", OPD__KEY_REFERENCE, "JSONL file of held-out problems; empty = no evaluation."),

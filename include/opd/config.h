@@ -226,6 +226,7 @@ typedef struct opd_config_source {
 typedef struct opd_config_data {
     const char *path; /* JSONL file or reference; "" with sources */
     opd_config_record record;
+    const char *validation_path; /* JSONL file of held-out examples for SFT, or reference; "" = none */
     const char *loss_roles; /* of a conversation, separated by ", ": whose messages SFT learns */
     size_t source_count;
     opd_config_source sources[OPD_CONFIG_SOURCES_MAX];
@@ -389,6 +390,7 @@ typedef struct opd_config_train {
     int64_t nonfinite_steps_max; /* skipped in a row, then the run stops */
     int64_t save_interval;       /* steps; 0 = only at the end           */
     int64_t keep;                /* newest checkpoints kept; 0 = all     */
+    int64_t validation_interval; /* steps; 0 = after the last alone      */
     const char *keep_best;       /* number of an evaluation whose best checkpoint is kept besides; "" = none */
 } opd_config_train;
 

@@ -477,6 +477,27 @@ TEST(tokens_of_other_roles_are_not_learnt) {
     }
 }
 
+/* The loss of examples that are only measured is that of learning them, under the present weights. */
+TEST(a_measured_loss_is_the_training_loss) {
+    opd_batch *batch = cut_example(6, true);
+    rig r;
+    rig_up(&r, 1);
+    sft(&r.o);
+    r.o.optimizer.lr = 0.01; /* so that the weights move */
+    learn(&r, batch);
+    for (int step = 0; step < 3; step++) {
+        double loss = 0, before = r.v[OPD_METRIC_LOSS];
+        uint64_t tokens = 0;
+        CHECK_OK(opd_learner_measure(r.learner, batch, &loss, &tokens));
+        CHECK_INT(tokens, 6);
+        CHECK(fabs(loss / 6 - before) > 1e-4); /* that was before the step */
+        learn(&r, batch);
+        CHECK_NEAR(r.v[OPD_METRIC_LOSS], loss / 6, 1e-6);
+    }
+    opd_batch_destroy(batch);
+    rig_down(&r);
+}
+
 TEST(sft_gradient_is_that_of_the_cross_entropy) {
     opd_batch *batch;
     rig r;
