@@ -168,6 +168,22 @@ static void check_stage(int slots, int max_response_len, int width) {
 
 TEST(a_small_stage_stays_below_its_ceiling) { check_stage(2, 8, 16); }
 
+/* A second engine and the weights of the version that is evaluated. */
+TEST(evaluations_beside_the_training_stay_below_the_ceiling) {
+    files f;
+    char more[512];
+    files_open(&f);
+    (void)snprintf(more, sizeof more, "}\neval: {require_disjoint: false, interval: 1, samples: 3, path: %s", f.data);
+    opd_config *config = load_with(&f, 24, 60, 32, more);
+    uint64_t most = 0, pool = 0;
+    opd_memory ceiling = run_stage(&f, config, &most, &pool);
+    CHECK(most <= pool + ceiling.windows + ceiling.batch + ceiling.models + ceiling.compute +
+                      ceiling.data);
+    CHECK(ceiling.models + ceiling.compute <= 4 * most);
+    opd_config_destroy(config);
+    remove_all(f.dir);
+}
+
 TEST(a_stage_of_many_slots_stays_below_its_ceiling) { check_stage(24, 60, 32); }
 
 TEST(a_stage_of_a_wider_model_stays_below_its_ceiling) { check_stage(4, 20, 160); }
