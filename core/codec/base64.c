@@ -1,7 +1,9 @@
-/* core/codec/base64.c - base64 by tables (base64.h).
+/* core/codec/base64.c - base64 by vectors and tables (base64.h).
  *
- * Reading: a table per place in a group holds the character's six bits where they belong, and bit 31 as
- * the mark of a character of the alphabet: four loads, three ORs and one test for three bytes.
+ * Reading: 16 characters at a time in a vector (GCC's and clang's vector extension, any machine), where
+ * ranges are compared and bits are shifted in all places at once; what is left over goes by tables: one
+ * per place in a group holds the character's six bits where they belong, and bit 31 as the mark of a
+ * character of the alphabet.
  * Thread: any. Memory: none.
  */
 #include "core/codec/base64.h"
@@ -39,17 +41,48 @@ static inline void put(uint8_t *out, uint32_t bits) {
     out[2] = (uint8_t)bits;
 }
 
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+typedef int8_t chars __attribute__((vector_size(16)));
+typedef uint32_t groups __attribute__((vector_size(16)));
+typedef uint64_t pairs __attribute__((vector_size(16)));
+
+#define ALL(c) {c, c, c, c, c, c, c, c, c, c, c, c, c, c, c, c}
+
+static inline chars within(chars c, chars first, chars last) { return (c >= first) & (c <= last); }
+
+/* 16 characters to 12 bytes, written as 14; false, and nothing is written, if one is not of the alphabet. */
+static inline bool decode_16(const char *at, uint8_t *out) {
+    static const chars upper = ALL('A'), upper_end = ALL('Z'), lower = ALL('a'), lower_end = ALL('z'),
+                       digit = ALL('0'), digit_end = ALL('9'), plus = ALL('+'), slash = ALL('/');
+    static const chars of_upper = ALL(-'A'), of_lower = ALL(26 - 'a'), of_digit = ALL(52 - '0'),
+                       of_plus = ALL(62 - '+'), of_slash = ALL(63 - '/');
+    chars c;
+    memcpy(&c, at, sizeof c);
+    chars u = within(c, upper, upper_end), l = within(c, lower, lower_end), d = within(c, digit, digit_end);
+    chars p = c == plus, s = c == slash;
+    pairs known = (pairs)(u | l | d | p | s);
+    if ((known[0] & known[1]) != UINT64_MAX) return false;
+    groups six = (groups)(c + ((u & of_upper) | (l & of_lower) | (d & of_digit) | (p & of_plus) | (s & of_slash)));
+    groups twelve = (six & 0x003f003f) << 6 | (six >> 8 & 0x003f003f);
+    groups bits = (twelve & 0xffff) << 12 | twelve >> 16;
+    pairs bytes = (pairs)((bits >> 16) | (bits & 0xff00) | (bits & 0xff) << 16); /* the first one lowest */
+    bytes = (bytes & 0xffffffff) | bytes >> 32 << 24;
+    memcpy(out, &bytes, 8);
+    memcpy(out + 6, (const char *)&bytes + 8, 8);
+    return true;
+}
+#else
+static inline bool decode_16(const char *at, uint8_t *out) {
+    (void)at, (void)out;
+    return false;
+}
+#endif
+
 /* Whole groups without padding, as far as they and the room go: four at a time, then singly. */
 static const char *feed_fast(opd_base64 *text, const char *at, const char *end) {
     uint8_t *out = text->out, *out_end = out + text->room_bytes;
-    uint32_t bits, b[4];
-    while (end - at >= 16 && out_end - out >= 12) {
-        if (!(decode(at, &b[0]) & decode(at + 4, &b[1]) & decode(at + 8, &b[2]) & decode(at + 12, &b[3])))
-            break;
-        for (int i = 0; i < 4; i++) put(out + 3 * i, b[i]);
-        at += 16;
-        out += 12;
-    }
+    uint32_t bits;
+    for (; end - at >= 16 && out_end - out >= 14 && decode_16(at, out); at += 16) out += 12;
     for (; end - at >= 4 && out_end - out >= 3 && decode(at, &bits); at += 4, out += 3)
         put(out, bits);
     text->room_bytes = (size_t)(out_end - out);
