@@ -30,7 +30,7 @@
 #include "actors/reward/reward_actor.h"
 #include "actors/rollout/rollout_actor.h"
 #include "actors/scorer/scorer_actor.h"
-#include "actors/teacher/panel_actor.h"
+#include "actors/panel/panel_actor.h"
 #include "actors/teacher/teacher_host.h"
 #include "actors/teacher/teacher_http.h"
 #include "core/base/check.h"

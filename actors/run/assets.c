@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "actors/checkpoint/checkpoint.h"
-#include "actors/teacher/panel_actor.h"
+#include "actors/panel/panel_actor.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"

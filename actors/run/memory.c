@@ -8,7 +8,7 @@
 #include "actors/monitor/monitor_actor.h"
 #include "actors/scorer/scorer_actor.h"
 #include "actors/server/server_actor.h"
-#include "actors/teacher/panel_sample.h"
+#include "actors/panel/sample.h"
 #include "actors/teacher/teacher_http.h"
 #include "opd/actor.h"
 #include "opd/log.h"
@@ -187,7 +187,7 @@ static uint64_t batch_bytes(const opd_assets *a) {
     return z->batch_tokens * (copies * flat + learner + distil) + (samples + 1) * 256 * copies;
 }
 
-/* teacher/panel_sample.h: samples in the panel's hands (those that are decoded and those that wait
+/* panel/sample.h: samples in the panel's hands (those that are decoded and those that wait
  * for their scores) with their questions; the tokens of the former; the answers of both. */
 static uint64_t panel_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "actors/messages.h"
-#include "actors/teacher/panel_actor.h"
+#include "actors/panel/panel_actor.h"
 #include "actors/teacher/teacher_http.h"
 #include "core/base/check.h"
 #include "core/base/rng.h"

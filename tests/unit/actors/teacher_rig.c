@@ -2,7 +2,7 @@
 #include "tests/unit/actors/teacher_rig.h"
 
 #include "actors/metrics.h"
-#include "actors/teacher/panel_actor.h"
+#include "actors/panel/panel_actor.h"
 #include "core/base/check.h"
 #include "transports/sglang.h"
 

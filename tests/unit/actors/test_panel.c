@@ -1,6 +1,6 @@
 /* test_panel.c - the panel among teachers that play a part: who is asked for what, who instead of one
  * that fails, and exactly one SCORES for each ROLLOUT, right at every token that is valid. */
-#include "actors/teacher/panel_actor.h"
+#include "actors/panel/panel_actor.h"
 
 #include "actors/messages.h"
 #include "actors/metrics.h"

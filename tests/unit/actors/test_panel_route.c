@@ -1,5 +1,5 @@
 /* test_panel_route.c - who is asked after whom. */
-#include "actors/teacher/panel_route.h"
+#include "actors/panel/route.h"
 #include "tests/support/test.h"
 
 /* Teachers 0, 1, 2 with these fallbacks; NOBODY: none. */

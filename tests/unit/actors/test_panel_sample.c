@@ -1,6 +1,6 @@
 /* test_panel_sample.c - ranges of a sample, and how answers become scores: each token once, at its
  * place, and valid only where its own answer says so. */
-#include "actors/teacher/panel_sample.h"
+#include "actors/panel/sample.h"
 
 #include <math.h>
 #include <string.h>

@@ -2,7 +2,7 @@
  *
  * Thread: the loop. The actor frees what is left in on_stop.
  */
-#include "actors/teacher/panel_actor.h"
+#include "actors/panel/panel_actor.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 
 #include "actors/metrics.h"
 #include "actors/rollout/engine.h"
-#include "actors/teacher/panel_inside.h"
+#include "actors/panel/panel_inside.h"
 #include "core/base/check.h"
 #include "core/base/list.h"
 #include "core/base/rng.h"

@@ -1,5 +1,5 @@
 /* panel_inside.h - the state of the panel, shared by its files: panel_actor.c (samples and
- * questions), panel_presence.c (who is there). Nobody else includes it.
+ * questions), presence.c (who is there). Nobody else includes it.
  *
  * Invariants: (1) a sample is in `samples` and the map until it is settled, then in `done` until its
  * SCORES has credit; (2) a part is in `waiting` of the teacher it is to be asked of exactly while
@@ -7,11 +7,11 @@
  * included, and asked_all is their sum.
  * Thread: the loop.
  */
-#ifndef OPD_ACTORS_TEACHER_PANEL_INSIDE_H
-#define OPD_ACTORS_TEACHER_PANEL_INSIDE_H
+#ifndef OPD_ACTORS_PANEL_INSIDE_H
+#define OPD_ACTORS_PANEL_INSIDE_H
 
-#include "actors/teacher/panel_actor.h"
-#include "actors/teacher/panel_sample.h"
+#include "actors/panel/panel_actor.h"
+#include "actors/panel/sample.h"
 #include "core/base/map.h"
 
 /* A teacher as the panel sees it; the index is its place in stage->teachers. */
@@ -44,7 +44,7 @@ typedef struct opd__panel {
     bool failed;
 } opd__panel;
 
-/* ---- panel_presence.c ---- */
+/* ---- presence.c ---- */
 
 /* Who is there before anybody has said so. */
 void opd__panel_presence_init(opd__panel *self);

@@ -1,10 +1,10 @@
-/* panel_join.c - the answers to the parts of a sample become its SCORES, by position
- * (panel_sample.h). Thread: the loop. */
+/* join.c - the answers to the parts of a sample become its SCORES, by position
+ * (sample.h). Thread: the loop. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "actors/teacher/panel_sample.h"
+#include "actors/panel/sample.h"
 #include "actors/teacher/protocol.h"
 #include "core/base/check.h"
 #include "core/base/list.h"

@@ -1,4 +1,4 @@
-/* panel_route.h - which teacher is asked for a part of a sample, and which after that one failed.
+/* route.h - which teacher is asked for a part of a sample, and which after that one failed.
  *
  * Each teacher may name another as its fallback. A question goes down that chain, each teacher
  * once, without waiting for one that cannot be reached. Where the chain ends (or comes back to
@@ -8,8 +8,8 @@
  *
  * Pure. Thread: any. Nothing to free.
  */
-#ifndef OPD_ACTORS_TEACHER_PANEL_ROUTE_H
-#define OPD_ACTORS_TEACHER_PANEL_ROUTE_H
+#ifndef OPD_ACTORS_PANEL_ROUTE_H
+#define OPD_ACTORS_PANEL_ROUTE_H
 
 #include <stdbool.h>
 #include <stdint.h>

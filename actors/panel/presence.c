@@ -1,8 +1,8 @@
-/* panel_presence.c - who of the panel can be reached, and what follows for admission and for the
+/* presence.c - who of the panel can be reached, and what follows for admission and for the
  * start of a run (panel_inside.h). Thread: the loop. */
 #include <stdio.h>
 
-#include "actors/teacher/panel_inside.h"
+#include "actors/panel/panel_inside.h"
 #include "core/base/check.h"
 #include "opd/log.h"
 

@@ -1,6 +1,6 @@
-/* panel_sample.c - the ranges of a sample (panel_sample.h; how they are joined: panel_join.c).
+/* sample.c - the ranges of a sample (sample.h; how they are joined: join.c).
  * Thread: the loop. */
-#include "actors/teacher/panel_sample.h"
+#include "actors/panel/sample.h"
 
 #include <math.h>
 #include <stdio.h>

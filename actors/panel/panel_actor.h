@@ -8,7 +8,7 @@
  * place in stage->teachers; HOLD to the dataset while a teacher is wanted that cannot be reached,
  * nor anybody instead of it.
  *
- * Who is asked: panel_route.h. What for: panel_sample.h. A teacher that has no room (AGAIN) is asked
+ * Who is asked: route.h. What for: sample.h. A teacher that has no room (AGAIN) is asked
  * again a little later. One whose actor has ended is not asked and not given up: the data plane is
  * about to be started again, and what was made of its end would be trained on.
  *
@@ -16,8 +16,8 @@
  * for opd.teacher_lost_s (TEACHER_LOST): then no sample is left that could find it out.
  * Thread: the loop.
  */
-#ifndef OPD_ACTORS_TEACHER_PANEL_ACTOR_H
-#define OPD_ACTORS_TEACHER_PANEL_ACTOR_H
+#ifndef OPD_ACTORS_PANEL_ACTOR_H
+#define OPD_ACTORS_PANEL_ACTOR_H
 
 #include "actors/roles.h"
 #include "opd/config.h"

@@ -1,4 +1,4 @@
-/* panel_sample.h - a sample in the panel's hands: what is known of it, what is asked of whom, and how
+/* sample.h - a sample in the panel's hands: what is known of it, what is asked of whom, and how
  * the answers become its scores.
  *
  *   tokens   |--------prompt--------|----------response, as far as it is known----------|
@@ -14,11 +14,11 @@
  * (3) what a part was answered is about the tokens of the ROLLOUT: opd_panel_complete compares.
  * Thread: the loop. The sample owns its parts, their answers and the ROLLOUT.
  */
-#ifndef OPD_ACTORS_TEACHER_PANEL_SAMPLE_H
-#define OPD_ACTORS_TEACHER_PANEL_SAMPLE_H
+#ifndef OPD_ACTORS_PANEL_SAMPLE_H
+#define OPD_ACTORS_PANEL_SAMPLE_H
 
 #include "actors/messages.h"
-#include "actors/teacher/panel_route.h"
+#include "actors/panel/route.h"
 
 struct opd_panel_sample;
 

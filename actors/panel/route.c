@@ -1,5 +1,5 @@
-/* panel_route.c - down the chain of fallbacks (panel_route.h). Thread: any; allocates nothing. */
-#include "actors/teacher/panel_route.h"
+/* route.c - down the chain of fallbacks (route.h). Thread: any; allocates nothing. */
+#include "actors/panel/route.h"
 
 void opd_chains_init(opd_chains *chains, const opd_config_stage *stage) {
     *chains = (opd_chains){.count = (uint32_t)stage->teacher_count};
