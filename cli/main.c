@@ -38,7 +38,7 @@ static const char HELP[] =
     "  --opd-teacher-load DIR  --opd-teacher-ckpt-step N  --opd-teacher-timeout-s S\n"
     "  --opd-log-prob-top-k K  --rm-url URL\n"
     "\n"
-    "environment: NO_COLOR turns colours off; OPD_CPU_ISA=plain|avx512 chooses the kernels.\n"
+    "environment: NO_COLOR turns colours off; OPD_CPU_ISA=plain|avx2|avx512 chooses the kernels.\n"
     "\n"
     "exit codes:\n"
     "  0  done                              4  disk, memory or another resource ran out\n"

@@ -183,8 +183,9 @@ struct opd_kernels {
 };
 
 typedef enum opd_cpu_isa {
-    OPD_CPU_ISA_AUTO,  /* OPD_CPU_ISA in the environment (plain, avx512), else the best   */
+    OPD_CPU_ISA_AUTO,  /* OPD_CPU_ISA in the environment (plain, avx2, avx512), or the best */
     OPD_CPU_ISA_PLAIN, /* portable C                                                       */
+    OPD_CPU_ISA_AVX2,  /* with FMA; the bits of AVX512                                     */
     OPD_CPU_ISA_AVX512
 } opd_cpu_isa;
 
@@ -198,7 +199,7 @@ OPD_MUST_CHECK opd_err opd_kernels_create_cpu(opd_cpu_isa isa, size_t threads,
 /* Joins the threads and frees; NULL is legal. */
 void opd_kernels_destroy(opd_kernels *kernels);
 
-/* Which backend and instruction set: "cpu-avx512", "cpu-plain"; static text. */
+/* Which backend and instruction set: "cpu-avx512", "cpu-avx2", "cpu-plain"; static text. */
 const char *opd_kernels_name(const opd_kernels *kernels);
 
 /* Whether this processor can run that instruction set. */

@@ -10,39 +10,55 @@
 #include "kernels/cpu/cpu.h"
 #include "opd/alloc.h"
 
+/* In the order of opd_cpu_isa, after AUTO. */
+static const struct {
+    const char *name;
+    const opd__isa *isa; /* NULL where the program was not built for it */
+} sets[] = {
+#if defined(__x86_64__)
+    {"plain", &opd__isa_plain}, {"avx2", &opd__isa_avx2}, {"avx512", &opd__isa_avx512},
+#else
+    {"plain", &opd__isa_plain}, {"avx2", NULL}, {"avx512", NULL},
+#endif
+};
+
 bool opd_cpu_isa_available(opd_cpu_isa isa) {
 #if defined(__x86_64__)
+    bool fma = __builtin_cpu_supports("fma");
+    if (isa == OPD_CPU_ISA_AVX2) return __builtin_cpu_supports("avx2") && fma;
     if (isa == OPD_CPU_ISA_AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-               __builtin_cpu_supports("fma");
-#else
-    if (isa == OPD_CPU_ISA_AVX512) return false;
-#endif
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && fma;
     return true;
+#else
+    return isa == OPD_CPU_ISA_AUTO || isa == OPD_CPU_ISA_PLAIN;
+#endif
 }
 
 const char *opd_kernels_name(const opd_kernels *kernels) {
     return OPD_CONTAINER_OF(kernels, const opd__cpu, base)->isa->name;
 }
 
+/* What the environment asks for; AUTO when it is silent. */
+static opd_err wish(opd_cpu_isa *out_isa) {
+    const char *name = getenv("OPD_CPU_ISA");
+    *out_isa = OPD_CPU_ISA_AUTO;
+    if (name == NULL || name[0] == '\0') return OPD_OK;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        if (strcmp(name, sets[i].name) == 0) *out_isa = (opd_cpu_isa)(OPD_CPU_ISA_PLAIN + i);
+    if (*out_isa != OPD_CPU_ISA_AUTO) return OPD_OK;
+    return opd_fail(OPD_ERR_INVALID,
+                    "environment: OPD_CPU_ISA=%s; use plain, avx2 or avx512, or unset it", name);
+}
+
 static opd_err choose(opd_cpu_isa isa, const opd__isa **out_isa) {
-    const char *wish = getenv("OPD_CPU_ISA");
-    if (isa == OPD_CPU_ISA_AUTO && wish != NULL && wish[0] != '\0') {
-        if (strcmp(wish, "plain") == 0) isa = OPD_CPU_ISA_PLAIN;
-        else if (strcmp(wish, "avx512") == 0) isa = OPD_CPU_ISA_AVX512;
-        else
-            return opd_fail(OPD_ERR_INVALID,
-                            "environment: OPD_CPU_ISA=%s; use plain or avx512, or unset it", wish);
-    }
+    if (isa == OPD_CPU_ISA_AUTO) OPD_TRY(wish(&isa));
     if (isa == OPD_CPU_ISA_AUTO)
-        isa = opd_cpu_isa_available(OPD_CPU_ISA_AVX512) ? OPD_CPU_ISA_AVX512 : OPD_CPU_ISA_PLAIN;
+        for (isa = OPD_CPU_ISA_AVX512; !opd_cpu_isa_available(isa);) isa--;
     if (!opd_cpu_isa_available(isa))
-        return opd_fail(OPD_ERR_UNSUPPORTED, "this processor has no AVX-512; use plain");
-    *out_isa = &opd__isa_plain;
-#if defined(__x86_64__)
-    if (isa == OPD_CPU_ISA_AVX512) *out_isa = &opd__isa_avx512;
-#endif
+        return opd_fail(OPD_ERR_UNSUPPORTED, "this processor has no %s; use plain",
+                        sets[isa - OPD_CPU_ISA_PLAIN].name);
+    *out_isa = sets[isa - OPD_CPU_ISA_PLAIN].isa;
     return OPD_OK;
 }
 

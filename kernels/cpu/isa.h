@@ -1,8 +1,8 @@
 /* kernels/cpu/isa.h - what one instruction set provides: serial functions on ranges of rows.
  *
  * cpu.c splits the work of the op table over threads and calls these. They are compiled once
- * per instruction set: the matrix product by hand for each (gemm_plain.c, gemm_avx512.c), the
- * rest from the same text (rows_isa.h, attention_isa.h, vocab_isa.h) under another prefix.
+ * per instruction set: the matrix product from gemm_plain.c or gemm_isa.h, the rest from one text
+ * (rows_isa.h, attention_isa.h, vocab_isa.h) under another prefix.
  *
  * Thread: any; no state. Shapes as in kernels/kernels.h.
  */
@@ -101,7 +101,7 @@ static inline size_t opd__attention_scratch(size_t n, size_t head_dim) {
 
 extern const opd__isa opd__isa_plain;
 #if defined(__x86_64__)
-extern const opd__isa opd__isa_avx512;
+extern const opd__isa opd__isa_avx2, opd__isa_avx512;
 #endif
 
 #endif

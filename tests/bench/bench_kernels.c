@@ -1,6 +1,6 @@
 /* bench_kernels.c - speed of the CPU kernels: one JSON line per case.
  *
- *   opd_bench_kernels [threads [isa]]      isa: auto, plain, avx512
+ *   opd_bench_kernels [threads [isa]]      isa: auto, plain, avx2, avx512
  *
  * Cases: matrix products (GFLOP/s), training, decoding and scoring of a small model (tokens/s).
  * Each is the best of several repeats within this run; compare figures of one run only. Training
@@ -216,6 +216,7 @@ int main(int argc, char **argv) {
     const char *isa_name = argc > 2 ? argv[2] : "auto";
     opd_cpu_isa isa = OPD_CPU_ISA_AUTO;
     if (strcmp(isa_name, "plain") == 0) isa = OPD_CPU_ISA_PLAIN;
+    if (strcmp(isa_name, "avx2") == 0) isa = OPD_CPU_ISA_AVX2;
     if (strcmp(isa_name, "avx512") == 0) isa = OPD_CPU_ISA_AVX512;
     size_t threads = argc > 1 ? strtoul(argv[1], NULL, 10) : 1;
     opd_kernels *k;

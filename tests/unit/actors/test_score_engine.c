@@ -47,7 +47,7 @@ static opd_model *model_make(void) {
 }
 
 static void bench_up(bench *b, opd_cpu_isa isa, size_t threads, uint64_t cache_pages) {
-    if (!opd_cpu_isa_available(isa)) SKIP("this processor has no AVX-512");
+    if (!opd_cpu_isa_available(isa)) SKIP("this processor lacks the instruction set");
     memset(b, 0, sizeof *b);
     opd_test_alloc_tracing(&b->memory);
     b->model = model_make();
@@ -176,6 +176,7 @@ static void check_mixture(opd_cpu_isa isa, size_t threads, uint64_t cache_pages)
 }
 
 TEST(numbers_are_the_graphs_plain) { check_mixture(OPD_CPU_ISA_PLAIN, 1, 60); }
+TEST(numbers_are_the_graphs_avx2) { check_mixture(OPD_CPU_ISA_AVX2, 1, 60); }
 TEST(numbers_are_the_graphs_avx512) { check_mixture(OPD_CPU_ISA_AVX512, 1, 60); }
 TEST(numbers_are_the_graphs_on_three_threads) { check_mixture(OPD_CPU_ISA_AUTO, 3, 60); }
 TEST(numbers_are_the_graphs_under_eviction) { check_mixture(OPD_CPU_ISA_AUTO, 1, 7); }

@@ -12,7 +12,7 @@ static const opd_attention_shape shape = {HEADS, KV, DIM};
 
 static opd_kernels *kernels_of(opd_cpu_isa isa) {
     opd_kernels *k;
-    if (!opd_cpu_isa_available(isa)) SKIP("this processor has no AVX-512");
+    if (!opd_cpu_isa_available(isa)) SKIP("this processor lacks the instruction set");
     CHECK_OK(opd_kernels_create_cpu(isa, 2, NULL, &k));
     CHECK_OK(k->ops->reserve(k, TOKENS, &shape, 1));
     return k;
@@ -94,6 +94,7 @@ static void check_gradient(opd_cpu_isa isa) {
 }
 
 TEST(gradient_plain) { check_gradient(OPD_CPU_ISA_PLAIN); }
+TEST(gradient_avx2) { check_gradient(OPD_CPU_ISA_AVX2); }
 TEST(gradient_avx512) { check_gradient(OPD_CPU_ISA_AVX512); }
 
 /* Fills the cache with the first rows at once, then decodes the rest one by one. */
@@ -115,6 +116,7 @@ static void check_decode(opd_cpu_isa isa) {
 }
 
 TEST(decode_equals_forward_plain) { check_decode(OPD_CPU_ISA_PLAIN); }
+TEST(decode_equals_forward_avx2) { check_decode(OPD_CPU_ISA_AVX2); }
 TEST(decode_equals_forward_avx512) { check_decode(OPD_CPU_ISA_AVX512); }
 
 /* Reads each sequence in two pieces, the second with keys that are there already, and stale
@@ -151,4 +153,5 @@ static void check_paged(opd_cpu_isa isa) {
 }
 
 TEST(pages_equal_forward_plain) { check_paged(OPD_CPU_ISA_PLAIN); }
+TEST(pages_equal_forward_avx2) { check_paged(OPD_CPU_ISA_AVX2); }
 TEST(pages_equal_forward_avx512) { check_paged(OPD_CPU_ISA_AVX512); }

@@ -8,7 +8,7 @@
 
 static opd_kernels *kernels_of(opd_cpu_isa isa, size_t threads) {
     opd_kernels *k;
-    if (!opd_cpu_isa_available(isa)) SKIP("this processor has no AVX-512");
+    if (!opd_cpu_isa_available(isa)) SKIP("this processor lacks the instruction set");
     CHECK_OK(opd_kernels_create_cpu(isa, threads, NULL, &k));
     return k;
 }
@@ -66,6 +66,7 @@ static void check_golden(opd_cpu_isa isa, size_t threads) {
 }
 
 TEST(golden_plain) { check_golden(OPD_CPU_ISA_PLAIN, 1); }
+TEST(golden_avx2) { check_golden(OPD_CPU_ISA_AVX2, 1); }
 TEST(golden_avx512) { check_golden(OPD_CPU_ISA_AVX512, 1); }
 TEST(golden_two_threads) { check_golden(OPD_CPU_ISA_AUTO, 2); }
 
@@ -132,6 +133,7 @@ static void check_threads(opd_cpu_isa isa) {
 }
 
 TEST(threads_do_not_change_a_bit_plain) { check_threads(OPD_CPU_ISA_PLAIN); }
+TEST(threads_do_not_change_a_bit_avx2) { check_threads(OPD_CPU_ISA_AVX2); }
 TEST(threads_do_not_change_a_bit_avx512) { check_threads(OPD_CPU_ISA_AVX512); }
 
 static void check_batching(opd_cpu_isa isa) {
@@ -163,6 +165,7 @@ static void check_batching(opd_cpu_isa isa) {
 }
 
 TEST(batching_does_not_change_a_bit_plain) { check_batching(OPD_CPU_ISA_PLAIN); }
+TEST(batching_does_not_change_a_bit_avx2) { check_batching(OPD_CPU_ISA_AVX2); }
 TEST(batching_does_not_change_a_bit_avx512) { check_batching(OPD_CPU_ISA_AVX512); }
 
 TEST(micro_batches_add_up) {
