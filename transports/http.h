@@ -132,6 +132,9 @@ uint32_t opd_http_client_inflight(const opd_http_client *client);
  * before their HTTP/2 connection took them. */
 uint64_t opd_http_client_replays(const opd_http_client *client);
 
+/* How many connections were made so far, over which HTTP was or can be spoken. */
+uint64_t opd_http_client_connections(const opd_http_client *client);
+
 /* What the endpoint was found to speak; UNKNOWN before the first answer and while not connected
  * over HTTP/2. */
 typedef enum opd_http_protocol {

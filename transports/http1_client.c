@@ -182,6 +182,7 @@ static void on_open(void *arg, opd_err err) {
         conn_outgrown(conn);
     } else {
         conn->open = true;
+        client->connections++;
         conn_limit(conn, conn->probe ? client->o.settings_timeout_ms : client->o.http1_idle_ms);
     }
     opd__client_turn(client);

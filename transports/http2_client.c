@@ -254,8 +254,10 @@ static void on_tcp_bytes(void *arg, const uint8_t *bytes, size_t size_bytes) {
     client->in_turn = true;
     conn->quiet_since_ns = now_of(client);
     conn->ping_ns = 0;
+    bool was_settled = opd_h2_settled(conn->h2);
     opd_err err = opd_h2_receive(conn->h2, bytes, size_bytes);
     if (opd_h2_settled(conn->h2)) {
+        client->connections += !was_settled;
         conn->ready_by_ns = never_ns;
         if (!conn->draining) client->http1 = false;
     }

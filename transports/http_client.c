@@ -277,6 +277,7 @@ uint32_t opd_http_client_inflight(const opd_http_client *client) { return client
 const char *opd_http_client_authority(const opd_http_client *client) { return client->url.authority; }
 
 uint64_t opd_http_client_replays(const opd_http_client *client) { return client->replays; }
+uint64_t opd_http_client_connections(const opd_http_client *client) { return client->connections; }
 
 opd_http_protocol opd_http_client_protocol(const opd_http_client *client) {
     if (client->http1) return OPD_HTTP_PROTOCOL_HTTP1;

@@ -35,7 +35,7 @@ struct opd_http_client {
     bool h1_probing; /* the GET is under way: calls wait */
     bool http1;      /* the endpoint speaks HTTP/1.1 */
     uint64_t http1_until_ns;
-    uint64_t replays;
+    uint64_t replays, connections; /* sent again; made */
     bool in_turn, again, closing, finishing; /* again: another turn right after this one */
     void (*closed)(void *arg);
     void *closed_arg;

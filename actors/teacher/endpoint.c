@@ -294,3 +294,7 @@ opd_http_protocol opd_endpoint_protocol(const opd_endpoint *endpoint) {
     return endpoint->client != NULL ? opd_http_client_protocol(endpoint->client)
                                     : OPD_HTTP_PROTOCOL_UNKNOWN;
 }
+
+uint64_t opd_endpoint_connections(const opd_endpoint *endpoint) {
+    return endpoint->client != NULL ? opd_http_client_connections(endpoint->client) : 0;
+}

@@ -97,6 +97,9 @@ void opd_endpoint_close(opd_endpoint *endpoint);
 /* What it speaks, as far as that is known. */
 opd_http_protocol opd_endpoint_protocol(const opd_endpoint *endpoint);
 
+/* How many connections to it were made so far. */
+uint64_t opd_endpoint_connections(const opd_endpoint *endpoint);
+
 /* "host:port". */
 const char *opd_endpoint_name(const opd_endpoint *endpoint);
 

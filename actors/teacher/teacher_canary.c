@@ -1,7 +1,7 @@
 /* teacher_canary.c - rounds of fixed sequences, one request at a time, and what follows of them
  * (teacher_inside.h). The judgement is in canary.h.
  *
- *   up --every canary_s--> a round --judged--> due again
+ *   up --every canary_s, or a new connection--> a round --judged--> due again
  *   quarantined: rounds every QUARANTINE_S until two in a row are good
  *
  * A canary is no sample: it counts in no latency, pace, hedge or budget, and has room of its own at the
@@ -124,7 +124,8 @@ static void end_round(opd__teacher *self, opd__server *s) {
     double pause_s = self->c.teacher->canary_s;
     if (self->replicas[server].quarantined && pause_s > QUARANTINE_S) pause_s = QUARANTINE_S;
     s->round.under_way = false;
-    s->round.due_ns = opd_now_ns(self->ctx) + opd__teacher_ns(pause_s);
+    s->round.ended_ns = opd_now_ns(self->ctx);
+    s->round.due_ns = s->round.ended_ns + opd__teacher_ns(pause_s);
 }
 
 static opd_err ask(opd__teacher *self, opd__server *s);
@@ -179,6 +180,7 @@ static opd_err on_canary(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     }
     bool settles = s->round.settles;
     s->round.settles = false;
+    s->round.connections = opd_endpoint_connections(s->endpoint);
     if (settles) s->probing = false;
     OPD_TRY(judge(self, server, good ? &s->round.scores : NULL));
     end_round(self, s);
@@ -233,12 +235,30 @@ static opd_err begin(opd__teacher *self, opd__server *s, bool settles) {
 
 opd_err opd__canary_settle(opd__teacher *self, opd__server *s) { return begin(self, s, true); }
 
+/* Whether connections were made since a round was answered. A tick apart, for some servers end each after one
+ * answer. */
+static bool is_new(const opd__teacher *self, const opd__server *s) {
+    return opd_endpoint_connections(s->endpoint) != s->round.connections &&
+           opd_now_ns(self->ctx) - s->round.ended_ns >= OPD__TEACHER_TICK_NS;
+}
+
+static bool may_begin(const opd__teacher *self, const opd__server *s) {
+    return opd__canary_is_on(self) && self->replicas[s - self->servers].up && s->endpoint != NULL &&
+           !s->round.under_way;
+}
+
+/* What cannot be asked now is asked at the next tick. */
+static void begin_or_wait(opd__teacher *self, opd__server *s) {
+    if (begin(self, s, false) != OPD_OK) s->round.due_ns = opd_now_ns(self->ctx) + OPD__TEACHER_TICK_NS;
+}
+
+void opd__canary_look(opd__teacher *self, int server) {
+    opd__server *s = &self->servers[server];
+    if (may_begin(self, s) && is_new(self, s)) begin_or_wait(self, s);
+}
+
 void opd__canary_tick(opd__teacher *self) {
     uint64_t now = opd_now_ns(self->ctx);
-    for (size_t i = 0; opd__canary_is_on(self) && i < self->fleet.count; i++) {
-        opd__server *s = &self->servers[i];
-        if (!self->replicas[i].up || s->endpoint == NULL || s->round.under_way || now < s->round.due_ns)
-            continue;
-        if (begin(self, s, false) != OPD_OK) s->round.due_ns = now + OPD__TEACHER_TICK_NS;
-    }
+    for (opd__server *s = self->servers; s < self->servers + self->fleet.count; s++)
+        if (may_begin(self, s) && (now >= s->round.due_ns || is_new(self, s))) begin_or_wait(self, s);
 }

@@ -333,6 +333,7 @@ static opd_err on_answer(opd_ctx *ctx, void *state, opd_endpoint_call *call) {
     opd__fleet_judge(self, a, verdict, usable);
     opd__fleet_forget(self, a);
     if (self->stopping) return opd__fleet_asked(s) ? OPD_OK : queue_up(self, s, false);
+    if (usable) opd__canary_look(self, server); /* before more samples go there */
     if (usable) finish(self, s);
     else OPD_TRY(on_failure(self, s, call, verdict));
     if (verdict == OPD_TEACHER_WAIT && call->endpoint == self->servers[server].endpoint) {

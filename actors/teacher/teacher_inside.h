@@ -44,7 +44,8 @@ typedef struct opd__server {
     bool known;             /* ... once it was asked */
     struct opd__round {     /* of canaries           */
         bool under_way, settles; /* settles: the server waits for it to be used */
-        uint64_t due_ns;
+        uint64_t due_ns, ended_ns;
+        uint64_t connections; /* made to the server when a round was last answered */
         size_t sequence;    /* that is asked now ... */
         opd_endpoint_call *call; /* ... by this; NULL: none. Others are of rounds that were begun anew */
         opd_canary_scores scores;
@@ -187,6 +188,9 @@ opd_sglang_score opd__canary_question(const opd__teacher *self, size_t sequence,
 
 /* A round whose end settles the server. Errors: those of opd_endpoint_send; nothing is under way then. */
 OPD_MUST_CHECK opd_err opd__canary_settle(opd__teacher *self, opd__server *server);
+
+/* A sample was answered: a round begins if a connection is new, for another server may be at the address. */
+void opd__canary_look(opd__teacher *self, int server);
 
 /* Begins the rounds that are due. */
 void opd__canary_tick(opd__teacher *self);

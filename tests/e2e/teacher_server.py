@@ -124,7 +124,7 @@ def case_another_model_at_the_same_address(work):
     first = work.start("serve", "--port", "0", "--model", str(e2e.checkpoint(before, "teacher")))
     e2e.wait_for(lambda: "ready on http" in first.out(), "the ready line")
     url = first.out().split("ready on ")[1].split()[0]
-    config = distil(before, url=url, canary_s=1) # one that is back at once was never lost: only a canary tells
+    config = distil(before, url=url) # one that is back at once was never lost: its new connection tells
     e2e.stage(config, "opd")["train"]["steps"] = 100000
     e2e.stage(config, "opd")["opd"]["teacher_lost_s"] = 3
     run = work.start("run", work.write("a.yaml", config), "--set", "run.name=a")

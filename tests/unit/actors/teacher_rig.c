@@ -280,7 +280,7 @@ static void answer_scores(player *p, opd_http_exchange *exchange, const opd_sgla
     opd_str_init(&out, &p->script->rig->t.memory.alloc, 1 << 20);
     opd_json_writer_init(&w, &out, 0);
     opd_sglang_answer_write(&a, &w);
-    if (step == STEP_OK_LATE) hold_back(p, exchange, s->late_ms, 200, out.data);
+    if (step == STEP_OK_LATE || step == STEP_OK_LAST) hold_back(p, exchange, s->late_ms, 200, out.data);
     else if (canary && s->canaries == s->late_canary) hold_back(p, exchange, 2 * s->late_ms, 200, out.data);
     else respond_json(exchange, 200, out.data);
     opd_str_fini(&out);
@@ -318,6 +318,10 @@ static void play(player *p, opd_http_exchange *exchange, const opd_sglang_genera
     case STEP_401_ECHO: respond_json(exchange, 401, opd_http_exchange_header(exchange, "authorization")); return;
     case STEP_503: respond_json(exchange, 503, "<html>no server is available</html>"); return;
     case STEP_502_LATE: hold_back(p, exchange, s->late_ms, 502, ""); return;
+    case STEP_OK_LAST:
+        opd_http_exchange_goaway(exchange, OPD_HTTP_GOAWAY_GRACEFUL);
+        answer_scores(p, exchange, q, step);
+        return;
     case STEP_GARBAGE: respond_json(exchange, 200, "{\"meta_info\": oops"); return;
     case STEP_CLOSE:
     case STEP_STALL:

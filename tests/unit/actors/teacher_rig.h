@@ -85,6 +85,7 @@ typedef enum script_step {
     STEP_GARBAGE,    /* 200, no JSON                         */
     STEP_STALL,      /* no answer                            */
     STEP_CLOSE,      /* the server goes away, back in 0.5 s  */
+    STEP_OK_LAST,    /* after late_ms; the connection ends with it, in order */
     STEP_502_LATE,   /* after late_ms                        */
     STEP_OK_LATE,    /* after late_ms                        */
     STEP_401_ECHO,   /* repeats the key that was shown       */

@@ -184,6 +184,45 @@ TEST(a_server_that_comes_back_is_not_asked_it_all_again) {
     rig_down(&b.rig);
 }
 
+/* Another model takes over the address between two samples: no request fails, and the next round is far away. */
+TEST(a_new_connection_is_asked_at_once) {
+    static bench b;
+    bench_up(&b, 1, 6);
+    b.rig.want = 4; /* the first answer a second after the start is the fourth */
+    b.rig.linger_ms = 1500;
+    b.teacher.canary_s = 1000;
+    b.teacher.max_inflight = 1;
+    b.scripts[0].steps[0] = STEP_OK_LAST;
+    b.scripts[0].late_ms = 300;
+    b.scripts[0].lie = 0.5f;
+    b.scripts[0].lie_from = 4;
+    b.scripts[0].lie_to = 6;
+    CHECK_OK(run(&b));
+    CHECK_INT(b.rig.quarantines, 1);
+    CHECK_CONTAINS(b.rig.notes, "is in quarantine: its scores changed by 0.5 nats");
+    int first = 7 + 3; /* requests of the start */
+    while (strncmp(b.scripts[0].rids[first], "opd-sing-", 9) != 0) first++;
+    CHECK(first <= 7 + 3 + 4); /* before a fifth sample */
+    rig_down(&b.rig);
+}
+
+/* The same server all the time, that ends each connection: it is asked again, but no more than once a second. */
+TEST(many_new_connections_are_few_rounds) {
+    static bench b;
+    bench_up(&b, 1, 40);
+    b.teacher.canary_s = 1000;
+    b.teacher.max_inflight = 1;
+    b.scripts[0].steps[0] = STEP_OK_LAST;
+    b.scripts[0].late_ms = 50;
+    uint64_t began_ns = opd_env_now_ns(b.rig.t.env);
+    CHECK_OK(run(&b));
+    check_scored(&b);
+    uint64_t seconds = (opd_env_now_ns(b.rig.t.env) - began_ns) / 1000000000;
+    CHECK(b.scripts[0].canaries > 3 && (uint64_t)b.scripts[0].canaries <= 3 * (seconds + 2));
+    CHECK_INT(b.rig.quarantines, 0);
+    rig_down(&b.rig);
+}
+
 /* A round is under way as a proxy says that the server is gone, which it is not: the server is settled by a
  * round of its own, and the answer to the first one is about nothing any more. */
 TEST(an_answer_to_a_round_that_was_begun_anew_says_nothing) {

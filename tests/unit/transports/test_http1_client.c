@@ -308,6 +308,7 @@ TEST(kept_connection_closed) {
         opd_http_call_fini(&call);
     }
     CHECK_INT(opd_http_client_replays(s.client), 20);
+    CHECK_INT(opd_http_client_connections(s.client), 1 + 20); /* what HTTP/2 was tried on is none */
     CHECK_INT(s.server.accepted - accepted, 20);
     site_close(&s);
 }

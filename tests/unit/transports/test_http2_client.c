@@ -209,6 +209,7 @@ TEST(connections_are_rotated) {
     }
     check_ok(0, 10);
     CHECK_INT(peer.conn_count, 4);
+    CHECK_INT(opd_http_client_connections(client), 4);
     for (int i = 0; i < 3; i++) CHECK_INT(peer.conns[i].requests, 3);
     send(10, 40); /* many at once, too */
     loop_until(&done, 40);
