@@ -27,6 +27,8 @@
     X(OPD_ENTROPY_GAP, "rollout/opd_entropy_gap")       /* student - teacher, from top-k   */  \
     X(RESPONSE_LEN, "rollout/response_len/mean")                                               \
     X(TRUNCATED, "rollout/truncated_ratio")                                                    \
+    X(REPETITION, "rollout/repetition_frac")            /* answers that end in a loop      */  \
+    X(REPEATED_4GRAMS, "rollout/repeated_4grams")       /* share of repeats, near the end  */  \
     X(FILTER_ZERO_STD, "rollout/dynamic_filter/drop_zero_std") /* groups replaced by others */ \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
     X(LAG_0, "rollout/lag_0")                           /* samples with that lag: 0,       */  \
