@@ -28,7 +28,9 @@ opd_contrast_config opd_stage_signal(const opd_config_opd *o) {
     static const opd_token_selection selections[] = {
         [OPD_CONFIG_TOKEN_SELECTION_ALL] = OPD_SELECT_ALL,
         [OPD_CONFIG_TOKEN_SELECTION_ENTROPY] = OPD_SELECT_ENTROPY,
-        [OPD_CONFIG_TOKEN_SELECTION_DIVERGENCE] = OPD_SELECT_DIVERGENCE};
+        [OPD_CONFIG_TOKEN_SELECTION_DIVERGENCE] = OPD_SELECT_DIVERGENCE,
+        [OPD_CONFIG_TOKEN_SELECTION_ENTROPY_OR_DIVERGENCE] = OPD_SELECT_ENTROPY_OR_DIVERGENCE,
+        [OPD_CONFIG_TOKEN_SELECTION_ENTROPY_AND_DIVERGENCE] = OPD_SELECT_ENTROPY_AND_DIVERGENCE};
     opd_support_kind support = opd_stage_support(o);
     return (opd_contrast_config){
         .coef = o->enabled ? o->loss_coef : 0, .support = support, .k = (size_t)o->log_prob_top_k,

@@ -186,6 +186,42 @@ size_t opd_contrast_share(const opd_contrast_config *config, size_t n) {
     return share > n ? n : share;
 }
 
+/* Least and most of the values with mask 1. */
+typedef struct range {
+    double low, high;
+} range;
+
+static void widen(range *r, double value) {
+    r->low = fmin(r->low, value);
+    r->high = fmax(r->high, value);
+}
+
+static double scaled(const range *r, double value) {
+    return r->high > r->low ? (value - r->low) / (r->high - r->low) : 0;
+}
+
+void opd_contrast_rank(const opd_contrast_config *config, size_t n, const uint8_t *mask, const float *entropy,
+                       const float *student_logp, const float *teacher_logp, float *out_scores) {
+    range entropies = {INFINITY, -INFINITY}, gaps = entropies;
+    for (size_t t = 0; t < n; t++) {
+        if (!mask[t]) continue;
+        widen(&entropies, (double)entropy[t]);
+        widen(&gaps, (double)fabsf(student_logp[t] - teacher_logp[t]));
+    }
+    for (size_t t = 0; t < n; t++) {
+        if (!mask[t]) continue;
+        float gap = fabsf(student_logp[t] - teacher_logp[t]);
+        double h = scaled(&entropies, (double)entropy[t]), d = scaled(&gaps, (double)gap);
+        switch (config->selection) {
+        case OPD_SELECT_ALL: break;
+        case OPD_SELECT_ENTROPY: out_scores[t] = entropy[t]; break;
+        case OPD_SELECT_DIVERGENCE: out_scores[t] = gap; break;
+        case OPD_SELECT_ENTROPY_OR_DIVERGENCE: out_scores[t] = (float)(h + d - h * d); break;
+        case OPD_SELECT_ENTROPY_AND_DIVERGENCE: out_scores[t] = (float)(h * d); break;
+        }
+    }
+}
+
 /* Whether token a is less worth selecting than b. */
 static bool ranks_after(const float *scores, size_t a, size_t b) {
     return scores[a] < scores[b] || (!(scores[a] > scores[b]) && a > b);

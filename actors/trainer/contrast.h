@@ -8,7 +8,11 @@
  * Token selection: `all`, or of each sample the share of its tokens with the highest
  *   entropy     of the student, under the weights that learn
  *   divergence  |l_student - l_teacher| of the drawn token, as it was before the first step
- * at least one. Ties go to the earlier token. The choice is by sample, so it depends neither on the
+ *   entropy_or_divergence    h + d - h d, high where one of the two is (the soft OR of TIP, Xu et al. 2026,
+ *                            arXiv 2604.14084: the student is unsure, or sure and wrong)
+ *   entropy_and_divergence   h d, high where both are
+ * at least one; h and d are the two, each scaled to [0, 1] by its least and most among the sample's tokens
+ * (0 where all are alike). Ties go to the earlier token. The choice is by sample, so it depends neither on the
  * order of the batch nor on its cut into micro-batches.
  *
  * Thread: one at a time. Memory: arrays are the caller's, scratch is the contrast's own.
@@ -24,7 +28,9 @@
 typedef enum opd_token_selection {
     OPD_SELECT_ALL,
     OPD_SELECT_ENTROPY,
-    OPD_SELECT_DIVERGENCE
+    OPD_SELECT_DIVERGENCE,
+    OPD_SELECT_ENTROPY_OR_DIVERGENCE,
+    OPD_SELECT_ENTROPY_AND_DIVERGENCE
 } opd_token_selection;
 
 typedef struct opd_contrast_config {
@@ -88,6 +94,11 @@ void opd_constant_teacher(double prob, size_t n, const float *student_logp, floa
 
 /* How many of n tokens are selected. */
 size_t opd_contrast_share(const opd_contrast_config *config, size_t n);
+
+/* What the tokens of one sample are ranked by: out_scores[n], where mask[n] is 1; other tokens are not
+ * read. entropy: of the student now; student_logp, teacher_logp: of the drawn token, before the first step. */
+void opd_contrast_rank(const opd_contrast_config *config, size_t n, const uint8_t *mask, const float *entropy,
+                       const float *student_logp, const float *teacher_logp, float *out_scores);
 
 /* Selects among the tokens with mask 1 of one sample: out_mask[n] 1 or 0. scores[n]: what they are
  * ranked by; not read where all are selected. `order`: scratch [n]. */

@@ -78,14 +78,12 @@ void opd_distil_share(opd_distil *d, size_t first, size_t end) {
 /* The weights of the tokens of samples [from, to). */
 static void weigh(opd_distil *d, size_t from, size_t to, const opd_distil_view *view) {
     const size_t *offsets = d->batch->offsets;
-    size_t first = offsets[from], end = offsets[to];
-    bool by_entropy = d->config.selection == OPD_SELECT_ENTROPY;
-    for (size_t t = first; t < end; t++)
-        d->ranks[t] = by_entropy ? view->entropy[t]
-                                 : fabsf(view->student_logp[t] - view->teacher_logp[t]);
-    for (size_t i = from; i < to; i++)
-        opd_contrast_select(&d->config, offsets[i + 1] - offsets[i], d->covered + offsets[i],
-                          d->ranks + offsets[i], d->order, d->selected + offsets[i]);
+    for (size_t i = from; i < to; i++) {
+        size_t at = offsets[i], n = offsets[i + 1] - at;
+        opd_contrast_rank(&d->config, n, d->covered + at, view->entropy + at, view->student_logp + at,
+                          view->teacher_logp + at, d->ranks + at);
+        opd_contrast_select(&d->config, n, d->covered + at, d->ranks + at, d->order, d->selected + at);
+    }
     opd_reduction_weights(&d->divisor, to - from, offsets + from, d->selected, d->weights);
 }
 

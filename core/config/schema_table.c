@@ -55,7 +55,8 @@ static const char *const signal_names[] = {"sampled", "topk", NULL};
 static const char *const support_names[] = {"teacher_topk", "student_topk", "intersection", "union", "full", NULL};
 static const char *const divergence_names[] = {"reverse_kl", "forward_kl", "jsd", "low_var", NULL};
 static const char *const tail_names[] = {"bucket", "renormalise", "truncate", NULL};
-static const char *const selection_names[] = {"all", "entropy", "divergence", NULL};
+static const char *const selection_names[] = {"all", "entropy", "divergence", "entropy_or_divergence",
+                                              "entropy_and_divergence", NULL};
 static const char *const protocol_names[] = {"sglang", "vllm", NULL};
 static const char *const missing_names[] = {"mask", "rollout_log_probs", "fail", NULL};
 static const char *const schedule_names[] = {"constant", "linear", "cosine", NULL};
@@ -209,7 +210,7 @@ const opd__key opd__keys[] = {
     FLOAT("opd.loss_coef", STAGE(opd.loss_coef), "0", 0, 1e6, 0, "", "Weight of the divergence in the loss; 1 unless given where `opd.signal` is topk. With sampled only low_var has a gradient that knows the teacher."),
     FLOAT("opd.token_clip", STAGE(opd.token_clip), "0", 0, 1e6, 0, "nats", "A token whose divergence is above this is left out of the gradient; 0 = none is."),
     FLOAT("opd.logp_floor", STAGE(opd.logp_floor), "0", -1e6, 0, 0, "nats", "Log-probs below this count as this in the divergence; 0 = no floor."),
-    ENUM("opd.token_selection", STAGE(opd.token_selection), "all", selection_names, "Tokens of a sample that the divergence looks at: all, or `opd.token_share` of them with the highest entropy of the student, or difference from the teacher."),
+    ENUM("opd.token_selection", STAGE(opd.token_selection), "all", selection_names, "Tokens of a sample that the divergence looks at: all, or `opd.token_share` of them with the highest entropy of the student, difference from the teacher, or one of the two, or both."),
     FLOAT("opd.token_share", STAGE(opd.token_share), "0.5", 0, 1, ABOVE, "", "Share of a sample's tokens that are selected, at least one token."),
     FLOAT("opd.constant_prob", STAGE(opd.constant_prob), "0.1", 0, 1, ABOVE, "", "`opd.type: constant`: tokens of a lower probability get the constant advantage."),
     ENUM("opd.on_missing", STAGE(opd.on_missing), "mask", missing_names, "A token without a teacher score: leaves the OPD term, takes the rollout's own score (the seed's way), or stops the run."),

@@ -114,7 +114,9 @@ typedef enum opd_config_tail {
 typedef enum opd_config_token_selection {
     OPD_CONFIG_TOKEN_SELECTION_ALL,
     OPD_CONFIG_TOKEN_SELECTION_ENTROPY,
-    OPD_CONFIG_TOKEN_SELECTION_DIVERGENCE
+    OPD_CONFIG_TOKEN_SELECTION_DIVERGENCE,
+    OPD_CONFIG_TOKEN_SELECTION_ENTROPY_OR_DIVERGENCE,
+    OPD_CONFIG_TOKEN_SELECTION_ENTROPY_AND_DIVERGENCE
 } opd_config_token_selection;
 
 typedef enum opd_config_on_missing {

@@ -255,6 +255,8 @@ TEST(order_and_cuts_change_rounding_only) {
     check_selection(OPD_SELECT_ALL, OPD_REDUCTION_SAMPLE_MEAN);
     check_selection(OPD_SELECT_ENTROPY, OPD_REDUCTION_SAMPLE_MEAN);
     check_selection(OPD_SELECT_DIVERGENCE, OPD_REDUCTION_TOKEN_MEAN);
+    check_selection(OPD_SELECT_ENTROPY_OR_DIVERGENCE, OPD_REDUCTION_TOKEN_MEAN);
+    check_selection(OPD_SELECT_ENTROPY_AND_DIVERGENCE, OPD_REDUCTION_SAMPLE_MEAN);
 }
 
 /* ---- the baseline without a teacher ---- */
