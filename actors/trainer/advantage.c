@@ -188,7 +188,8 @@ static void finish_stats(const token_pass *pass, const double *normalized) {
     stats->advantage_mean = nested_value(&advantages);
     stats->reverse_kl = nested_value(&pass->reverse_kl);
     stats->teacher_logp_mean = nested_value(&pass->teacher_logp);
-    bool scored = !pass->config->use_opd || stats->valid_tokens + stats->fallback_tokens > 0;
+    bool wanted = pass->config->use_opd && pass->config->kl_coef != 0;
+    bool scored = !wanted || stats->valid_tokens + stats->fallback_tokens > 0;
     stats->steppable = scored && stats->used_tokens > 0;
 }
 

@@ -72,8 +72,8 @@ typedef struct opd_advantage_stats {
     size_t fallback_tokens;    /* of them, scored by the fallback                              */
     size_t used_tokens;        /* tokens with mask 1 on exit                                   */
     size_t reward_count;       /* samples with a reward                                        */
-    bool steppable;            /* an optimizer step makes sense: some token is used, and with
-                                  use_opd some score is valid (or was replaced by policy)      */
+    bool steppable;            /* an optimizer step makes sense: some token is used, and where
+                                  step 4 counts some score is valid (or was replaced by policy) */
 } opd_advantage_stats;
 
 /* Steps 1 to 5. Writes out_advantages[tokens] (0 where the mask is 0), out_mask[tokens] (the

@@ -38,13 +38,14 @@ static opd_err learner_alloc(opd_learner *l) {
         whole = whole && *columns[i] != NULL;
     }
     l->mask = opd_mem_get(a, n);
+    l->scored = opd_mem_get(a, n);
     l->teacher_valid = opd_mem_get(a, n);
     l->tallies = opd_mem_get(a, l->o.teachers_max * sizeof *l->tallies);
     l->student_topk = opd_mem_get(a, n * k * sizeof(int32_t));
     l->student_topk_logp = opd_mem_get(a, n * k * sizeof(float));
     l->rows = opd_mem_get(a, n * sizeof *l->rows);
     l->micro_start = opd_mem_get(a, (l->o.samples_max + 1) * sizeof *l->micro_start);
-    whole = whole && l->mask && l->teacher_valid && l->tallies && l->student_topk && l->student_topk_logp && l->rows && l->micro_start;
+    whole = whole && l->mask && l->scored && l->teacher_valid && l->tallies && l->student_topk && l->student_topk_logp && l->rows && l->micro_start;
     return whole ? OPD_OK : opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu "
                                      "tokens; lower the batch or train.micro_batch_tokens", n);
 }
@@ -91,7 +92,7 @@ void opd_learner_destroy(opd_learner *l) {
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
                       l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
                       l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies,
-                      l->ref_logp, l->correction, l->values, l->returns};
+                      l->ref_logp, l->correction, l->values, l->returns, l->scored};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
     opd_mem_free(l->o.alloc, l);
 }
@@ -110,9 +111,10 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->value = (opd_value_stats){.loss = 0};
     l->overlap = (opd_overlap){.ratio = 0};
     l->sft_loss = l->logp_diff = l->logp_sum = 0;
-    l->first_rows = l->reached = 0;
+    l->first_rows = 0;
+    memset(l->scored, 0, batch->row_count);
     l->made = 0;
-    l->update = (opd_optimizer_report){.grad_norm = (double)NAN};
+    l->update = (opd_optimizer_report){.grad_norm = (double)NAN, .lr = (double)NAN};
     l->corrected = (opd_correction_stats){0};
 }
 
@@ -262,6 +264,7 @@ static opd_err unit_advantage(opd_learner *l) {
     if (l->o.objective == OPD_OBJECTIVE_SFT) {
         memcpy(l->mask, b->learn, b->row_count);
         step_begin(l);
+        l->unscored += l->phase == PHASE_DONE;
         return OPD_OK;
     }
     if (l->o.constant_prob > 0)
@@ -345,7 +348,8 @@ static opd_err unit_train(opd_learner *l) {
                                 .student_ids = l->student_topk, .student_k = l->o.student_k};
         OPD_TRY(opd_distil_backward(l->distil, l->cursor, to, &view, l->graph, l->rows, l->grads));
     }
-    l->cursor = l->reached = to;
+    memset(l->scored + first, 1, rows);
+    l->cursor = to;
     if (l->cursor == l->end) l->phase = PHASE_UPDATE;
     return OPD_OK;
 }
@@ -354,7 +358,7 @@ static void unit_update(opd_learner *l) {
     double loss = l->o.objective == OPD_OBJECTIVE_POLICY ? l->policy.loss + l->value.loss
                                                          : l->sft_loss;
     if (l->distil != NULL) loss += opd_distil_loss(l->distil);
-    l->update = (opd_optimizer_report){.grad_norm = (double)NAN, .skipped = true};
+    l->update = (opd_optimizer_report){.grad_norm = (double)NAN, .lr = (double)NAN, .skipped = true};
     if (isfinite(loss))
         l->update = opd_optimizer_step(l->optimizer, l->o.kernels, l->o.model, l->grads);
     if (l->update.skipped) {
@@ -373,10 +377,11 @@ static void unit_update(opd_learner *l) {
 }
 
 static void measure_overlap(opd_learner *l) {
-    const opd_batch *b = l->batch; /* a share without a used token was not scored: nothing valid */
+    const opd_batch *b = l->batch;
     if (l->o.student_k == 0 || !l->stepped) return;
-    opd_overlap_input in = {.sample_count = l->reached, .offsets = b->offsets,
-                            .teacher_valid = l->teacher_valid, .student_k = l->o.student_k,
+    for (size_t t = 0; t < b->row_count; t++) l->scored[t] &= l->teacher_valid[t]; /* both lists are there */
+    opd_overlap_input in = {.sample_count = b->sample_count, .offsets = b->offsets,
+                            .teacher_valid = l->scored, .student_k = l->o.student_k,
                             .teacher_k = l->o.student_k, .listed = b->top_k, .student_ids = l->student_topk,
                             .student_logp = l->student_topk_logp, .teacher_ids = b->teacher_topk,
                             .teacher_logp = b->teacher_topk_logp};

@@ -9,7 +9,8 @@
  *      (advantage.h), once, then frozen;
  *   4. for each optimizer step over its share of the batch: forward, loss, backward per
  *      micro-batch, then AdamW.
- * A batch without a single valid teacher score (where one is needed) makes no step.
+ * A batch without a single valid teacher score (where one has a weight), or without a token that SFT
+ * learns, makes no step and is counted.
  *
  * Invariants: (1) the result depends on the batch, the weights, the optimizer state and
  * micro_batch_tokens only, not on threads or on what ran before. Log-probs are the same bits

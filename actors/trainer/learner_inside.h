@@ -38,6 +38,7 @@ struct opd_learner {
     float *correction;   /* factors of the policy loss (correction.h) */
     float *values, *returns; /* of the critic, when the batch began */
     uint8_t *mask, *teacher_valid;
+    uint8_t *scored;     /* 1 where a training pass has been */
     int32_t *student_topk;      /* [rows, student_k] ids */
     float *student_topk_logp;
     opd_score_row *rows;
@@ -52,7 +53,6 @@ struct opd_learner {
     double sft_loss, logp_diff, logp_sum;
     opd_correction_stats corrected;
     size_t first_rows; /* rows seen by the first optimizer step's pass */
-    size_t reached;    /* samples that some pass has scored: [0, reached) */
     uint32_t made;     /* optimizer steps made on this batch */
     opd_optimizer_report update;
 };

@@ -44,11 +44,13 @@ static void report_overlap(const opd_overlap *overlap, double *v) {
 static void report_policy(const opd_learner *l, double *v) {
     const opd_advantage_stats *a = &l->advantage;
     double steps = l->made; /* each one's loss is a mean over its share */
-    double means = l->o.reduction == OPD_REDUCTION_CONSTANT ? l->policy.weight : steps;
-    v[OPD_METRIC_RAW_REWARD] = a->raw_reward_mean;
-    v[OPD_METRIC_REWARDS] = a->reward_mean;
-    v[OPD_METRIC_ADVANTAGES] = a->advantage_mean;
-    if (l->o.advantage.use_opd) {
+    double means = l->policy.weight; /* samples without a token to learn from have none */
+    if (a->reward_count > 0) {
+        v[OPD_METRIC_RAW_REWARD] = a->raw_reward_mean;
+        v[OPD_METRIC_REWARDS] = a->reward_mean;
+    }
+    if (a->used_tokens > 0) v[OPD_METRIC_ADVANTAGES] = a->advantage_mean;
+    if (l->o.advantage.use_opd && l->o.constant_prob == 0) {
         size_t valid = a->valid_tokens;
         v[OPD_METRIC_VALID_SHARE] = (double)valid / fmax(1.0, (double)a->response_tokens);
         v[OPD_METRIC_INVALID_TOKENS] = (double)(a->response_tokens - valid);
@@ -83,7 +85,7 @@ static void report_policy(const opd_learner *l, double *v) {
 void opd_learner_report(const opd_learner *l, double values[OPD_METRIC_COUNT]) {
     opd_metrics_clear(values);
     if (l->o.objective == OPD_OBJECTIVE_POLICY) report_policy(l, values);
-    else values[OPD_METRIC_LOSS] = l->sft_loss / (double)(l->made > 0 ? l->made : 1);
+    else if (l->stepped) values[OPD_METRIC_LOSS] = l->sft_loss / l->made;
     values[OPD_METRIC_GRAD_NORM] = l->update.grad_norm;
     values[OPD_METRIC_LR] = l->update.lr;
     values[OPD_METRIC_SKIPPED] = (double)l->nonfinite;

@@ -1,6 +1,8 @@
 /* validation.c - see validation.h. */
 #include "actors/trainer/validation.h"
 
+#include <math.h>
+
 #include "core/base/check.h"
 
 opd_err opd_validation_open(opd_validation *v, const opd_dataset *dataset, opd_learner *learner,
@@ -57,7 +59,7 @@ static opd_err measured(opd_ctx *ctx, void *self, opd_job *job);
 static opd_err next(opd_validation *v, opd_ctx *ctx) {
     OPD_TRY(fill(v));
     if (v->batch->sample_count == 0)
-        return v->done(v->owner, v->loss / (double)(v->tokens > 0 ? v->tokens : 1));
+        return v->done(v->owner, v->tokens > 0 ? v->loss / (double)v->tokens : (double)NAN);
     v->job = (opd_job){.run = run, .done = measured, .arg = v};
     return opd_job_submit(ctx, v->lane, &v->job);
 }

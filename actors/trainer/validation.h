@@ -1,7 +1,7 @@
 /* validation.h - the loss of held-out examples under the present weights, a batch at a time.
  *
  * The loop fills a batch, the trainer's lane measures it, until all examples are done; the loss is
- * the mean over all their learnt tokens, whatever train.loss_reduction says.
+ * the mean over all their learnt tokens, whatever train.loss_reduction says; NaN without any.
  * Thread: the loop, except what runs on the lane.
  * Memory: the batch is the validation's; dataset and learner are borrowed.
  */

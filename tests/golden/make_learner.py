@@ -60,6 +60,11 @@ def averaged(case, xs, masks):
     return sum(s / c for s, c in zip(sums, counts)) / len(xs)
 
 
+def shown(case, xs, masks):
+    """As averaged, but over the tokens that take part alone: what a metric is."""
+    return averaged(case, xs, masks) / averaged(case, masks, masks)
+
+
 def score(params, d, temperature):
     logps, entropies = [], []
     for tokens, (p, n) in zip(d["tokens"], SAMPLES):
@@ -81,12 +86,12 @@ def make_case(case, arrays, d):
         held.append(-ratio.clamp(1 - CLIP[0], 1 + CLIP[1]) * a)
     pg = averaged(case, [torch.maximum(f, h) for f, h in zip(free, held)], masks)
     entropy = averaged(case, entropies, masks)
-    clip = averaged(case, [(h > f).double() for f, h in zip(free, held)], masks)
+    clip = shown(case, [(h > f).double() for f, h in zip(free, held)], masks)
     loss = pg - case["entropy_coef"] * entropy
     loss.backward()
     head = struct.pack("<2i", case["only_reward"], case["token_mean"])
     head += struct.pack("<10d", case["temperature"], case["kl_coef"], case["entropy_coef"], *CLIP,
-                        float(loss), float(pg), float(clip), float(entropy), kl)
+                        float(loss), float(pg), float(clip), float(shown(case, entropies, masks)), kl)
     body = torch.cat([x.detach() for x in logps]).numpy().tobytes()
     return head + body + b"".join(p.grad.numpy().tobytes() for p in params)
 

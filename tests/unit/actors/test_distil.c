@@ -279,8 +279,6 @@ TEST(a_constant_teacher_dislikes_unlikely_tokens) {
     r.o.constant_prob = 0.1;
     learn(&r, batch);
     CHECK(opd_learner_stepped(r.learner)); /* nothing of a teacher is asked for */
-    CHECK_NEAR(r.v[OPD_METRIC_VALID_SHARE], 1, 0);
-    CHECK(r.v[OPD_METRIC_OPD_REVERSE_KL] > 0 && r.v[OPD_METRIC_OPD_REVERSE_KL] <= 1);
     rig_down(&r);
     opd_batch_destroy(batch);
 }
