@@ -54,12 +54,21 @@ uint64_t opd_teacher_retry_after_ms(const char *value) {
     return seconds * 1000;
 }
 
-size_t opd_teacher_uniform_drop(float *logp, uint8_t *valid, size_t count, int32_t vocab_size) {
+/* Whether one of k alternatives is likelier than uniform. */
+static bool is_peaked(const int32_t *ids, const float *logp, size_t k, float above) {
+    for (size_t i = 0; i < k; i++)
+        if (ids[i] >= 0 && logp[i] > above) return true;
+    return false;
+}
+
+size_t opd_teacher_uniform_drop(float *logp, uint8_t *valid, size_t count, const int32_t *topk_ids,
+                                const float *topk_logp, size_t k, int32_t vocab_size) {
     size_t dropped = 0;
     if (vocab_size < 2) return 0;
     float uniform = -logf((float)vocab_size), near = -uniform * 4e-7f; /* some float32 steps */
     for (size_t i = 0; i < count; i++) {
         if (!valid[i] || fabsf(logp[i] - uniform) > near) continue;
+        if (k > 0 && is_peaked(topk_ids + i * k, topk_logp + i * k, k, uniform + near)) continue;
         valid[i] = 0;
         logp[i] = 0;
         dropped++;

@@ -63,9 +63,12 @@ uint64_t opd_teacher_retry_after_ms(const char *value);
 
 /* Drops (valid 0, score 0) the scores that are those of a uniform softmax over vocab_size to the
  * last bits of a float32: what servers write that turn the NaN logits of a row into zeros, with
- * status 200. A real model hits that number by chance about once in a million tokens, which then
+ * status 200. topk_ids, topk_logp: [count, k], the alternatives of each row, -1 where there is none; one that is
+ * likelier than uniform shows that the row is not, and its score stays. Without (k 0) a trained model hits that
+ * number by chance about once in a million tokens, one that has hardly learnt once in some ten thousand, which then
  * costs that token alone. vocab_size < 2: not known, nothing is dropped. Returns how many. */
-size_t opd_teacher_uniform_drop(float *logp, uint8_t *valid, size_t count, int32_t vocab_size);
+size_t opd_teacher_uniform_drop(float *logp, uint8_t *valid, size_t count, const int32_t *topk_ids,
+                                const float *topk_logp, size_t k, int32_t vocab_size);
 
 /* Whether the teacher is there, and since when it has kept work waiting. Zeroed: up, idle. */
 typedef struct opd_teacher_health {

@@ -161,7 +161,8 @@ static void note_failure(prober *p, const opd_endpoint_call *call) {
 static void count_scores(prober *p, const load *l, const opd_endpoint_call *call) {
     opd_prober_phase *phase = p->phase;
     uint32_t rows = (uint32_t)(l->score.count - l->score.prompt_count);
-    size_t dropped = opd_teacher_uniform_drop(p->scores.logp, p->scores.valid, rows, l->score.vocab_size);
+    size_t dropped = opd_teacher_uniform_drop(p->scores.logp, p->scores.valid, rows, p->scores.topk_ids,
+                                              p->scores.topk_logps, (size_t)l->score.top_k, l->score.vocab_size);
     phase->scored += rows;
     phase->valid += p->scores.valid_count - dropped;
     phase->bytes_up += call->http.body.size_bytes;

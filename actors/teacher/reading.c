@@ -44,8 +44,8 @@ static opd_err read_answer(opd_endpoint_call *call) {
                                     &scores);
     opd_str_fini(&call->http.answer);
     if (err == OPD_OK)
-        scores.valid_count -= opd_teacher_uniform_drop(scores.logp, scores.valid, (uint32_t)rows,
-                                                       r->question.vocab_size);
+        scores.valid_count -= opd_teacher_uniform_drop(scores.logp, scores.valid, rows, scores.topk_ids,
+                                                       scores.topk_logps, k, r->question.vocab_size);
     memcpy(r->weight_version, scores.weight_version, sizeof r->weight_version);
     if (err == OPD_OK && scores.valid_count == 0)
         err = opd_fail(OPD_ERR_REMOTE, "the teacher gave no finite score for any of %zu tokens",

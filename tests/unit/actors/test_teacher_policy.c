@@ -95,12 +95,24 @@ TEST(lost_counts_only_while_work_waits) {
 TEST(uniform_scores_are_dropped) {
     float logp[] = {-logf(50), -3.9f, -logf(50) * (1 + 1e-5f), -logf(50), 0};
     uint8_t valid[] = {1, 1, 1, 0, 1};
-    CHECK_INT(opd_teacher_uniform_drop(logp, valid, 5, 50), 1);
+    CHECK_INT(opd_teacher_uniform_drop(logp, valid, 5, NULL, NULL, 0, 50), 1);
     CHECK_INT(valid[0], 0);
     CHECK(logp[0] == 0);
     CHECK_INT(valid[1] + valid[2] + valid[4], 3);
     float known[] = {-logf(151936)};
     uint8_t yes[] = {1};
-    CHECK_INT(opd_teacher_uniform_drop(known, yes, 1, -1), 0); /* the vocabulary is not known */
-    CHECK_INT(opd_teacher_uniform_drop(known, yes, 1, 151936), 1);
+    CHECK_INT(opd_teacher_uniform_drop(known, yes, 1, NULL, NULL, 0, -1), 0); /* the vocabulary is not known */
+    CHECK_INT(opd_teacher_uniform_drop(known, yes, 1, NULL, NULL, 0, 151936), 1);
+}
+
+/* A model that has hardly learnt gives that number by chance, next to others that are not. */
+TEST(a_score_beside_a_likelier_alternative_is_honest) {
+    float u = -logf(50);
+    float logp[] = {u, u, u, u};
+    uint8_t valid[] = {1, 1, 1, 1};
+    int32_t ids[] = {7, 8, 7, 8, 7, -1, -1, -1}; /* of the last two rows some are missing */
+    float alternatives[] = {u + 1e-3f, u, u, u, u, 0, 0, 0};
+    CHECK_INT(opd_teacher_uniform_drop(logp, valid, 4, ids, alternatives, 2, 50), 3);
+    CHECK(valid[0] == 1 && logp[0] == u);
+    CHECK_INT(valid[1] + valid[2] + valid[3], 0);
 }
