@@ -54,15 +54,17 @@ typedef struct serving {
     opd_tls_options tls;
     opd_child_spec children[3];
     uint16_t port;
+    int killed_by; /* the signal; 0: none */
 } serving;
 
 static void on_stop_signal(void *arg, int signal_number, bool forced) {
     serving *s = arg;
-    (void)signal_number;
-    if (forced)
-        opd_system_kill(s->system, OPD_ERR_INTERRUPTED);
-    else
+    if (!forced) {
         opd_system_stop(s->system, OPD_OK); /* the ordinary end of a server */
+        return;
+    }
+    s->killed_by = signal_number;
+    opd_system_kill(s->system, OPD_ERR_INTERRUPTED);
 }
 
 /* The kernel sends SIGTERM when the starting thread ends; it may have ended before we asked. */
@@ -245,6 +247,9 @@ opd_err opd_serve(const opd_serve_options *options) {
     if (err == OPD_OK) {
         say_ready(&s);
         err = opd_system_run(s.system);
+        if (err == OPD_OK && s.killed_by != 0) /* the reason of the first signal is kept */
+            err = opd_fail(OPD_ERR_INTERRUPTED, "stopped at once by signal %d; requests under way were not answered",
+                           s.killed_by);
     }
     return tear_down(&s, err);
 }

@@ -138,7 +138,7 @@ def case_a_second_signal_ends_at_once(work):
     time.sleep(0.5)
     expect(process.running(), "it does not wait for requests")
     process.popen.send_signal(signal.SIGTERM)
-    process.wait(20).expect(0)
+    process.wait(20).expect(130, "stopped at once by signal 15")
     for client in waiting:
         client.communicate(timeout=60)
 
