@@ -1,6 +1,7 @@
 # make demo   the main job on this machine: a student distilled from its teacher
 # make test   every test, under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench  speed of the runtime and the kernels, with floors; wants an idle machine
+# make compare  nine signals on the demo's task, three seeds: about an hour; may be cut off and repeated
 # make sim    the long simulation: 10,000 seeds, planted bugs, memory
 # make        the release build: build/release/cli/opd
 # Each target installs the Debian packages it needs (root), or prints the line to run.
@@ -15,14 +16,20 @@ TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server nghttp2-prox
 SERVICES   := nginx haproxy nghttpx
 # A run folder is never overwritten: the demo takes the next free name.
 DEMO_ARGS  ?=
+COMPARE_ARGS ?=
 
-.PHONY: all demo test tsan bench sim deps test-deps release debug clean
+.PHONY: all demo compare test tsan bench sim deps test-deps release debug clean
 
 all: release
 
 demo: release
 	@n=1; while [ -e runs/demo-$$n ]; do n=$$((n+1)); done; \
 	exec $(BUILD)/release/cli/opd run configs/quickstart.yaml --set run.name=demo-$$n $(DEMO_ARGS)
+
+# Writes docs/comparison.md; COMPARE_ARGS=--tune searches the learning rates, --render runs nothing.
+compare: release
+	@$(call need,python3)
+	@exec python3 tests/compare/compare.py $(COMPARE_ARGS)
 
 release: deps
 	@mkdir -p $(BUILD)

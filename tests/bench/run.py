@@ -19,7 +19,6 @@ import os
 import pathlib
 import random
 import re
-import resource
 import shutil
 import socket
 import statistics
@@ -28,9 +27,10 @@ import sys
 import tempfile
 import time
 
+from watch import BUSY_MAX, Watch, helpers
+
 RUNS = 5
 WAIT_S = 120        # for an idle machine, before we give up
-BUSY_MAX = 0.08     # share of one second, over all processors, that others may use
 RETRIES = 5         # of a disturbed measurement
 CAF = {"ping_pong": ("caf_pingpong", 3.0), "counting": ("caf_counting", 2.0)}  # floor: opd / CAF
 AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3,
@@ -46,42 +46,6 @@ CLIENT = {"client_100k_1x100": (102400, 1, 20000, 0.8), "client_100k_8x100": (10
 
 class Busy(Exception):
     """Others use the processor."""
-
-
-def ticks():
-    """(busy, all) jiffies of all processors since boot; waiting for the disk is not busy."""
-    with open("/proc/stat", encoding="ascii") as f:
-        values = [int(v) for v in f.readline().split()[1:9]]
-    return sum(values) - values[3] - values[4], sum(values)
-
-
-helpers = []  # processes that serve a measurement while it runs
-
-
-def own_ticks():
-    """Jiffies used by this process, its children that have ended, and the helpers."""
-    used = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        used += usage.ru_utime + usage.ru_stime
-    used *= os.sysconf("SC_CLK_TCK")
-    for helper in helpers:
-        with open(f"/proc/{helper.pid}/stat", encoding="ascii") as f:
-            used += sum(int(v) for v in f.read().rsplit(")", 1)[1].split()[11:13])
-    return used
-
-
-class Watch:
-    """How much of the machine others have used since this was made."""
-
-    def __init__(self):
-        self.busy, self.all = ticks()
-        self.own = own_ticks()
-
-    def foreign(self):
-        busy, everything = ticks()
-        foreign = busy - self.busy - (own_ticks() - self.own)
-        return max(0.0, foreign / max(1, everything - self.all))
 
 
 def say(text):

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""The comparison of signals: docs/comparison.md is what its script makes of the results beside it, and the script runs,
+goes on where it was cut off, and measures what it says; here with models and problems that take a second."""
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import e2e
+from e2e import expect
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "compare"), str(ROOT / "tests" / "bench")]
+import compare  # noqa: E402
+import page  # noqa: E402
+
+# In place of the sizes of configs/compare.yaml.
+SMALL = {"train: 40000": "train: 120", "test: 2000": "test: 20", "easy_first: 4000": "easy_first: 40",
+         "skip: 4000": "skip: 40", "limit: 12800": "limit: 16", "limit: 4000": "limit: 40",
+         "batch_prompts: 64": "batch_prompts: 4", "samples_per_prompt: 4": "samples_per_prompt: 2",
+         "slots: 256": "slots: 8", "steps: 200": "steps: 4", "steps: 900": "steps: 4", "steps: 800": "steps: 4",
+         "batch_size: 256": "batch_size: 8", "warmup_steps: 10": "warmup_steps: 1",
+         "warmup_steps: 50": "warmup_steps: 1", "interval: 25": "interval: 2",
+         "hidden_size: 128, intermediate_size: 344, layers: 4": "hidden_size: 32, intermediate_size: 64, layers: 1",
+         "hidden_size: 64, intermediate_size: 176, layers: 3": "hidden_size: 16, intermediate_size: 32, layers: 1"}
+
+
+def replaced(name, changes):
+    text = (ROOT / "configs" / name).read_text()
+    for old, new in changes.items():
+        expect(old in text, f"configs/{name} has no {old!r}")
+        text = text.replace(old, new)
+    return text
+
+
+def small(work):
+    """The options of the script for a folder of its own."""
+    config = work.write("compare.yaml", replaced("compare.yaml", SMALL))
+    work.write("compare-faults.jsonl", replaced("compare-faults.jsonl", {'"from": 50': '"from": 20'}))
+    if not (work.path / "docs").exists():
+        work.write("docs/comparison.md", (ROOT / "docs/comparison.md").read_text())
+    return ["--opd", e2e.PROGRAM, "--config", config, "--runs", work.path / "runs", "--docs", work.path / "docs",
+            "--seeds", "5"]
+
+
+def script(options, *more, code=0):
+    done = subprocess.run([sys.executable, ROOT / "tests/compare/compare.py", *options, *more], capture_output=True,
+                          text=True, timeout=110, check=False)
+    expect(done.returncode == code, f"exit status {done.returncode}:\n{done.stderr}")
+    return done.stderr
+
+
+def results(work):
+    return json.loads((work.path / "docs/comparison.json").read_text())
+
+
+def case_page_is_what_the_results_say(work):
+    known = json.loads((ROOT / "docs/comparison.json").read_text())
+    expect((ROOT / "docs/comparison.json").read_text() == page.dumps(known), "comparison.json is not as the script writes it")
+    for name, text in page.rendered(ROOT / "docs", known).items():
+        expect((ROOT / "docs" / name).read_text() == text, f"docs/{name} differs: make compare COMPARE_ARGS=--render")
+
+
+def rate(recipe, arm):
+    """The learning rate of an arm: its own, or that above the stages."""
+    return float(re.findall(r"(?m)^ +lr: (\S+)", recipe.stages[arm] + recipe.head)[0])
+
+
+def case_learning_rates_are_the_chosen_ones(work):
+    """In the configuration, and in every run that was measured."""
+    recipe = compare.Recipe(ROOT / "configs/compare.yaml")
+    known = json.loads((ROOT / "docs/comparison.json").read_text())
+    for name, accuracies in known.get("tuning", {"arms": {}})["arms"].items():
+        lr = rate(recipe, name)
+        expect(lr == float(page.chosen(accuracies)), f"{name} has {lr}, the search chose {page.chosen(accuracies)}")
+    for seed, runs in known["seeds"].items():
+        for name in recipe.arms:
+            lr = rate(recipe, name)
+            expect(name not in runs or runs[name]["lr"] == lr, f"{name} of seed {seed} had another learning rate")
+
+
+def case_runs_every_arm_and_goes_on(work):
+    options = small(work)
+    script(options, "--arms", "opd,sft")
+    records = {p: p.read_bytes() for p in (work.path / "runs/seed-5").glob("*.json")}
+    expect({p.stem for p in records} == {"shared", "opd", "sft"}, f"{sorted(records)}")
+    said = script(options)
+    expect("/opd ..." not in said and "/grpo ..." in said, f"finished runs were made again, or others not:\n{said}")
+    expect(all(p.read_bytes() == text for p, text in records.items()), "the records of finished runs changed")
+    runs = results(work)["seeds"]["5"]
+    expect(set(runs) == {"teacher", "student", *page.ARMS}, f"{sorted(runs)}")
+    for name in page.ARMS:
+        run = runs[name]
+        expect([p[:2] for p in run["curve"]] == [[2, 16], [4, 32]] and run["samples"] == 32, f"{name}: {run}")
+        expect(run["curve"][1][2] > run["curve"][0][2] > 0 and run["wall_s"] >= 0, f"{name}: seconds {run}")
+    for name in ("faults", "forged"):
+        expect(0.05 < runs[name]["invalid"] < 0.6, f"{name}: {runs[name]['invalid']} of the tokens without a score")
+    expect(all(runs[n]["invalid"] == 0 for n in page.ARMS if n not in ("faults", "forged")), "others lack scores")
+    text = (work.path / "docs/comparison.md").read_text()
+    expect(text.count("| OPD alone |") >= 4 and page.filled(text, results(work)) == text, "the page was not rendered")
+
+
+def case_other_settings_are_not_mixed(work):
+    options = small(work)
+    script(options, "--arms", "grpo")
+    expect("is of other settings" in script(options, "--arms", "grpo", "--set", "train.lr=0.5", code=1), "mixed")
+
+
+def case_tunes(work):
+    script(small(work), "--tune", "--arms", "grpo", "--set", "train.steps=2")
+    found = results(work)["tuning"]["arms"]["grpo"]
+    expect(len(found) == 4 and "| GRPO alone |" in (work.path / "docs/comparison.md").read_text(), f"{found}")
+
+
+if __name__ == "__main__":
+    e2e.main(globals())
