@@ -7,9 +7,9 @@ Usage: compare.py [--opd PROGRAM] [--config FILE] [--runs FOLDER] [--docs FOLDER
 Runs, one after another, for each seed the stages up to `student`, and then each later stage, an arm, by
 itself from their results: FOLDER/seed-N/shared and FOLDER/seed-N/ARM. A run that is finished is not made again,
 one that was cut off begins anew, so the command may be repeated until all is done. With --tune the arms
-run for TUNE_STEPS batches on a seed of their own, once for each of TUNE_LRS. What was measured is
-taken from the runs' metrics.jsonl and summary.json into docs/comparison.json, from which the page is
-rendered; --render does that alone. It runs nothing and needs no folder of runs.
+run for TUNE_STEPS batches on a seed of their own, at TUNE_FIRST and from there up and down LADDER for as long as a
+learning rate beside the best was not tried. What was measured is taken from the runs' metrics.jsonl and summary.json
+into docs/comparison.json, from which the page is rendered; --render does that alone, and needs no folder of runs.
 
 Exit status: 0, 1 a run failed.
 """
@@ -29,7 +29,8 @@ from watch import Watch, helpers  # noqa: E402
 import page  # noqa: E402
 
 LAST_SHARED = "student"  # the last of the stages that the arms of a seed share
-TUNE_SEED, TUNE_STEPS, TUNE_LRS = 11, 60, ("1e-4", "3e-4", "1e-3", "3e-3")
+TUNE_SEED, TUNE_STEPS, TUNE_FIRST = 11, 60, "1e-3"
+LADDER = ("1e-5", "3e-5", "1e-4", "3e-4", "1e-3", "3e-3", "1e-2")  # learning rates
 FAULTS = "compare-faults.jsonl"  # beside the configuration
 READY_S = 60
 
@@ -239,15 +240,24 @@ def tune(runner, options, results):
     folder = options.runs / f"tune-{TUNE_SEED}"
     shared = runner.shared(folder, TUNE_SEED)
     tuned = results.setdefault("tuning", {"seed": TUNE_SEED, "steps": TUNE_STEPS, "arms": {}})
-    tuned["before"] = measured(shared, LAST_SHARED, {"others": 0, "when": ""})["curve"][-1][3]
+    tuned["before"] = curve(rows_of(shared, LAST_SHARED))[-1][3]
     for name in options.arms or [a for a in runner.recipe.arms if not runner.recipe.fails(a)]:
-        kept = tuned["arms"].setdefault(name, {})
-        for lr in TUNE_LRS:
-            at = folder / f"{name}-lr{lr}"
-            runner.arm(at, shared, name, TUNE_SEED, [f"train.lr={lr}", f"train.steps={TUNE_STEPS}", "eval.interval=0"])
-            kept[lr] = curve(rows_of(at, name))[-1][3]
-            say(f"  {name} at {lr}: {100 * kept[lr]:.1f} %")
+        tried = tuned["arms"][name] = {}
+        while lr := untried(tried):
+            run = folder / f"{name}-lr{lr}"
+            settings = [f"train.lr={lr}", f"train.steps={TUNE_STEPS}", "eval.interval=0"]
+            runner.arm(run, shared, name, TUNE_SEED, settings)
+            tried[lr] = curve(rows_of(run, name))[-1][3]
+            say(f"  {name} at {lr}: {100 * tried[lr]:.1f} %")
             save(options, results)
+
+
+def untried(tried):
+    """The learning rate to try next: a neighbour of the best, the smaller one first; None when both are known."""
+    if not tried:
+        return TUNE_FIRST
+    best = LADDER.index(page.chosen(tried))
+    return next((lr for lr in (*LADDER[max(0, best - 1):best], *LADDER[best + 1:best + 2]) if lr not in tried), None)
 
 
 def save(options, results):

@@ -110,7 +110,7 @@ def case_other_settings_are_not_mixed(work):
 def case_tunes(work):
     script(small(work), "--tune", "--arms", "grpo", "--set", "train.steps=2")
     found = results(work)["tuning"]["arms"]["grpo"]
-    expect(len(found) == 4 and "| GRPO alone |" in (work.path / "docs/comparison.md").read_text(), f"{found}")
+    expect(len(found) >= 3 and "1e-3" in found and "| GRPO alone |" in (work.path / "docs/comparison.md").read_text(), f"{found}")
 
 
 if __name__ == "__main__":
