@@ -30,6 +30,16 @@ bool opd__draft_given(opd__draft *draft, const char *path) {
     return opd__draft_origin(draft, key, 0)->node != NULL;
 }
 
+bool opd__draft_changed(opd__draft *draft, const char *path) {
+    const opd__key *key = opd__key_find(path);
+    opd_config_stage initial = {.name = NULL};
+    char now[OPD__VALUE_SIZE], before[OPD__VALUE_SIZE];
+    if (!opd__draft_given(draft, path)) return false;
+    opd__value_initial(key, opd__key_field(key, &initial, 0));
+    return strcmp(opd__value_text(key, opd__key_field(key, &draft->stage, 0), now),
+                  opd__value_text(key, opd__key_field(key, &initial, 0), before)) != 0;
+}
+
 const char *opd__draft_display(opd__draft *draft, const opd__key *key, size_t item,
                                char out[OPD__PATH_SIZE]) {
     const opd__map *map = opd__key_map(key);

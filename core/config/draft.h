@@ -56,6 +56,10 @@ opd__origin *opd__draft_origin(opd__draft *draft, const opd__key *key, size_t it
 /* Whether any layer gave the key (not for keys in maps). */
 bool opd__draft_given(opd__draft *draft, const char *path);
 
+/* Whether a layer gave the key another value than its default: what a rule about a key without effect
+ * asks, since the effective configuration gives every key (not for keys in maps, nor derived ones). */
+bool opd__draft_changed(opd__draft *draft, const char *path);
+
 /* An error of OPD_ERR_CONFIG about `path` (a table path), at the place of its value, or of
  * the stage where no layer gave it. */
 opd_err opd__draft_fail(opd__draft *draft, const char *path, size_t item, const char *fmt, ...)

@@ -27,15 +27,26 @@ static opd_err constant_check(opd__draft *draft) {
     if (o->log_prob_top_k > 0)
         return opd__draft_fail(draft, "opd.log_prob_top_k", 0, "compares with a teacher's list, and "
                                "opd.type constant has no teacher; leave it out");
+    if (o->kl_coef == 0)
+        return opd__draft_fail(draft, "opd.kl_coef", 0, "of 0 leaves nothing of opd.type constant; set it "
+                               "above 0, or opd.enabled: false");
     return OPD_OK;
 }
 
 /* The drawn token: in the advantage, or its k3 estimate as a loss. */
 static opd_err sampled_check(opd__draft *draft) {
+    static const char *const lists[] = {"opd.support", "opd.tail"};
+    static const char *const losses[] = {"opd.divergence", "opd.token_clip", "opd.logp_floor"};
     const opd_config_opd *o = &draft->stage.opd;
-    if (opd__draft_given(draft, "opd.support") && o->loss_coef > 0)
-        return opd__draft_fail(draft, "opd.support", 0, "is about opd.signal topk, and the signal is the "
-                               "drawn token; set opd.signal: topk, or leave it out");
+    for (size_t i = 0; i < OPD_COUNTOF(lists); i++)
+        if (opd__draft_changed(draft, lists[i]))
+            return opd__draft_fail(draft, lists[i], 0, "is about opd.signal topk, and the signal is the "
+                                   "drawn token; set opd.signal: topk, or leave it out");
+    for (size_t i = 0; i < OPD_COUNTOF(losses) && o->loss_coef <= 0; i++)
+        if (opd__draft_changed(draft, losses[i]))
+            return opd__draft_fail(draft, losses[i], 0, "is about the divergence in the loss, and there is "
+                                   "none: the drawn token's log-probs go into the advantage; set "
+                                   "opd.signal: topk, or leave it out");
     if (o->loss_coef > 0 && o->divergence == OPD_CONFIG_DIVERGENCE_REVERSE_KL)
         return opd__draft_fail(draft, "opd.divergence", 0, "cannot learn from the teacher: as a loss on "
                                "the drawn token reverse_kl has the gradient of l_student alone (the "
@@ -73,6 +84,24 @@ static opd_err topk_check(opd__draft *draft) {
     return OPD_OK;
 }
 
+/* Settings of what is not chosen would be read by nobody. */
+static opd_err unread_check(opd__draft *draft) {
+    const opd_config_opd *o = &draft->stage.opd;
+    if (o->divergence != OPD_CONFIG_DIVERGENCE_JSD && opd__draft_changed(draft, "opd.jsd_alpha"))
+        return opd__draft_fail(draft, "opd.jsd_alpha", 0, "is about opd.divergence jsd; set that, or leave it "
+                               "out");
+    if (o->token_selection == OPD_CONFIG_TOKEN_SELECTION_ALL && opd__draft_changed(draft, "opd.token_share"))
+        return opd__draft_fail(draft, "opd.token_share", 0, "is about a choice of tokens, and all take part; "
+                               "set opd.token_selection: entropy or divergence, or leave it out");
+    if (o->type != OPD_CONFIG_OPD_TYPE_CONSTANT && opd__draft_changed(draft, "opd.constant_prob"))
+        return opd__draft_fail(draft, "opd.constant_prob", 0, "is about opd.type constant, and there is a "
+                               "teacher; leave it out");
+    if (o->on_missing == OPD_CONFIG_ON_MISSING_ROLLOUT_LOG_PROBS && o->kl_coef == 0)
+        return opd__draft_fail(draft, "opd.on_missing", 0, "rollout_log_probs stands in for the teacher in the "
+                               "advantage, and opd.kl_coef is 0: nothing would read it; use mask or fail");
+    return OPD_OK;
+}
+
 opd_err opd__signal_check(opd__draft *draft) {
     const opd_config_opd *o = &draft->stage.opd;
     if (o->type == OPD_CONFIG_OPD_TYPE_CONSTANT) OPD_TRY(constant_check(draft));
@@ -81,5 +110,5 @@ opd_err opd__signal_check(opd__draft *draft) {
     if (o->token_selection != OPD_CONFIG_TOKEN_SELECTION_ALL && o->loss_coef <= 0)
         return opd__draft_fail(draft, "opd.token_selection", 0, "chooses tokens for the divergence in the "
                                "loss; set opd.loss_coef above 0, or leave it out");
-    return OPD_OK;
+    return unread_check(draft);
 }

@@ -65,6 +65,9 @@ static opd_err kl_check(opd__draft *draft) {
         return opd__draft_fail(draft, "train.kl_loss_type", 0, "cannot learn: as a loss the gradient "
                                "of k1, log-prob minus a constant, has no reference in it and is 0 in "
                                "the mean; use k2, k3 or low_var_kl, or train.unbiased_kl: true");
+    if (t->kl_loss_type != OPD_CONFIG_KL_TYPE_K3 && t->kl_coef == 0 && t->kl_loss_coef == 0)
+        return opd__draft_fail(draft, "train.kl_loss_type", 0, "is about a KL to the reference, and there is "
+                               "none; give train.kl_loss_coef or train.kl_coef, or leave it out");
     if (t->unbiased_kl && t->kl_loss_coef == 0)
         return opd__draft_fail(draft, "train.unbiased_kl", 0, "is about the KL loss; give "
                                "train.kl_loss_coef, or leave it out");
@@ -83,6 +86,11 @@ static opd_err estimator_check(opd__draft *draft) {
     if (reinforce(t) && !t->normalize_advantages)
         return opd__draft_fail(draft, "train.normalize_advantages", 0, "%s has no scale of its own: its "
                                "advantages are whitened over the batch; set it to true",
+                               opd__estimator_name(t->estimator));
+    if (!t->rewards_normalization && (t->estimator == OPD_CONFIG_ESTIMATOR_RLOO ||
+                                      t->estimator == OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE))
+        return opd__draft_fail(draft, "train.rewards_normalization", 0, "%s is the reward less the mean of its "
+                               "group; leave it out, or use train.estimator: reinforce++ or grpo",
                                opd__estimator_name(t->estimator));
     if (t->eps_clip_c > 0 && t->eps_clip_c <= 1)
         return opd__draft_fail(draft, "train.eps_clip_c", 0, "must be above 1, or 0 for off");
@@ -108,14 +116,29 @@ static opd_err correction_check(opd__draft *draft) {
         return opd__draft_fail(draft, "train.tis_clip", 0, "%g is below 1, the ratio of tokens of the "
                                "present weights; give 1 or more, or train.correction: none",
                                t->tis_clip);
-    if (!bounded && opd__draft_given(draft, "train.tis_clip_low"))
-        return opd__draft_fail(draft, "train.tis_clip_low", 0, "bounds a correction, and there is none "
+    const char *bound = t->tis_clip_low > 0 ? "train.tis_clip_low"
+                        : t->tis_clip > 0 && opd__draft_changed(draft, "train.tis_clip") ? "train.tis_clip"
+                                                                                         : NULL;
+    if (!bounded && bound != NULL)
+        return opd__draft_fail(draft, bound, 0, "bounds a correction, and there is none "
                                "with bounds; leave it out, or give train.correction");
     return OPD_OK;
+}
+
+/* Each step wants a share of the batch. */
+static opd_err steps_check(opd__draft *draft) {
+    const opd_config_rollout *r = &draft->stage.rollout;
+    int64_t steps = draft->stage.train.optimizer_steps_per_batch;
+    int64_t samples = r->batch_prompts * r->samples_per_prompt;
+    if (steps <= samples) return OPD_OK;
+    return opd__draft_fail(draft, "train.optimizer_steps_per_batch", 0, "%lld steps do not find a sample each "
+                           "in a batch of %lld; lower it, or raise rollout.batch_prompts",
+                           (long long)steps, (long long)samples);
 }
 
 opd_err opd__train_check(opd__draft *draft) {
     OPD_TRY(estimator_check(draft));
     OPD_TRY(kl_check(draft));
+    OPD_TRY(steps_check(draft));
     return correction_check(draft);
 }

@@ -231,15 +231,15 @@ static void write_rl(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
     (void)put(y, r, "limit", 1, PROBLEMS);
     put_bool(y, r, "shuffle", 2);
     opd_str_printf(y, "path: %s}\nrollout: {", f->problems);
-    (void)put(y, r, "batch_prompts", 1, 4);
-    (void)put(y, r, "samples_per_prompt", opd ? 1 : 2, 4); /* a group of one has no advantage */
+    uint64_t samples = put(y, r, "batch_prompts", 1, 4);
+    samples *= put(y, r, "samples_per_prompt", opd ? 1 : 2, 4); /* a group of one has no advantage */
     (void)put(y, r, "max_response_len", 1, 8);
     (void)put(y, r, "max_staleness", 0, 2);
     (void)put(y, r, "slots", 1, 8);
     opd_str_printf(y, "}\nreward: {type: %s}\ntrain: {lr: 0.01, ", math ? "math" : "none");
     (void)put(y, r, "steps", 1, 6);
     (void)put(y, r, "micro_batch_tokens", 1, 80);
-    (void)put(y, r, "optimizer_steps_per_batch", 1, 2);
+    (void)put(y, r, "optimizer_steps_per_batch", 1, samples > 1 ? 2 : 1);
     (void)put(y, r, "save_interval", 0, 3);
     (void)put(y, r, "keep", 1, 2);
     opd_str_text(y, "}\n");

@@ -1,5 +1,6 @@
 /* test_config_emit.c - the texts made from the table of keys: the effective YAML loads back to
  * the same structs, and the committed schema and reference page are current. */
+#include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/codec/json.h"
 #include "core/config/schema.h"
@@ -53,6 +54,18 @@ TEST(round_trip_one_stage) {
     round_trip(RL_TEXT, ARGS("--opd-kl-coef", "0.1", "--set", "train.lr=1.2345678901234567e-5",
                              "--set", "data.prompt_key=a\"b\\c: #d", "--set", "run.name=true",
                              "--set", "run.seed=9007199254740991"), true);
+}
+
+/* Every key with its value: also of what is switched off, which no rule may take for a wish. */
+TEST(round_trip_of_what_is_off) {
+    static const char *const sets[] = {"train.correction=none", "train.correction=decoupled",
+                                       "train.tis_clip=0", "train.use_rollout_log_probs=true",
+                                       "opd.enabled=false", "rollout.samples_per_prompt=2"};
+    for (size_t i = 0; i < OPD_COUNTOF(sets); i++)
+        round_trip(RL_TEXT, ARGS("--set", sets[i]), false);
+    round_trip(RL_TEXT, ARGS("--set", "opd.loss_coef=1", "--set", "opd.divergence=low_var"), false);
+    round_trip(RL_TEXT, ARGS("--set", "opd.type=constant", "--set", "opd.constant_prob=0.2"), false);
+    round_trip(RL_TEXT, ARGS("--set", "opd.signal=topk", "--set", "opd.log_prob_top_k=4"), false);
 }
 
 TEST(round_trip_stages) {

@@ -86,3 +86,31 @@ TEST(the_baseline_has_no_teacher) {
     refused("opd.loss_coef", "has none", ARGS("--set", constant, "--set", "opd.loss_coef=1"));
     refused("opd.log_prob_top_k", "no teacher", ARGS("--set", constant, K8));
 }
+
+/* A setting that nobody would read is a misunderstanding; one with its default is not (the effective
+ * configuration gives every key). */
+TEST(what_nobody_would_read) {
+    static const char *const about_lists[] = {"opd.support=student_topk", "opd.tail=truncate"};
+    static const char *const about_a_loss[] = {"opd.divergence=reverse_kl", "opd.token_clip=1",
+                                               "opd.logp_floor=-5"};
+    for (int i = 0; i < 2; i++) refused("opd", "set opd.signal: topk", ARGS("--set", about_lists[i], HERE));
+    for (int i = 0; i < 3; i++) {
+        refused("opd", "set opd.signal: topk", ARGS("--set", about_a_loss[i]));
+        (void)accepted(ARGS("--set", about_a_loss[i], TOPK, K8));
+    }
+    refused("opd.tail", "set opd.signal: topk", ARGS("--set", "opd.loss_coef=1", "--set",
+                                                     "opd.divergence=low_var", "--set", "opd.tail=truncate"));
+    (void)accepted(ARGS("--set", "opd.support=teacher_topk", "--set", "opd.divergence=forward_kl", "--set",
+                        "opd.token_clip=0"));
+    refused("opd.jsd_alpha", "opd.divergence jsd", ARGS(TOPK, K8, "--set", "opd.jsd_alpha=0.3"));
+    refused("opd.token_share", "opd.token_selection", ARGS(TOPK, K8, "--set", "opd.token_share=0.3"));
+    refused("opd.constant_prob", "opd.type constant", ARGS("--set", "opd.constant_prob=0.3"));
+    refused("opd.on_missing", "use mask", ARGS(TOPK, K8, "--set", "opd.on_missing=rollout_log_probs"));
+    (void)accepted(ARGS(TOPK, K8, "--set", "opd.on_missing=fail"));
+}
+
+/* With a bound of 1 every token is below it, and what is the same for all has no expected gradient. */
+TEST(a_constant_that_says_nothing) {
+    refused("opd.kl_coef", "leaves nothing", ARGS("--set", "opd.type=constant", "--set", "opd.kl_coef=0"));
+    refused("opd.constant_prob", "", ARGS("--set", "opd.type=constant", "--set", "opd.constant_prob=1"));
+}

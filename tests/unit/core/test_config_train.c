@@ -105,3 +105,26 @@ TEST(a_group_of_one_is_told_by_the_estimator) {
     (void)accepted(ARGS("--set", "train.estimator=reinforce++", "--set", "train.normalize_advantages=true",
                         "--set", "opd.kl_coef=0", "--set", "rollout.samples_per_prompt=1"));
 }
+
+TEST(what_an_estimator_would_not_read) {
+    refused("train.rewards_normalization", "RLOO", ARGS("--set", "train.estimator=rloo", "--set",
+                                                        "train.rewards_normalization=false"));
+    refused("train.rewards_normalization", "REINFORCE++-baseline",
+            ARGS("--set", "train.estimator=reinforce++-baseline", "--set", "train.normalize_advantages=true",
+                 "--set", "train.rewards_normalization=false"));
+    (void)accepted(ARGS("--set", "train.rewards_normalization=false"));
+    refused("train.kl_loss_type", "there is none", ARGS("--set", "train.kl_loss_type=k2"));
+    refused("train.tis_clip", "none with bounds", ARGS("--set", "train.tis_clip=3", "--set",
+                                                       "train.correction=decoupled"));
+    refused("train.tis_clip", "none with bounds", ARGS("--set", "train.tis_clip=3", "--set",
+                                                       "train.use_rollout_log_probs=true"));
+    (void)accepted(ARGS("--set", "train.tis_clip=0", "--set", "train.correction=none"));
+}
+
+TEST(each_step_has_a_sample) {
+    refused("train.optimizer_steps_per_batch", "raise rollout.batch_prompts",
+            ARGS("--set", "train.optimizer_steps_per_batch=9", "--set", "rollout.batch_prompts=4", "--set",
+                 "rollout.samples_per_prompt=2"));
+    (void)accepted(ARGS("--set", "train.optimizer_steps_per_batch=8", "--set", "rollout.batch_prompts=4",
+                        "--set", "rollout.samples_per_prompt=2"));
+}
