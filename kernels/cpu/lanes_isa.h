@@ -13,7 +13,6 @@
 
 enum { LANES = 16 };
 typedef float lanes __attribute__((vector_size(64)));
-typedef int32_t lanes_int __attribute__((vector_size(64)));
 
 #define LANES_INLINE static inline __attribute__((always_inline, unused))
 
@@ -40,11 +39,44 @@ LANES_INLINE void lanes_store_part(float *to, lanes x, size_t n) {
     for (size_t i = 0; i < n; i++) to[i] = x[i];
 }
 
-LANES_INLINE lanes lanes_select(lanes_int mask, lanes yes, lanes no) {
-    return (lanes)((mask & (lanes_int)yes) | (~mask & (lanes_int)no));
+/* Comparisons and bit patterns go by the registers the set has, register by register: compilers take
+ * wider ones apart into single numbers. */
+#if defined(__AVX512F__)
+enum { REG_BYTES = 64 };
+#elif defined(__AVX2__)
+enum { REG_BYTES = 32 };
+#else
+enum { REG_BYTES = 16 };
+#endif
+enum { REGS = 64 / REG_BYTES };
+typedef float reg __attribute__((vector_size(REG_BYTES)));
+typedef int32_t reg_int __attribute__((vector_size(REG_BYTES)));
+typedef union lanes_regs {
+    lanes whole;
+    reg regs[REGS];
+} lanes_regs;
+
+LANES_INLINE reg reg_all(float x) { return x - (reg){0}; }
+
+LANES_INLINE reg reg_select(reg_int mask, reg yes, reg no) {
+    return (reg)((mask & (reg_int)yes) | (~mask & (reg_int)no));
 }
 
-LANES_INLINE lanes lanes_max(lanes a, lanes b) { return lanes_select(a > b, a, b); }
+/* yes where x > 0, elsewhere no */
+LANES_INLINE lanes lanes_where_positive(lanes x, lanes yes, lanes no) {
+    lanes_regs a = {x}, b = {yes}, c = {no};
+    for (int i = 0; i < REGS; i++)
+        c.regs[i] = reg_select(a.regs[i] > reg_all(0.0f), b.regs[i], c.regs[i]);
+    return c.whole;
+}
+
+/* a where a > b, else b */
+LANES_INLINE lanes lanes_max(lanes a, lanes b) {
+    lanes_regs x = {a}, y = {b};
+    for (int i = 0; i < REGS; i++)
+        y.regs[i] = reg_select(x.regs[i] > y.regs[i], x.regs[i], y.regs[i]);
+    return y.whole;
+}
 
 LANES_INLINE float lanes_fold_sum(lanes x) {
     float part[LANES];
@@ -66,24 +98,30 @@ LANES_INLINE float lanes_fold_max(lanes x) {
 /* e^x to about 1 ulp for x in [-87, 88]; 0 below (and for -infinity), clamped above.
  * x = n ln2 + r with |r| <= ln2/2; e^r by the Taylor polynomial of degree 7 (error below
  * 1e-8 relative); 2^n through the exponent bits. */
+LANES_INLINE reg reg_exp(reg x) {
+    const reg rounder = reg_all(12582912.0f); /* 1.5 * 2^23: adding it rounds to integer */
+    reg_int tiny = x < reg_all(-87.0f);
+    reg y = reg_select(tiny, reg_all(0.0f), x);
+    y = reg_select(y > reg_all(88.0f), reg_all(88.0f), y);
+    reg shifted = y * reg_all(1.44269504088896341f) + rounder;
+    reg n = shifted - rounder;
+    reg r = y - n * reg_all(0.693359375f);
+    r = r - n * reg_all(-2.12194440e-4f);
+    reg e = reg_all(1.0f / 5040.0f);
+    e = e * r + reg_all(1.0f / 720.0f);
+    e = e * r + reg_all(1.0f / 120.0f);
+    e = e * r + reg_all(1.0f / 24.0f);
+    e = e * r + reg_all(1.0f / 6.0f);
+    e = e * r + reg_all(0.5f);
+    e = e * r * r + r + reg_all(1.0f);
+    reg_int exponent = ((reg_int)shifted - (reg_int)rounder + 127) << 23;
+    return reg_select(tiny, reg_all(0.0f), e * (reg)exponent);
+}
+
 LANES_INLINE lanes lanes_exp(lanes x) {
-    const lanes rounder = lanes_all(12582912.0f); /* 1.5 * 2^23: adding it rounds to integer */
-    lanes_int tiny = x < lanes_all(-87.0f);
-    lanes y = lanes_select(tiny, lanes_all(0.0f), x);
-    y = lanes_select(y > lanes_all(88.0f), lanes_all(88.0f), y);
-    lanes shifted = y * lanes_all(1.44269504088896341f) + rounder;
-    lanes n = shifted - rounder;
-    lanes r = y - n * lanes_all(0.693359375f);
-    r = r - n * lanes_all(-2.12194440e-4f);
-    lanes e = lanes_all(1.0f / 5040.0f);
-    e = e * r + lanes_all(1.0f / 720.0f);
-    e = e * r + lanes_all(1.0f / 120.0f);
-    e = e * r + lanes_all(1.0f / 24.0f);
-    e = e * r + lanes_all(1.0f / 6.0f);
-    e = e * r + lanes_all(0.5f);
-    e = e * r * r + r + lanes_all(1.0f);
-    lanes_int exponent = ((lanes_int)shifted - (lanes_int)rounder + 127) << 23;
-    return lanes_select(tiny, lanes_all(0.0f), e * (lanes)exponent);
+    lanes_regs y = {x};
+    for (int i = 0; i < REGS; i++) y.regs[i] = reg_exp(y.regs[i]);
+    return y.whole;
 }
 
 #endif

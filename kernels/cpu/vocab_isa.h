@@ -27,7 +27,7 @@ static softmax_stats normaliser(const float *logits, float inv_t, size_t vocab) 
     for (size_t i = 0; i < vocab; i += LANES) {
         lanes z = scaled(logits, i, vocab, inv_t) - shift, e = lanes_exp(z);
         sum += e;
-        mean += lanes_select(e > lanes_all(0.0f), e * z, lanes_all(0.0f));
+        mean += lanes_where_positive(e, e * z, lanes_all(0.0f));
     }
     softmax_stats stats = {.max = shift[0], .sum = lanes_fold_sum(sum)};
     stats.log_sum = logf(stats.sum);
@@ -112,7 +112,7 @@ static void ISA(logprob_grad)(float *logits, int32_t target, float inv_t, float 
     for (size_t i = 0; i < vocab; i += LANES) {
         lanes z = scaled(logits, i, vocab, inv_t) - shift;
         lanes p = lanes_exp(z) * share;
-        lanes spread = lanes_select(p > lanes_all(0.0f), z - mean, lanes_all(0.0f));
+        lanes spread = lanes_where_positive(p, z - mean, lanes_all(0.0f));
         lanes g = (-from_logp * p - from_entropy * p * spread) * lanes_all(inv_t);
         if (vocab - i >= LANES) lanes_store(logits + i, g);
         else lanes_store_part(logits + i, g, vocab - i);
