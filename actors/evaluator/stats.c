@@ -52,7 +52,8 @@ opd_pass opd_pass_of(const uint32_t *right, size_t problems, uint32_t n, uint32_
         squares += off * off;
     }
     double most = count * n / k, trials = most, coin = pass.value * (1 - pass.value);
-    if (squares > 0) trials = fmin(most, fmax(count, coin * count * count / squares));
+    if (coin <= 0) trials = count; /* no spread of problems can be seen where all are alike at an end */
+    else if (squares > 0) trials = fmin(most, fmax(count, coin * count * count / squares));
     wilson(pass.value, trials, &pass.low, &pass.high);
     return pass;
 }

@@ -8,7 +8,8 @@
  * neither overflows nor cancels (Chen et al. 2021, arXiv 2107.03374). Its mean p over P problems has
  * Wilson's interval for an effective number of trials p (1-p) / (s^2 / P), s^2 the variance over the
  * problems: at least P, since values in 0..1 vary at most as coin flips of their mean do, and at most
- * the P n / k disjoint draws that there were. So answers to one problem do not count as independent.
+ * the P n / k disjoint draws that there were; P where p is 0 or 1, which shows no spread. So answers to
+ * one problem do not count as independent.
  *
  * Thread: any; no state beyond the caller's struct.
  */
@@ -23,7 +24,7 @@
 
 enum { OPD_PASS_MAX = 14 }; /* k = 1, 2, 4 .. 4096, and n */
 
-/* Counts so far; start from {0}. Truncated and failed answers count as wrong. */
+/* Counts so far; start from {0}. A failed answer counts as wrong; a truncated one is judged as it stands. */
 typedef struct opd_eval_counts {
     size_t total, correct, truncated, failed;
     double response_tokens;

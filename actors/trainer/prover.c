@@ -224,8 +224,9 @@ opd_err opd_objective_prove(const opd_objective_claim *claim, const opd_alloc *a
     OPD_TRY(expectation(claim, 0, 2, alloc, doubled));
     if (!(distance(first, doubled) > NOTHING * weight))
         return opd_fail(OPD_ERR_CONFIG, "opd.kl_coef or opd.loss_coef has no effect: on three tokens the "
-                        "expected gradient is the same when it is doubled; something (whitening "
-                        "without a reward) divides it out again");
+                        "expected gradient is the same when it is doubled; whitening divides it "
+                        "out again where no reward stands beside it: set train.normalize_advantages: false, or "
+                        "give rewards and rollout.samples_per_prompt of 2 or more");
     if (o->constant_prob > 0) return OPD_OK;
     OPD_TRY(expectation(claim, 1, 1, alloc, second));
     out_proof->teacher = distance(first, second);

@@ -320,10 +320,12 @@ static opd_err opd_check(opd__draft *draft) {
     OPD_TRY(opd__signal_check(draft));
     if (s->opd.only_reward && s->opd.kl_coef <= 0 && s->opd.loss_coef <= 0)
         return opd__draft_fail(draft, "opd.kl_coef", 0, "cannot learn: opd.only_reward drops the "
-                               "reward's advantage, and a weight of 0 drops the teacher's");
+                               "reward's advantage, and a weight of 0 drops the teacher's; set it above 0, "
+                               "or opd.only_reward: false");
     if (s->opd.only_reward && s->train.normalize_advantages)
         return opd__draft_fail(draft, "train.normalize_advantages", 0, "contradicts "
-                               "opd.only_reward: whitening divides opd.kl_coef out again");
+                               "opd.only_reward: whitening divides opd.kl_coef out again; set one of the "
+                               "two to false");
     return OPD_OK;
 }
 

@@ -40,6 +40,8 @@ TEST(failures_count_as_wrong) {
     CHECK_INT(counts.truncated, 1);
     CHECK_INT(counts.failed, 1);
     CHECK_NEAR(counts.response_tokens, 40, 0);
+    opd_eval_add(&counts, true, true, 5); /* a cut answer is judged as it stands */
+    CHECK_INT(counts.correct, 2);
 }
 
 /* 1 - C(n-c, k) / C(n, k) from exact integers. */
@@ -94,6 +96,12 @@ TEST(intervals_of_pass_at_k_count_problems) {
     for (int i = 0; i < 100; i++) right[i] = 4;
     pass = opd_pass_of(right, 100, 4, 4);
     CHECK(pass.value == 1 && pass.high == 1 && pass.low > 0.95 && pass.low < 1);
+    for (int i = 0; i < 100; i++) right[i] = 0; /* nor can one be seen where none is right: 100 trials */
+    pass = opd_pass_of(right, 100, 4, 1);
+    CHECK_NEAR(pass.high, opd_accuracy_of(0, 100).high, 1e-9);
+    for (int i = 0; i < 100; i++) right[i] = 4;
+    pass = opd_pass_of(right, 100, 4, 1);
+    CHECK_NEAR(pass.low, opd_accuracy_of(100, 100).low, 1e-9);
     pass = opd_pass_of(right, 0, 4, 2);
     CHECK(pass.low == 0 && pass.high == 1);
 }

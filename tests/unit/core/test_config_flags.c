@@ -222,10 +222,10 @@ TEST(several_teachers) {
 TEST(what_cannot_learn) {
     FAILS_WITH(RL_TEXT, ARGS("--opd-only-reward", "--set", "train.normalize_advantages=true"),
                "--set train.normalize_advantages: train.normalize_advantages: contradicts "
-               "opd.only_reward: whitening divides opd.kl_coef out again");
+               "opd.only_reward: whitening divides opd.kl_coef out again; set one of the two to false");
     FAILS_WITH(RL_TEXT, ARGS("--opd-only-reward", "--opd-kl-coef", "0"), "--opd-kl-coef: "
                "opd.kl_coef: cannot learn: opd.only_reward drops the reward's advantage, and a "
-               "weight of 0 drops the teacher's");
+               "weight of 0 drops the teacher's; set it above 0, or opd.only_reward: false");
     FAILS_WITH(PLAIN_TEXT, ARGS("--set", "rollout.samples_per_prompt=1", "--set", "rollout.filter=zero_std",
                                 "--set", "train.rewards_normalization=false"), "--set rollout.filter: "
                "rollout.filter: cannot learn: one answer has no spread, so every group would be dropped; "
