@@ -3,7 +3,7 @@
 
 Usage: run.py FOLDER [--quick] [--no-wait] [--skip-kernels] [CASE...]
 FOLDER holds the programs (opd_bench_actor, opd_bench_client, opd_bench_fleet, opd_bench_kernels;
-caf_pingpong and caf_counting where libcaf was found). Cases that have a peer alternate with it, one
+caf_pingpong and caf_counting where libcaf was found); two programs of tests/unit/actors stand beside it. Cases that have a peer alternate with it, one
 process each, RUNS times; the client's peer is h2load, and both ask the same nghttpd. The groups fleet and
 pipeline are named as one case each, and measured once.
 
@@ -37,8 +37,11 @@ AT_LEAST = {"attachments_1mb": 200e3, "lane_round_trip": 60e3,
             "parse_nested_k0": 600, "parse_nested_k10": 600, "parse_nested_k64": 600, "parse_base64_k64": 2000,
             "fleet_accounted": 1, "fleet_valid_share": 0.999,
             "pipeline_wait_sequential": 0.3, "pipeline_long_gain": 1.3}
-AT_MOST = {"idle_100_actors_10_s": 5.0, "fleet_p99_ratio": 2,
+AT_MOST = {"idle_100_actors_10_s": 5.0, "fleet_p99_ratio": 2, "callback_answers_read": 2000,
            "pipeline_wait_overlapped": 0.03, "pipeline_wait_per_step": 0.36}
+# Tests that print how long a callback of the loop took at most.
+CALLBACKS = {"callback_answers_read": ("test_large_answers", "answers_of_20_mb_are_read_beside_the_loop"),
+             "callback_answers_written": ("test_server_answers", "answers_of_20_mb_are_written_beside_the_loop")}
 # The client beside h2load: bytes of an answer, connections of 100 streams each, requests, floor: opd / h2load.
 CLIENT = {"client_100k_1x100": (102400, 1, 20000, 0.8), "client_100k_8x100": (102400, 8, 20000, 0.8),
           "client_200b_1x100": (200, 1, 100000, 0.6), "client_200b_8x100": (200, 8, 100000, 0.6)}
@@ -237,6 +240,26 @@ def client_cases(guard, folder, wanted, runs):
     return missed
 
 
+def callback_line(text):
+    most = re.search(r"at most ([0-9]+) us of CPU in one callback", text)
+    if most is None:
+        raise json.JSONDecodeError("no figure of callbacks", text, 0)
+    return [{"value": float(most.group(1)), "unit": "us", "versions": {}}]
+
+
+def callback_cases(guard, folder, wanted, runs):
+    """The most CPU time of a callback over some runs; returns the floors that were missed."""
+    missed = []
+    for case in [c for c in CALLBACKS if not wanted or c in wanted]:
+        program, test = CALLBACKS[case]
+        command = [folder.parent / "unit/actors" / program, test]
+        line = summary(case, [guard.measure(command, callback_line)[0] for _ in range(runs)])
+        line["value"] = line["max"]
+        emit(line)
+        check_floor(missed, line)
+    return missed
+
+
 def kernel_cases(guard, folder):
     for threads in ("1", "2"):
         for line in guard.measure([folder / "opd_bench_kernels", threads]):
@@ -258,6 +281,7 @@ def main():
         for name, command in groups(folder, options.quick).items():
             if not options.cases or name in options.cases:
                 missed += group_cases(guard, command)
+        missed += callback_cases(guard, folder, options.cases, 1 if options.quick else RUNS)
         missed += client_cases(guard, folder, options.cases, 1 if options.quick else RUNS)
         if not options.skip_kernels and not options.cases:
             kernel_cases(guard, folder)
