@@ -158,26 +158,19 @@ def case_teacher_with_another_tokenizer(work):
     both_types(work, USAGE, "teachers.main.path", "do not share a vocabulary", "the tokenizers differ")
 
 
-def serve(work, model):
-    process = work.start("serve", "--model", model, "--port", "0")
-    e2e.wait_for(lambda: "ready on " in process.out() or not process.running(), "opd serve's ready line")
-    expect(process.running(), process.err())
-    return process, process.out().split("ready on ")[1].split()[0]
-
-
 def case_teacher_server_of_another_family(work):
     """A server is asked for its EOS and tokenizer before the first step."""
     models(work)
     for name in ("config.json", "generation_config.json"):
         edit_json(work.path / "teacher" / name, eos_token_id=0)
-    process, url = serve(work, "teacher")
+    process, url = work.serve("--model", "teacher")
     teachers = {"main": {"url": url}}
     refused(work, distillation(teachers=teachers), USAGE, "end-of-text id: 0 against 2", url.removeprefix("http://"))
     e2e.stop(process).expect(0)
     models_again = json.loads((work.path / "student" / "config.json").read_text())
     for name in ("config.json", "generation_config.json"):
         edit_json(work.path / "teacher" / name, eos_token_id=models_again["eos_token_id"])
-    process, url = serve(work, "teacher")
+    process, url = work.serve("--model", "teacher")
     work.opd("run", work.write("c.yaml", distillation(teachers={"main": {"url": url}}))).expect(0)
     e2e.stop(process).expect(0)
 

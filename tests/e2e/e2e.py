@@ -90,6 +90,25 @@ def changed(config, **settings):
     return config
 
 
+def trained(work):
+    """The folder of a run of the recipe's stages before the distillation."""
+    config = recipe()
+    config["stages"] = config["stages"][:3]
+    return work.run(config, "before")
+
+
+def distil(before, **teacher):
+    """The recipe's last stage alone, from the checkpoints of such a run; its teacher is a child unless it has an address."""
+    config = recipe()
+    config["stages"] = [config["stages"][0], config["stages"][3]]
+    if "url" not in teacher and "urls" not in teacher:
+        teacher["path"] = str(checkpoint(before, "teacher"))
+    last = stage(config, "opd")
+    last["model"] = {"path": str(checkpoint(before, "student"))}
+    last["teachers"] = {"main": teacher}
+    return config
+
+
 # ---- programs ----
 
 class Done:
@@ -181,6 +200,13 @@ class Work:
 
     def opd(self, *args, env=None):
         return self.start(*args, env=env).wait()
+
+    def serve(self, *args, env=None):
+        """`opd serve` on a free port, once it is ready: the process, and its URL."""
+        process = self.start("serve", "--port", "0", *args, env=env)
+        wait_for(lambda: "ready on " in process.out() or not process.running(), "opd serve's ready line")
+        expect(process.running(), process.err())
+        return process, process.out().split("ready on ")[1].split()[0]
 
     def run(self, config, name, *args):
         """`opd run` to its good end; the folder of the run."""

@@ -5,11 +5,7 @@ from e2e import expect
 
 
 def serve(work, model, script, *args):
-    process = work.start("serve", "--model", model, "--port", "0", *args,
-                         "--faults", work.write("faults.jsonl", script))
-    e2e.wait_for(lambda: "ready on http://127.0.0.1:" in process.out() or not process.running(), "the ready line")
-    expect(process.running(), process.err())
-    return process, process.out().split("ready on ")[1].split()[0]
+    return work.serve("--model", model, *args, "--faults", work.write("faults.jsonl", script))
 
 
 def distil(work, name, url, steps, **teacher):

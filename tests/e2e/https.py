@@ -10,7 +10,7 @@ import subprocess
 import time
 
 import e2e
-from e2e import expect
+from e2e import distil, expect, trained
 
 
 def which(program):
@@ -44,32 +44,6 @@ def certificate(work, name, issuer, hosts="DNS:localhost,IP:127.0.0.1"):
             "-CAkey", path / f"{issuer}.key", "-extfile", extensions, "-out", path / f"{name}.pem")
 
 
-def trained(work):
-    """The folder of a run of the stages before the distillation."""
-    config = e2e.recipe()
-    config["stages"] = config["stages"][:3]
-    return work.run(config, "before")
-
-
-def serve(work, *args):
-    process = work.start("serve", "--port", "0", *args)
-    e2e.wait_for(lambda: "ready on https://" in process.out() or not process.running(), "the ready line")
-    expect(process.running(), process.err())
-    return process, process.out().split("ready on ")[1].split()[0]
-
-
-def distil(before, **teacher):
-    """The recipe's last stage alone, from the checkpoints of an earlier run."""
-    config = e2e.recipe()
-    config["stages"] = [config["stages"][0], config["stages"][3]]
-    stage = e2e.stage(config, "opd")
-    stage["model"] = {"path": str(e2e.checkpoint(before, "student"))}
-    stage["teachers"] = {"main": {"path": str(e2e.checkpoint(before, "teacher")), **teacher}}
-    if "url" in teacher:
-        del stage["teachers"]["main"]["path"]
-    return config
-
-
 def case_pipeline(work):
     """A teacher over TLS with certificates on both sides gives the weights of one in clear text."""
     need("openssl")
@@ -78,7 +52,7 @@ def case_pipeline(work):
     certificate(work, "server", "ca")
     certificate(work, "client", "ca")
     path = work.path
-    process, url = serve(work, "--model", e2e.checkpoint(before, "teacher"), "--tls-cert", path / "server.pem",
+    process, url = work.serve("--model", e2e.checkpoint(before, "teacher"), "--tls-cert", path / "server.pem",
                          "--tls-key", path / "server.key", "--tls-client-ca", path / "ca.pem")
     folder = work.run(distil(before, url=url, ca_file=str(path / "ca.pem"), cert_file=str(path / "client.pem"),
                              key_file=str(path / "client.key")), "secure")
@@ -122,9 +96,8 @@ def case_behind_nginx(work):
     before = trained(work)
     authority(work, "ca")
     certificate(work, "server", "ca")
-    process = work.start("serve", "--port", "0", "--model", e2e.checkpoint(before, "teacher"))
-    e2e.wait_for(lambda: "ready on http://" in process.out() or not process.running(), "the ready line")
-    to_port = int(process.out().split("ready on ")[1].split()[0].rsplit(":", 1)[1])
+    process, url = work.serve("--model", e2e.checkpoint(before, "teacher"))
+    to_port = int(url.rsplit(":", 1)[1])
     with nginx(work, to_port, "keepalive_requests 20;") as port:
         ca_file = str(work.path / "ca.pem")
         folder = work.run(distil(before, url=f"https://localhost:{port}", ca_file=ca_file), "behind")
@@ -145,7 +118,7 @@ def case_untrusted(work):
     certificate(work, "server", "ca")
     certificate(work, "elsewhere", "ca", "DNS:elsewhere.example")
     path, model = work.path, e2e.checkpoint(before, "teacher")
-    process, url = serve(work, "--model", model, "--tls-cert", path / "server.pem", "--tls-key", path / "server.key")
+    process, url = work.serve("--model", model, "--tls-cert", path / "server.pem", "--tls-key", path / "server.key")
     begin = time.monotonic()
     config = work.write("other.yaml", distil(before, url=url, ca_file=str(path / "other.pem")))
     work.opd("run", config, "--set", "run.name=other").expect(5, "unable to get local issuer certificate", "ca_file")
@@ -155,7 +128,7 @@ def case_untrusted(work):
     folder = work.run(distil(before, url=url, verify=False), "believing")
     expect("is not verified" in (folder / "log").read_text(), "no warning in the log")
     e2e.stop(process).expect(0)
-    process, url = serve(work, "--model", model, "--tls-cert", path / "elsewhere.pem", "--tls-key", path / "elsewhere.key")
+    process, url = work.serve("--model", model, "--tls-cert", path / "elsewhere.pem", "--tls-key", path / "elsewhere.key")
     config = work.write("host.yaml", distil(before, url=url, ca_file=str(path / "ca.pem")))
     work.opd("run", config, "--set", "run.name=host").expect(5, "IP address mismatch", "another host")
     e2e.stop(process).expect(0)
@@ -167,7 +140,7 @@ def case_serve_to_curl(work):
     authority(work, "ca")
     certificate(work, "server", "ca")
     path, model = work.path, e2e.checkpoint(before, "teacher")
-    process, url = serve(work, "--model", model, "--host", "127.0.0.1", "--tls-cert", path / "server.pem",
+    process, url = work.serve("--model", model, "--host", "127.0.0.1", "--tls-cert", path / "server.pem",
                          "--tls-key", path / "server.key")
     port = url.rsplit(":", 1)[1]
     info = json.loads(command("curl", "--silent", "--show-error", "--cacert", path / "ca.pem",

@@ -20,13 +20,6 @@ def trained(work):
     return e2e.checkpoint(work.run(config, "r"), "student")
 
 
-def serve(work, model, *args):
-    process = work.start("serve", "--model", model, "--port", "0", *args)
-    e2e.wait_for(lambda: "ready on http://127.0.0.1:" in process.out() or not process.running(), "the ready line")
-    expect(process.running(), process.err())
-    return process, process.out().split("ready on ")[1].split()[0]
-
-
 def need(*programs):
     for program in programs:
         if shutil.which(program) is None:
@@ -46,7 +39,7 @@ def curl(url, *words):
 def case_strangers(work):
     """A trained checkpoint behind the server: schemas, scores, batches, errors (check_serve.py)."""
     need("curl", "nghttp")
-    process, url = serve(work, trained(work))
+    process, url = work.serve("--model", trained(work))
     print(output(sys.executable, HERE / "check_serve.py", url).strip())
     info = json.loads(output("nghttp", f"{url}/model_info"))
     expect(info["vocab_size"] == 259 and info["eos_token_id"] == 2, str(info))
@@ -61,7 +54,7 @@ def case_strangers(work):
 def case_http1(work):
     """Plain curl: the same answers over HTTP/1.1, one connection for all, and what is no HTTP."""
     need("curl")
-    process, url = serve(work, trained(work))
+    process, url = work.serve("--model", trained(work))
     body = work.write("body.json", {"text": "1+1=", "sampling_params": {"max_new_tokens": 3, "temperature": 0}})
     http2 = json.loads(curl(f"{url}/generate", "--data-binary", f"@{body}"))
     again = ["--next", "--silent", "--show-error", "--data-binary", f"@{body}", "--output", f"{body}.out",
@@ -79,7 +72,7 @@ def case_http1(work):
 def case_garbage_does_not_hurt(work):
     need("curl")
     import socket
-    process, url = serve(work, trained(work))
+    process, url = work.serve("--model", trained(work))
     port = int(url.rsplit(":", 1)[1])
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     for data in (b"", b"\x16\x03\x01\x02\x00" * 40, preface[:10], preface + b"\xff" * 64,
@@ -98,7 +91,7 @@ def case_garbage_does_not_hurt(work):
 def case_many_at_once(work):
     """Forty requests over two servers' worth of slots: each answer is that of the lone request."""
     need("curl")
-    process, url = serve(work, trained(work), "--max-sequences", "4", "--threads", "2")
+    process, url = work.serve("--model", trained(work), "--max-sequences", "4", "--threads", "2")
     def ask(i):
         return {"input_ids": [1, 5 + i, 9 + i], "sampling_params": {"max_new_tokens": 6, "temperature": 0}}
     files = [work.write(f"body-{i}.json", ask(i)) for i in range(40)]
@@ -117,7 +110,7 @@ def case_many_at_once(work):
 def stops(work, number):
     """With requests at work; nothing leaks (the sanitizers would tell)."""
     need("curl")
-    process, url = serve(work, trained(work))
+    process, url = work.serve("--model", trained(work))
     body = work.write("body.json", {"text": "1+1=", "sampling_params": {"max_new_tokens": 80, "temperature": 1,
                                                                            "ignore_eos": True}})
     clients = [subprocess.Popen(["curl", "--silent", "--http2-prior-knowledge", "--max-time", "20", f"{url}/generate",

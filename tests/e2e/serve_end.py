@@ -42,10 +42,7 @@ def port_of(url):
 
 def check_key(work, *args, env=None):
     need("curl")
-    process = work.start("serve", "--model", teacher_model(work), "--port", "0", "--log-level", "debug", *args, env=env)
-    e2e.wait_for(lambda: "ready on http://127.0.0.1:" in process.out() or not process.running(), "the ready line")
-    expect(process.running(), process.err())
-    url = process.out().split("ready on ")[1].split()[0]
+    process, url = work.serve("--model", teacher_model(work), "--log-level", "debug", *args, env=env)
     large = work.write("large.json", {"input_ids": [1] * 400000})
     for version in ("--http2-prior-knowledge", "--http1.1"):
         for words in ([], ["-H", "authorization: Bearer sk-another"], ["-H", f"authorization: {KEY}"],

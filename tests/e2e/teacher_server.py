@@ -10,37 +10,17 @@ import threading
 
 import e2e
 import gate
-from e2e import expect
+from e2e import distil, expect, trained
 
 KEY = "sk-e2e-0123456789abcdefghijklmnop"
 
 
-def trained(work):
-    """The folder of a run of the stages before the distillation."""
-    config = e2e.recipe()
-    config["stages"] = config["stages"][:3]
-    return work.run(config, "before")
-
-
 def serve(work, *args):
-    process = work.start("serve", "--port", "0", *args)
-    e2e.wait_for(lambda: "ready on http" in process.out() or not process.running(), "the ready line")
-    expect(process.running(), process.err())
-    return process.out().split("ready on ")[1].split()[0]
+    return work.serve(*args)[1]
 
 
 def port(url):
     return int(url.rsplit(":", 1)[1])
-
-
-def distil(before, **teacher):
-    """The recipe's last stage alone, from the checkpoints of an earlier run."""
-    config = e2e.recipe()
-    config["stages"] = [config["stages"][0], config["stages"][3]]
-    stage = e2e.stage(config, "opd")
-    stage["model"] = {"path": str(e2e.checkpoint(before, "student"))}
-    stage["teachers"] = {"main": teacher}
-    return config
 
 
 def expect_hidden(work, process_texts):
@@ -121,9 +101,7 @@ def case_quarantine_of_one_of_two(work):
 def case_another_model_at_the_same_address(work):
     """The server comes back with other weights under the same name: nothing is learnt from it, and the run ends."""
     before = trained(work)
-    first = work.start("serve", "--port", "0", "--model", str(e2e.checkpoint(before, "teacher")))
-    e2e.wait_for(lambda: "ready on http" in first.out(), "the ready line")
-    url = first.out().split("ready on ")[1].split()[0]
+    first, url = work.serve("--model", e2e.checkpoint(before, "teacher"))
     config = distil(before, url=url) # one that is back at once was never lost: its new connection tells
     e2e.stage(config, "opd")["train"]["steps"] = 100000
     e2e.stage(config, "opd")["opd"]["teacher_lost_s"] = 3
