@@ -98,6 +98,22 @@ static void settle(monitor *m, int out) {
     opd_str_clear(&m->filling[out]);
 }
 
+/* A line of metrics or samples, an object that begins with its stage. */
+static opd_json_writer line_begin(monitor *m, int out) {
+    opd_json_writer w;
+    opd_json_writer_init(&w, &m->filling[out], 0);
+    opd_json_write_object_begin(&w);
+    opd_json_write_key(&w, "stage");
+    opd_json_write_text(&w, m->c.stage);
+    return w;
+}
+
+static void line_end(monitor *m, int out, opd_json_writer *w) {
+    opd_json_write_object_end(w);
+    opd_str_text(&m->filling[out], "\n");
+    settle(m, out);
+}
+
 /* ---- the screen ---- */
 
 /* Ends the live line, so that another line can follow. */
@@ -147,11 +163,7 @@ static void write_teachers(const monitor *m, opd_json_writer *w, const double *v
 
 /* teachers: as in REPORT, or NULL. */
 static void write_metrics(monitor *m, uint64_t step, const double *values, const double *teachers) {
-    opd_json_writer w;
-    opd_json_writer_init(&w, &m->filling[OUT_METRICS], 0);
-    opd_json_write_object_begin(&w);
-    opd_json_write_key(&w, "stage");
-    opd_json_write_text(&w, m->c.stage);
+    opd_json_writer w = line_begin(m, OUT_METRICS);
     opd_json_write_key(&w, "train/step");
     opd_json_write_int64(&w, (int64_t)step);
     for (int i = 0; i < OPD_METRIC_COUNT; i++) {
@@ -160,9 +172,7 @@ static void write_metrics(monitor *m, uint64_t step, const double *values, const
         opd_json_write_double(&w, values[i]);
     }
     if (teachers != NULL) write_teachers(m, &w, teachers);
-    opd_json_write_object_end(&w);
-    opd_str_text(&m->filling[OUT_METRICS], "\n");
-    settle(m, OUT_METRICS);
+    line_end(m, OUT_METRICS, &w);
 }
 
 static opd_err on_report(monitor *m, const opd_msg *msg) {
@@ -201,17 +211,11 @@ static opd_err on_accuracy(monitor *m, const opd_msg *msg) {
     if (f.set >= m->c.evals->count)
         return opd_fail(OPD_ERR_PARSE, "monitor: an accuracy of set %u", f.set);
     const opd_eval_set *set = &m->c.evals->set[f.set];
-    opd_json_writer w;
-    opd_json_writer_init(&w, &m->filling[OUT_METRICS], 0);
-    opd_json_write_object_begin(&w);
-    opd_json_write_key(&w, "stage");
-    opd_json_write_text(&w, m->c.stage);
+    opd_json_writer w = line_begin(m, OUT_METRICS);
     opd_json_write_key(&w, "train/step");
     opd_json_write_int64(&w, (int64_t)f.step);
     opd_eval_result_write(set, &r, &w);
-    opd_json_write_object_end(&w);
-    opd_str_text(&m->filling[OUT_METRICS], "\n");
-    settle(m, OUT_METRICS);
+    line_end(m, OUT_METRICS, &w);
     opd_str_clear(&m->text);
     opd_str_printf(&m->text, "%-12s after step %llu: ", m->c.stage, (unsigned long long)f.step);
     opd_eval_result_show(set, &r, &m->text);
@@ -267,11 +271,7 @@ static opd_err on_sample(monitor *m, const opd_msg *msg) {
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAMPLE, &f));
     const int32_t *ids = opd_slice_data(f.tokens);
     size_t count = f.tokens.size_bytes / sizeof *ids;
-    opd_json_writer w;
-    opd_json_writer_init(&w, &m->filling[OUT_SAMPLES], 0);
-    opd_json_write_object_begin(&w);
-    opd_json_write_key(&w, "stage");
-    opd_json_write_text(&w, m->c.stage);
+    opd_json_writer w = line_begin(m, OUT_SAMPLES);
     opd_json_write_key(&w, "group");
     opd_json_write_int64(&w, (int64_t)f.group);
     opd_json_write_key(&w, "member");
@@ -292,9 +292,7 @@ static opd_err on_sample(monitor *m, const opd_msg *msg) {
     opd_json_write_key(&w, "reason");
     opd_json_write_text(&w, f.reason);
     write_provenance(&w, f.provenance);
-    opd_json_write_object_end(&w);
-    opd_str_text(&m->filling[OUT_SAMPLES], "\n");
-    settle(m, OUT_SAMPLES);
+    line_end(m, OUT_SAMPLES, &w);
     return OPD_OK;
 }
 
