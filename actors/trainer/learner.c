@@ -110,7 +110,7 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->policy = (opd_policy_stats){.loss = 0};
     l->value = (opd_value_stats){.loss = 0};
     l->overlap = (opd_overlap){.ratio = 0};
-    l->sft_loss = l->logp_diff = l->logp_sum = 0;
+    l->sft_loss = l->logp_diff = 0;
     l->first_rows = 0;
     memset(l->scored, 0, batch->row_count);
     l->made = 0;
@@ -293,10 +293,8 @@ static opd_err unit_advantage(opd_learner *l) {
 /* What the first pass over the batch shows: it runs under the weights before the update. */
 static void measure_first_pass(opd_learner *l, size_t first, size_t rows) {
     const opd_batch *b = l->batch;
-    for (size_t t = first; t < first + rows; t++) {
+    for (size_t t = first; t < first + rows; t++)
         l->logp_diff += fabs((double)l->logp[t] - (double)b->rollout_logp[t]);
-        l->logp_sum += (double)l->logp[t];
-    }
     l->first_rows += rows;
 }
 

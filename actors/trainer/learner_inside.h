@@ -50,7 +50,7 @@ struct opd_learner {
     opd_value_stats value;
     opd_overlap overlap;
     opd_distil *distil; /* NULL: no distillation loss */
-    double sft_loss, logp_diff, logp_sum;
+    double sft_loss, logp_diff;
     opd_correction_stats corrected;
     size_t first_rows; /* rows seen by the first optimizer step's pass */
     uint32_t made;     /* optimizer steps made on this batch */

@@ -17,6 +17,13 @@ static void report_correction(const opd_learner *l, double *v) {
     v[OPD_METRIC_TIS_ABS] = c->abs / tokens;
 }
 
+/* Of all tokens, when the batch began. */
+static double mean_logp(const opd_learner *l) {
+    double sum = 0;
+    for (size_t t = 0; t < l->batch->row_count; t++) sum += (double)l->student_logp[t];
+    return sum / (double)l->batch->row_count;
+}
+
 /* Token means of what the critic said when the batch began, and of what came. */
 static void report_critic(const opd_learner *l, double *v, double means) {
     double values = 0, returns = 0, count = 0;
@@ -79,7 +86,7 @@ static void report_policy(const opd_learner *l, double *v) {
     report_correction(l, v);
     v[OPD_METRIC_ENTROPY] = l->policy.entropy / means;
     v[OPD_METRIC_LOGPROB_ABS_DIFF] = l->logp_diff / (double)l->first_rows;
-    v[OPD_METRIC_LOG_PROBS] = l->logp_sum / (double)l->first_rows;
+    v[OPD_METRIC_LOG_PROBS] = mean_logp(l);
 }
 
 void opd_learner_report(const opd_learner *l, double values[OPD_METRIC_COUNT]) {

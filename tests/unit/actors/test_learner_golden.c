@@ -135,11 +135,15 @@ static void check_case(const fixture *f, const golden_case *c, size_t micro_batc
     near("clip_frac", v[OPD_METRIC_PG_CLIPFRAC], c->clip_frac);
     near("entropy", v[OPD_METRIC_ENTROPY], c->entropy);
     near("reverse_kl", v[OPD_METRIC_OPD_REVERSE_KL], c->reverse_kl);
-    double norm = 0, mean = 0;
+    double norm = 0, mean = 0, apart = 0;
     for (size_t i = 0; i < model->param_count; i++) norm += c->grads[i] * c->grads[i];
-    for (int32_t i = 0; i < f->rows; i++) mean += c->logp[i] / f->rows;
+    for (int32_t i = 0; i < f->rows; i++) {
+        mean += (double)f->old[i] / f->rows;
+        apart += fabs(c->logp[i] - (double)f->old[i]) / f->rows;
+    }
     near("grad_norm", v[OPD_METRIC_GRAD_NORM], sqrt(norm));
     near("log_probs", v[OPD_METRIC_LOG_PROBS], mean);
+    near("logprob_abs_diff", v[OPD_METRIC_LOGPROB_ABS_DIFF], apart);
     check_weights(model, f->model->params, grads);
     opd_learner_destroy(learner);
     opd_batch_destroy(batch);

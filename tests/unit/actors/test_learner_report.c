@@ -101,6 +101,22 @@ TEST(samples_that_are_left_out_do_not_thin_the_means) {
     opd_batch_destroy(half);
 }
 
+/* All tokens, not those of the first step alone. */
+TEST(log_probs_are_of_the_whole_batch) {
+    rig one, three;
+    opd_batch *batch = rig_batch(11, 1, false);
+    rig_up(&one, 1);
+    rig_up(&three, 1);
+    three.o.steps_per_batch = 3;
+    learn(&one, batch);
+    learn(&three, batch);
+    CHECK_INT(opd_learner_steps(three.learner), 3);
+    CHECK_NEAR(three.v[OPD_METRIC_LOG_PROBS], one.v[OPD_METRIC_LOG_PROBS], 1e-9);
+    rig_down(&one);
+    rig_down(&three);
+    opd_batch_destroy(batch);
+}
+
 /* ---- the overlap ---- */
 
 /* Two of three shares of a batch whose lost rewards leave the middle one without a token to learn. */
