@@ -154,7 +154,7 @@ static void write_teachers(const monitor *m, opd_json_writer *w, const double *v
     static const char *const names[] = {"token_share", "kl"};
     for (size_t i = 0; i < 2 * m->c.teacher_count; i++) {
         char key[OPD_CONFIG_NAME_MAX + 32];
-        if (isnan(values[i])) continue;
+        if (!isfinite(values[i])) continue;
         (void)snprintf(key, sizeof key, "opd/teacher/%s/%s", m->c.teachers[i / 2].name, names[i % 2]);
         opd_json_write_key(w, key);
         opd_json_write_double(w, values[i]);
@@ -167,7 +167,7 @@ static void write_metrics(monitor *m, uint64_t step, const double *values, const
     opd_json_write_key(&w, "train/step");
     opd_json_write_int64(&w, (int64_t)step);
     for (int i = 0; i < OPD_METRIC_COUNT; i++) {
-        if (isnan(values[i])) continue;
+        if (!isfinite(values[i])) continue;
         opd_json_write_key(&w, opd_metric_name((opd_metric)i));
         opd_json_write_double(&w, values[i]);
     }

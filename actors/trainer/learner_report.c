@@ -68,9 +68,10 @@ static void report_policy(const opd_learner *l, double *v) {
             v[OPD_METRIC_TEACHER_LOG_PROBS] = a->teacher_logp_mean;
         }
         if (l->overlap.rows > 0) report_overlap(&l->overlap, v);
-        if (l->o.student_k > 0) v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
+        if (l->o.student_k > 0 && (l->stepped || valid == 0))
+            v[OPD_METRIC_OPD_OVERLAP_COVERAGE] = l->overlap.coverage;
     }
-    if (!l->stepped) return;
+    if (!l->stepped || l->update.skipped) return; /* sums of a refused step say nothing */
     v[OPD_METRIC_LOSS] = (l->policy.loss + l->o.critic.coef * l->value.loss) / steps;
     if (l->critic != NULL) report_critic(l, v, means);
     if (l->distil != NULL) {

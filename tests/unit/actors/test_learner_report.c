@@ -65,6 +65,25 @@ TEST(examples_without_rows_are_passed_over) {
     rig_down(&r);
 }
 
+/* The second of two steps is refused: the means would be of one step's numbers and another's none. */
+TEST(a_refused_step_shows_no_means) {
+    opd_batch *batch = rig_batch(12, 1, false);
+    batch->teacher_logp[batch->offsets[4]] = -INFINITY;
+    for (int steps = 1; steps <= 2; steps++) {
+        rig r;
+        rig_up(&r, 1);
+        r.o.steps_per_batch = (uint32_t)steps;
+        r.o.advantage.estimator.normalize_rewards = false;
+        learn(&r, batch);
+        CHECK_INT(opd_learner_stepped(r.learner), steps - 1);
+        CHECK_NEAR(r.v[OPD_METRIC_SKIPPED], 1, 0);
+        CHECK(isnan(r.v[OPD_METRIC_LOSS]) && isnan(r.v[OPD_METRIC_ENTROPY]) && isnan(r.v[OPD_METRIC_LR]));
+        CHECK(steps == 2 || isnan(r.v[OPD_METRIC_OPD_OVERLAP_COVERAGE])); /* 0 would blame the teacher */
+        rig_down(&r);
+    }
+    opd_batch_destroy(batch);
+}
+
 TEST(no_reward_is_not_a_reward_of_zero) {
     rig r;
     rig_up(&r, 1);

@@ -151,6 +151,7 @@ static opd_err report_teachers(opd_ctx *ctx, void *arg) {
     opd_report_fields r = {.step = 1};
     opd_metrics_clear(values);
     values[OPD_METRIC_SAMPLES] = 4;
+    values[OPD_METRIC_GRAD_NORM] = (double)INFINITY; /* of a step that was refused: absent */
     CHECK_OK(opd_slice_copy(NULL, values, sizeof values, &r.values));
     CHECK_OK(opd_slice_copy(NULL, teachers, sizeof teachers, &r.teachers));
     CHECK_OK(opd_message_send(ctx, f->monitor, OPD_MESSAGE_REPORT, &r));
@@ -181,6 +182,7 @@ TEST(metrics_name_each_teacher) {
     text[n] = '\0';
     CHECK_CONTAINS(text, "\"opd/teacher/math/token_share\":0.75,\"opd/teacher/math/kl\":-0.5,"
                          "\"opd/teacher/code/token_share\":0}");
+    CHECK(strstr(text, "grad_norm") == NULL && strstr(text, "null") == NULL);
     CHECK_INT(close(c.metrics_fd), 0);
     CHECK_INT(unlink(path), 0);
 }
