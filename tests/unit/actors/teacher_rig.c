@@ -46,7 +46,7 @@ static opd_err batcher_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     copy_slice(s->valid, sizeof s->valid, f.valid);
     copy_slice(s->topk, sizeof s->topk, f.topk);
     memcpy(s->reason, f.reason, sizeof s->reason);
-    if (++r->got < r->want) return OPD_OK;
+    if (++r->got != r->want) return OPD_OK; /* more may come while it lingers */
     opd_timer_init(&r->linger, ctx, linger_over);
     return opd_timer_start_after(&r->linger, r->linger_ms * 1000000);
 }
