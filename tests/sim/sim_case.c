@@ -1,7 +1,6 @@
 /* sim_case.c - the dice of a seed (sim_case.h). Thread: one; everything is freed by its close. */
 #include "tests/sim/sim_case.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +11,7 @@
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "core/base/str.h"
-#include "models/safetensors.h"
-#include "models/tokenizer.h"
+#include "tests/support/folder.h"
 
 enum { PROBLEMS = 24, HELD_OUT = 6, TEXT_MAX = 1 << 16 };
 
@@ -49,18 +47,6 @@ static const opd_model_config teacher_shape = {
     .kv_heads = 1, .head_dim = 2, .max_position = 64, .rope_theta = 1e4, .rms_eps = 1e-5,
     .tie_embeddings = true, .bos_id = 1, .eos_id = 2, .pad_id = 0};
 
-static void write_teacher(const char *dir) {
-    opd_model *model;
-    opd_tokenizer *tokenizer;
-    must(opd_dir_make(dir), "teacher");
-    must(opd_model_create(&teacher_shape, 1, NULL, &model), "teacher");
-    must(opd_tokenizer_create_bytes(NULL, &tokenizer), "teacher");
-    must(opd_model_save(model, dir), "teacher");
-    must(opd_tokenizer_save(tokenizer, dir), "teacher");
-    opd_tokenizer_destroy(tokenizer);
-    opd_model_destroy(model);
-}
-
 void sim_files_open(sim_files *f) {
     bool memory = access("/dev/shm", W_OK) == 0;
     (void)snprintf(f->dir, sizeof f->dir, "%s/opd-sim-XXXXXX", memory ? "/dev/shm" : "/tmp");
@@ -72,32 +58,15 @@ void sim_files_open(sim_files *f) {
     join(f->metrics, f->dir, "metrics.jsonl");
     write_problems(f->problems, 0, PROBLEMS);
     write_problems(f->held_out, 1000, HELD_OUT);
-    write_teacher(f->teacher);
-}
-
-/* Folders within folders; a path that is not there is fine. */
-static void remove_all(const char *path) {
-    DIR *folder = opendir(path);
-    if (folder == NULL) {
-        (void)unlink(path);
-        return;
-    }
-    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
-        char inside[SIM_PATH_SIZE];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-        join(inside, path, e->d_name);
-        remove_all(inside);
-    }
-    (void)closedir(folder);
-    (void)rmdir(path);
+    must(folder_write_model(f->teacher, &teacher_shape), "teacher");
 }
 
 void sim_files_clear(const sim_files *f) {
-    remove_all(f->checkpoints);
-    remove_all(f->metrics);
+    folder_remove(f->checkpoints);
+    folder_remove(f->metrics);
 }
 
-void sim_files_close(const sim_files *f) { remove_all(f->dir); }
+void sim_files_close(const sim_files *f) { folder_remove(f->dir); }
 
 /* ---- the dice -------------------------------------------------------------------------- */
 

@@ -7,6 +7,7 @@
 #include "core/base/file.h"
 #include "models/safetensors.h"
 #include "models/tokenizer.h"
+#include "tests/support/folder.h"
 #include "tests/support/test.h"
 #include "tests/torture/torture.h"
 #include "tests/unit/actors/tiny.h"
@@ -33,9 +34,7 @@ static void rig_up(rig *r) {
 }
 
 static void rig_down(rig *r) {
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf %s", r->dir);
-    CHECK_INT(system(command), 0);
+    folder_remove(r->dir);
     free(r->state);
     opd_tokenizer_destroy(r->tokenizer);
     opd_model_destroy(r->model);

@@ -8,6 +8,7 @@
 #include "models/safetensors.h"
 #include "models/tokenizer.h"
 #include "opd/config.h"
+#include "tests/support/folder.h"
 #include "tests/support/test.h"
 #include "tests/torture/torture.h"
 #include "tests/unit/actors/tiny.h"
@@ -77,12 +78,6 @@ static void folder_up(char *dir) {
     CHECK(mkdtemp(dir) != NULL);
 }
 
-static void folder_down(const char *dir) {
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf %s", dir);
-    CHECK_INT(system(command), 0);
-}
-
 TEST(tokenizer) {
     char dir[32];
     opd_tokenizer *tokenizer = NULL;
@@ -92,7 +87,7 @@ TEST(tokenizer) {
     opd_tokenizer_destroy(tokenizer);
     torture_alloc(open_tokenizer, dir, NO_MEMORY);
     torture_alloc(make_tokenizer, NULL, NO_MEMORY);
-    folder_down(dir);
+    folder_remove(dir);
 }
 
 /* ---- weights --------------------------------------------------------------------------- */
@@ -122,7 +117,7 @@ TEST(weights) {
     opd_model_destroy(model);
     torture_alloc(open_weights, dir, NO_MEMORY);
     torture_alloc(open_model, dir, NO_MEMORY);
-    folder_down(dir);
+    folder_remove(dir);
 }
 
 /* ---- resuming from a checkpoint ---------------------------------------------------------- */
@@ -157,5 +152,5 @@ TEST(resume_from_a_checkpoint) {
     free(state);
     opd_tokenizer_destroy(tokenizer);
     opd_model_destroy(model);
-    folder_down(dir);
+    folder_remove(dir);
 }

@@ -24,6 +24,15 @@ static inline const double *get(const golden *g, const char *name, size_t *out_c
     opd_test_fail(__FILE__, __LINE__, "the fixture has no \"%s\"", name);
 }
 
+/* The numbers of an array as floats; returns how many, at most `max`. */
+static inline size_t floats(const golden *g, const char *name, float *out, size_t max) {
+    size_t count;
+    const double *values = get(g, name, &count);
+    CHECK(count <= max);
+    for (size_t i = 0; i < count; i++) out[i] = (float)values[i];
+    return count;
+}
+
 static inline double number(const golden *g, const char *name) { return get(g, name, NULL)[0]; }
 
 static inline void golden_read(opd_json *json, golden *g) {

@@ -157,6 +157,19 @@ void rig_panel(rig *r, const char *model, uint32_t top_k, double temperature) {
     CHECK_OK(opd_spawn(r->t.system, &opd_panel_class, NULL, &config, &r->roles.teacher));
 }
 
+void rig_client(rig *r, opd_config_teacher *teacher, opd_teacher_http_config *config) {
+    *teacher = (opd_config_teacher){
+        .name = "tutor", .url = "", .urls = "", .path = "", .timeout_s = 5, .deadline_s = 30,
+        .connect_timeout_s = 2, .max_inflight = 8, .retries = 3, .backoff_ms = 10,
+        .backoff_max_ms = 50, .start_timeout_s = 5, .retry_budget = 0.2, .retry_min_per_s = 10,
+        .adapt_inflight = true, .hedge_quantile = 0.95, .eject_failures = 5,
+        .eject_slow_factor = 5, .eject_s = 5};
+    *config = (opd_teacher_http_config){
+        .roles = &r->roles, .env = r->t.env, .alloc = &r->t.memory.alloc, .teacher = teacher,
+        .teacher_lost_s = 20, .temperature = 1, .vocab_size = 50, .bos_id = 1, .eos_id = 2,
+        .tokenizer_hash = ""};
+}
+
 void rig_teacher(rig *r, opd_teacher_http_config *config) {
     uint32_t place = rig_stage_add(r, config->teacher);
     config->teacher = &r->stage.teachers[place];

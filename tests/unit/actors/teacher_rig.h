@@ -62,6 +62,9 @@ uint32_t rig_stage_add(rig *r, const opd_config_teacher *teacher);
  * model: of a teacher in this process, NULL for servers. */
 void rig_panel(rig *r, const char *model, uint32_t top_k, double temperature);
 
+/* What a test's client of one teacher is usually configured with; its address is still to be set. */
+void rig_client(rig *r, opd_config_teacher *teacher, opd_teacher_http_config *config);
+
 /* The panel with one teacher over HTTP, as config says. */
 void rig_teacher(rig *r, opd_teacher_http_config *config);
 

@@ -11,6 +11,7 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "models/safetensors.h"
+#include "tests/support/folder.h"
 #include "tests/support/sys_test.h"
 #include "tests/unit/actors/tiny.h"
 
@@ -32,9 +33,7 @@ static void rig_up(rig *r) {
 }
 
 static void rig_down(rig *r) {
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf %s", r->dir);
-    CHECK_INT(system(command), 0);
+    folder_remove(r->dir);
     free(r->state);
     opd_tokenizer_destroy(r->tokenizer);
     opd_model_destroy(r->model);

@@ -10,14 +10,6 @@
 
 enum { VALUES_MAX = 64 };
 
-static size_t floats(const golden *g, const char *name, float *out) {
-    size_t count;
-    const double *values = get(g, name, &count);
-    CHECK(count <= VALUES_MAX);
-    for (size_t i = 0; i < count; i++) out[i] = (float)values[i];
-    return count;
-}
-
 static size_t ids(const golden *g, const char *name, int32_t *out) {
     size_t count;
     const double *values = get(g, name, &count);
@@ -46,10 +38,10 @@ static void check_case(const golden *g) {
     opd_contrast_config config = config_of(g);
     size_t n = ids(g, "sampled", targets), vocab = (size_t)number(g, "vocab"), total;
     size_t width = ids(g, "ids", listed) / n;
-    CHECK_INT(floats(g, "logits", logits), n * vocab);
-    CHECK_INT(floats(g, "logps", logps), n * width);
-    CHECK_INT(floats(g, "weights", weights), n);
-    (void)floats(g, "sampled_logp", sampled_logp);
+    CHECK_INT(floats(g, "logits", logits, VALUES_MAX), n * vocab);
+    CHECK_INT(floats(g, "logps", logps, VALUES_MAX), n * width);
+    CHECK_INT(floats(g, "weights", weights, VALUES_MAX), n);
+    (void)floats(g, "sampled_logp", sampled_logp, VALUES_MAX);
     for (size_t i = 0; i < n; i++) {
         inverse[i] = 1.0f / (float)number(g, "temperature");
         rows[i] = (opd_score_row){i, targets[i], inverse[i]};

@@ -2,7 +2,6 @@
  * that the log states, and the parts follow from what they should. */
 #include "actors/run/memory.h"
 
-#include <dirent.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
@@ -10,7 +9,7 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/str.h"
-#include "models/safetensors.h"
+#include "tests/support/folder.h"
 #include "tests/support/test.h"
 
 enum { HEADER = 16, ROWS = 12, PATH = 256 };
@@ -61,15 +60,7 @@ static void write_teacher(const char *dir) {
                                .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 8,
                                .max_position = 128, .rope_theta = 1e4, .rms_eps = 1e-5,
                                .tie_embeddings = true, .bos_id = 1, .eos_id = 2, .pad_id = 0};
-    opd_model *model;
-    opd_tokenizer *tokenizer;
-    CHECK_OK(opd_dir_make(dir));
-    CHECK_OK(opd_model_create(&config, 1, NULL, &model));
-    CHECK_OK(opd_tokenizer_create_bytes(NULL, &tokenizer));
-    CHECK_OK(opd_model_save(model, dir));
-    CHECK_OK(opd_tokenizer_save(tokenizer, dir));
-    opd_tokenizer_destroy(tokenizer);
-    opd_model_destroy(model);
+    CHECK_OK(folder_write_model(dir, &config));
 }
 
 static void files_open(files *f) {
@@ -80,22 +71,6 @@ static void files_open(files *f) {
     CHECK_OK(opd_path_join(f->checkpoints, PATH, f->dir, "checkpoints"));
     write_data(f);
     write_teacher(f->teacher);
-}
-
-static void remove_all(const char *path) {
-    DIR *folder = opendir(path);
-    if (folder == NULL) {
-        (void)unlink(path);
-        return;
-    }
-    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
-        char inside[PATH];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-        CHECK_OK(opd_path_join(inside, PATH, path, e->d_name));
-        remove_all(inside);
-    }
-    (void)closedir(folder);
-    (void)rmdir(path);
 }
 
 static opd_config *load_with(const files *f, int slots, int max_response_len, int width,
@@ -159,7 +134,7 @@ static void check_stage_with(int slots, int max_response_len, int width, const c
                       ceiling.data);
     CHECK(ceiling.models + ceiling.compute <= 4 * most); /* and is no wild guess */
     opd_config_destroy(config);
-    remove_all(f.dir);
+    folder_remove(f.dir);
 }
 
 static void check_stage(int slots, int max_response_len, int width) {
@@ -181,7 +156,7 @@ TEST(evaluations_beside_the_training_stay_below_the_ceiling) {
                       ceiling.data);
     CHECK(ceiling.models + ceiling.compute <= 4 * most);
     opd_config_destroy(config);
-    remove_all(f.dir);
+    folder_remove(f.dir);
 }
 
 TEST(a_stage_of_many_slots_stays_below_its_ceiling) { check_stage(24, 60, 32); }
@@ -217,5 +192,5 @@ TEST(the_parts_follow_the_configuration) {
     CHECK(wider.windows == base.windows && wider.runtime == base.runtime);
     CHECK(base.http == 0); /* the teacher is in this process */
     CHECK(opd_memory_total(&base) > base.runtime + base.monitor);
-    remove_all(f.dir);
+    folder_remove(f.dir);
 }

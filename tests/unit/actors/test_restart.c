@@ -1,7 +1,6 @@
 /* test_restart.c - whole stages whose actors are made to fail at a chosen message: what is trained
  * is the same as without, bit for bit. The production pipeline with a real (tiny) model runs in
  * the simulated world, so that each case has its order of events by its seed. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -9,9 +8,9 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/str.h"
-#include "models/safetensors.h"
 #include "opd/log.h"
 #include "opd/sim.h"
+#include "tests/support/folder.h"
 #include "tests/support/test.h"
 
 enum { STEPS = 6, PATH = 256, TEXT_MAX = 1 << 20, CRASHES_MAX = 4 };
@@ -38,15 +37,7 @@ static void write_teacher(const char *dir) {
                                .layers = 1, .heads = 2, .kv_heads = 1, .head_dim = 8,
                                .max_position = 64, .rope_theta = 1e4, .rms_eps = 1e-5,
                                .tie_embeddings = true, .bos_id = 1, .eos_id = 2, .pad_id = 0};
-    opd_model *model;
-    opd_tokenizer *tokenizer;
-    CHECK_OK(opd_dir_make(dir));
-    CHECK_OK(opd_model_create(&config, 1, NULL, &model));
-    CHECK_OK(opd_tokenizer_create_bytes(NULL, &tokenizer));
-    CHECK_OK(opd_model_save(model, dir));
-    CHECK_OK(opd_tokenizer_save(tokenizer, dir));
-    opd_tokenizer_destroy(tokenizer);
-    opd_model_destroy(model);
+    CHECK_OK(folder_write_model(dir, &config));
 }
 
 static void files_open(files *f) {
@@ -61,22 +52,6 @@ static void files_open(files *f) {
     write_problems(f->data, 0, 9);
     write_problems(f->held_out, 50, 3);
     write_teacher(f->teacher);
-}
-
-static void remove_all(const char *path) {
-    DIR *folder = opendir(path);
-    if (folder == NULL) {
-        (void)unlink(path);
-        return;
-    }
-    for (struct dirent *e = readdir(folder); e != NULL; e = readdir(folder)) {
-        char inside[PATH];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-        CHECK_OK(opd_path_join(inside, PATH, path, e->d_name));
-        remove_all(inside);
-    }
-    (void)closedir(folder);
-    (void)rmdir(path);
 }
 
 /* ---- a stage with its crashes ---------------------------------------------------------- */
@@ -192,7 +167,7 @@ static opd_err stage_run(stage *s) {
     opd_config_destroy(config);
     s->metrics = read_text(f.metrics);
     s->screen = read_text(f.screen);
-    remove_all(f.dir);
+    folder_remove(f.dir);
     opd_log_sink_set(NULL, NULL);
     return err;
 }

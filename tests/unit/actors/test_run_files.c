@@ -9,6 +9,7 @@
 #include "core/base/check.h"
 #include "core/base/rng.h"
 #include "tests/support/alloc_test.h"
+#include "tests/support/folder.h"
 #include "tests/support/test.h"
 
 /* ---- the screen ---- */
@@ -210,8 +211,7 @@ TEST(a_folder_is_made_resumed_and_replaced_but_never_a_strangers) {
     CHECK_CONTAINS(opd_err_context(), "no run folder of opd");
     (void)snprintf(command, sizeof command, "%s/x/thesis.txt", dir);
     CHECK(opd_file_exists(command));
-    (void)snprintf(command, sizeof command, "rm -rf %s", dir);
-    CHECK_INT(system(command), 0);
+    folder_remove(dir);
     opd_config_destroy(config);
     opd_config_destroy(other);
 }

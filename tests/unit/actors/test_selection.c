@@ -9,14 +9,6 @@
 
 enum { VALUES_MAX = 256, ROWS_MAX = 32 };
 
-static size_t floats(const golden *g, const char *name, float *out) {
-    size_t count;
-    const double *values = get(g, name, &count);
-    CHECK(count <= VALUES_MAX);
-    for (size_t i = 0; i < count; i++) out[i] = (float)values[i];
-    return count;
-}
-
 /* What a case says of its samples, with the entropy by the kernel. */
 typedef struct tokens {
     size_t samples, rows, vocab, offsets[ROWS_MAX];
@@ -33,11 +25,11 @@ static void take(const golden *g, tokens *t) {
     t->samples = count - 1;
     for (size_t i = 0; i < count; i++) t->offsets[i] = (size_t)offsets[i];
     t->vocab = (size_t)number(g, "vocab");
-    t->rows = floats(g, "old", t->old);
+    t->rows = floats(g, "old", t->old, VALUES_MAX);
     CHECK(t->rows <= ROWS_MAX && t->offsets[t->samples] == t->rows);
-    CHECK_INT(floats(g, "told", t->told), t->rows);
-    CHECK_INT(floats(g, "logits", t->logits), t->rows * t->vocab);
-    CHECK_INT(floats(g, "teacher", t->teacher), t->rows * t->vocab);
+    CHECK_INT(floats(g, "told", t->told, VALUES_MAX), t->rows);
+    CHECK_INT(floats(g, "logits", t->logits, VALUES_MAX), t->rows * t->vocab);
+    CHECK_INT(floats(g, "teacher", t->teacher, VALUES_MAX), t->rows * t->vocab);
     for (size_t i = 0; i < t->rows; i++) {
         t->inverse[i] = 1;
         t->targets[i] = (int32_t)get(g, "sampled", NULL)[i];

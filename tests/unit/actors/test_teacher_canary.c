@@ -35,6 +35,13 @@ static void bench_up(bench *b, int replicas, int samples) {
         .eos_id = 2, .pad_id = -1, .tokenizer_hash = "", .account = &b->account};
 }
 
+/* Canaries `from` to `to`, counted from 1, are wrong by half a nat. */
+static void lie_by_half(script *s, int from, int to) {
+    s->lie = 0.5f;
+    s->lie_from = from;
+    s->lie_to = to;
+}
+
 static opd_err run(bench *b) {
     rig_teacher(&b->rig, &b->config);
     rig_feed(&b->rig);
@@ -113,9 +120,7 @@ TEST(a_change_is_quarantined_and_two_good_rounds_end_it) {
     static bench b;
     bench_up(&b, 1, 3);
     b.rig.linger_ms = 4600; /* rounds at each second */
-    b.scripts[0].lie = 0.5f;
-    b.scripts[0].lie_from = 4;
-    b.scripts[0].lie_to = 6;
+    lie_by_half(&b.scripts[0], 4, 6);
     CHECK_OK(run(&b));
     check_scored(&b);
     CHECK_INT(b.rig.quarantines, 1);
@@ -146,8 +151,7 @@ TEST(one_of_three_is_outvoted) {
     static bench b;
     bench_up(&b, 3, 30);
     b.rig.linger_ms = 1500;
-    b.scripts[1].lie = 0.5f; /* in its canaries alone: its other scores are right */
-    b.scripts[1].lie_to = 1000;
+    lie_by_half(&b.scripts[1], 0, 1000); /* in its canaries alone: its other scores are right */
     CHECK_OK(run(&b));
     check_scored(&b);
     CHECK_INT(b.rig.quarantines, 1);
@@ -162,8 +166,7 @@ TEST(of_two_that_disagree_neither_is_put_away) {
     static bench b;
     bench_up(&b, 2, 10);
     b.rig.linger_ms = 1500;
-    b.scripts[1].lie = 0.5f;
-    b.scripts[1].lie_to = 1000;
+    lie_by_half(&b.scripts[1], 0, 1000);
     CHECK_OK(run(&b));
     CHECK_INT(b.rig.quarantines, 0);
     CHECK_CONTAINS(b.rig.notes, "differ by 0.5 nats; neither can be believed over the other");
@@ -194,9 +197,7 @@ TEST(a_new_connection_is_asked_at_once) {
     b.teacher.max_inflight = 1;
     b.scripts[0].steps[0] = STEP_OK_LAST;
     b.scripts[0].late_ms = 300;
-    b.scripts[0].lie = 0.5f;
-    b.scripts[0].lie_from = 4;
-    b.scripts[0].lie_to = 6;
+    lie_by_half(&b.scripts[0], 4, 6);
     CHECK_OK(run(&b));
     CHECK_INT(b.rig.quarantines, 1);
     CHECK_CONTAINS(b.rig.notes, "is in quarantine: its scores changed by 0.5 nats");

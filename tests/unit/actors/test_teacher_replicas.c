@@ -28,16 +28,8 @@ static void bench_up(bench *b, int count, const script_step firsts[REPLICAS],
         (void)snprintf(b->urls + used, sizeof b->urls - used, "%shttp://127.0.0.1:%u",
                        i > 0 ? ", " : "", s->port);
     }
-    b->teacher = (opd_config_teacher){
-        .name = "tutor", .url = "", .urls = b->urls, .path = "", .timeout_s = 5, .deadline_s = 30,
-        .connect_timeout_s = 2, .max_inflight = 8, .retries = 3, .backoff_ms = 10,
-        .backoff_max_ms = 50, .start_timeout_s = 5, .retry_budget = 0.2, .retry_min_per_s = 10,
-        .adapt_inflight = true, .hedge_quantile = 0.95, .eject_failures = 5,
-        .eject_slow_factor = 5, .eject_s = 5};
-    b->config = (opd_teacher_http_config){
-        .roles = &b->rig.roles, .env = b->rig.t.env, .alloc = &b->rig.t.memory.alloc,
-        .teacher = &b->teacher, .teacher_lost_s = 20, .temperature = 1, .vocab_size = 50,
-        .bos_id = 1, .eos_id = 2, .tokenizer_hash = ""};
+    rig_client(&b->rig, &b->teacher, &b->config);
+    b->teacher.urls = b->urls;
 }
 
 static void bench_start(bench *b) {
