@@ -21,12 +21,14 @@
 
 enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
-/* dataset -> rollout: continue this prompt. A group is a prompt's place in dataset order,
- * counted over the epochs; it starts under weights of at least min_version. source: the record's
- * value at opd.teacher_key, "" without; it says which teacher the group's samples go to. */
+/* dataset -> rollout: continue this prompt. Groups are numbered in the order in which they start; place
+ * is the prompt's in dataset order, counted over the epochs, and what is drawn depends on that. The two
+ * differ where prompts that over-sampling left over come again: groups below void_end are not wanted any
+ * more. It starts under weights of at least min_version. source: the record's value at
+ * opd.teacher_key, "" without; it says which teacher the group's samples go to. */
 #define OPD_PROMPT_FIELDS(X, T) \
     X(T, U64, group) X(T, U32, epoch) X(T, U64, min_version) X(T, I32S, tokens) X(T, U8S, label) \
-    X(T, TEXT, source)
+    X(T, TEXT, source) X(T, U64, place) X(T, U64, void_end)
 
 /* dataset -> trainer: one supervised example. learn [R]: 1 where the token is learnt; absent: all. */
 #define OPD_EXAMPLE_FIELDS(X, T) \
@@ -67,7 +69,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid) X(T, U32, failure)
 
 /* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. teacher_logp,
- * teacher_valid [T, R], teacher_topk and teacher_topk_logp as in SCORES; ready_ns: when all but the scores had come, 0 = unknown. */
+ * teacher_valid [T, R], teacher_topk and teacher_topk_logp as in SCORES; ready_ns: when all but the scores had come, 0 = unknown;
+ * left_over: finished answers that over-sampling dropped since the SAMPLE before. */
 #define OPD_SAMPLE_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
     X(T, F64, reward) X(T, BOOL, reward_valid) X(T, U32, attempts) X(T, F64, latency_ms)               \
@@ -75,11 +78,17 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, U8S, teacher_valid) X(T, I32S, teacher_topk) X(T, U64S, spans)                                \
     X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)                    \
-    X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp) X(T, U32, reward_failure)
+    X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp) X(T, U32, reward_failure) \
+    X(T, U32, left_over)
 
 /* trainer -> dataset: prompts of groups below group_end may start; those that might not before, under
- * weights of at least min_version. */
-#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end) X(T, U64, min_version)
+ * weights of at least min_version. Group `first` has that place in dataset order, and those behind it
+ * follow; groups below it are not wanted any more. */
+#define OPD_ADMIT_FIELDS(X, T) X(T, U64, group_end) X(T, U64, min_version) X(T, U64, first) X(T, U64, place)
+
+/* batcher -> rollout: groups below void_end are not wanted any more: over-sampling left them over. Best
+ * effort; PROMPT says so, too. */
+#define OPD_DISCARD_FIELDS(X, T) X(T, U64, void_end)
 
 /* batcher -> trainer (link), instead of its SAMPLEs: the group teaches nothing, another takes its
  * place. */
@@ -162,7 +171,8 @@ typedef enum opd_presence {
     M(GENERATE, generate) M(GENERATED, generated) M(SCORE, score) M(SCORED, scored)        \
     M(EVALUATE, evaluate) M(EVALUATED, evaluated) M(SAVE, save) M(SAVED, saved)            \
     M(REPORT, report) M(NOTE, note) M(ACCURACY, accuracy) M(INTERRUPT, interrupt)          \
-    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted) M(FILTERED, filtered)
+    M(CHUNK, chunk) M(PRESENCE, presence) M(COUNTED, counted) M(FILTERED, filtered)    \
+    M(DISCARD, discard)
 
 typedef enum opd_message_kind {
     OPD_MESSAGE_NONE,

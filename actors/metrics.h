@@ -30,6 +30,7 @@
     X(REPETITION, "rollout/repetition_frac")            /* answers that end in a loop      */  \
     X(REPEATED_4GRAMS, "rollout/repeated_4grams")       /* share of repeats, near the end  */  \
     X(FILTER_ZERO_STD, "rollout/dynamic_filter/drop_zero_std") /* groups replaced by others */ \
+    X(LEFT_OVER, "rollout/over_sampling/left_over")     /* answers for nothing             */  \
     X(LAG_MAX, "rollout/lag_max")                       /* version - oldest token's        */  \
     X(LAG_0, "rollout/lag_0")                           /* samples with that lag: 0,       */  \
     X(LAG_1, "rollout/lag_1")                           /* 1,                              */  \

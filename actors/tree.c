@@ -114,7 +114,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .objective = p->policy ? OPD_OBJECTIVE_POLICY : OPD_OBJECTIVE_SFT,
         .lane = p->trainer_lane, .weights = p->weights, .roles = &p->roles,
         .first_step = p->a->first_step, .steps = p->a->steps,
-        .first_group = first_group(p), .filter = filters(p),
+        .first_group = first_group(p), .filter = filters(p), .spare_groups = s->spare_groups,
         .batch_prompts = s->batch_prompts, .samples_per_prompt = s->samples,
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
@@ -144,7 +144,7 @@ static opd_err start_batcher(opd_system *system, void *arg, opd_pid *out_pid) {
         .roles = &p->roles, .first_group = p->outcome->groups_taken,
         .groups_max = s->window_groups, .samples_per_prompt = s->samples,
         .teacher = p->teacher, .filter = filters(p), .batch_prompts = s->batch_prompts,
-        .filter_max_dropped = (uint64_t)p->c->rollout.filter_max_dropped,
+        .filter_max_dropped = (uint64_t)p->c->rollout.filter_max_dropped, .spare_groups = s->spare_groups,
         .window_msgs = s->window_msgs, .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_batcher_class, &config, &p->roles.batcher, out_pid);
 }

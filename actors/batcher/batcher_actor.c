@@ -11,7 +11,9 @@
 
 #include "actors/batcher/join.h"
 #include "actors/messages.h"
+#include "actors/rollout/engine.h"
 #include "core/base/check.h"
+#include "opd/log.h"
 
 enum { PART_ROLLOUT, PART_REWARD, PART_SCORES, PARTS };
 
@@ -26,6 +28,8 @@ typedef struct batcher {
     uint32_t sent, members; /* of that group; members 0: none */
     bool dropping;          /* instead FILTERED is to be sent */
     uint64_t kept, dropped; /* groups of the present batch    */
+    bool last;              /* the group being sent is the last of a batch */
+    uint32_t left_over;     /* finished answers of void groups that no SAMPLE told of */
 } batcher;
 
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
@@ -131,8 +135,33 @@ static opd_err begin_group(batcher *b) {
         return OPD_OK;
     }
     b->members = b->c.samples_per_prompt;
-    if (b->c.filter && ++b->kept == b->c.batch_prompts) b->kept = b->dropped = 0;
+    b->last = b->c.filter && ++b->kept == b->c.batch_prompts;
+    if (b->last) b->kept = b->dropped = 0;
     return OPD_OK;
+}
+
+/* A part of a void group. */
+static opd_err count_left_over(batcher *b, const opd_msg *part) {
+    opd_rollout_fields f;
+    if (opd_msg_kind(part) != OPD_MESSAGE_ROLLOUT) return OPD_OK;
+    OPD_TRY(opd_message_read(part, OPD_MESSAGE_ROLLOUT, &f));
+    b->left_over += f.finish != OPD_FINISH_ABORT;
+    return OPD_OK;
+}
+
+static void drop_void(void *arg, void *item) {
+    if (count_left_over(arg, item) != OPD_OK) OPD_LOG_DEBUG("batcher: %s", opd_err_context());
+    opd_msg_release(item);
+}
+
+/* The batch is full: the groups behind it that were in work for it are void. */
+static void end_batch(batcher *b, opd_ctx *ctx) {
+    b->last = false;
+    if (b->c.spare_groups == 0) return;
+    opd_join_skip(b->join, b->c.spare_groups, drop_void, b);
+    opd_discard_fields f = {.void_end = opd_join_next_group(b->join)};
+    opd_err err = opd_message_send(ctx, b->c.roles->rollout, OPD_MESSAGE_DISCARD, &f);
+    if (err != OPD_OK) OPD_LOG_DEBUG("batcher: rollout hears later what is void: %s", opd_err_text(err));
 }
 
 /* Sends what is complete until the trainer's window is full. */
@@ -140,6 +169,7 @@ static opd_err flush(batcher *b, opd_ctx *ctx) {
     for (;;) {
         if (b->sent == b->members && !b->dropping) {
             b->sent = b->members = 0;
+            if (b->last) end_batch(b, ctx);
             if (!opd_join_next(b->join, &b->number, (void **)b->group)) return OPD_OK;
             OPD_TRY(begin_group(b));
         }
@@ -155,10 +185,12 @@ static opd_err flush(batcher *b, opd_ctx *ctx) {
         opd_sample_fields sample;
         OPD_TRY(sample_of(parts, b->c.teacher, &sample));
         sample.ready_ns = *ready_at(b, b->number, b->sent);
+        sample.left_over = b->left_over;
         opd_err err = opd_message_link_send(ctx, b->trainer, OPD_MESSAGE_SAMPLE, &sample);
         if (err == OPD_ERR_AGAIN) return OPD_OK; /* CREDIT calls again */
         OPD_TRY(err);
         for (uint32_t p = 0; p < b->parts; p++) opd_msg_release(parts[p]);
+        b->left_over = 0;
         b->sent++;
     }
 }
@@ -186,6 +218,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     uint64_t group;
     uint32_t member, part;
     OPD_TRY(identify(msg, &group, &member, &part));
+    if (b->c.spare_groups > 0 && group < opd_join_next_group(b->join)) return count_left_over(b, msg);
     OPD_TRY(opd_join_put(b->join, group, member, part, msg));
     opd_msg_take(ctx, msg);
     if (part != PART_SCORES) *ready_at(b, group, member) = opd_now_ns(ctx);

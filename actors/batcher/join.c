@@ -84,6 +84,17 @@ int opd_join_next(opd_join *join, uint64_t *out_group, void **out_items) {
     return 1;
 }
 
+void opd_join_skip(opd_join *join, uint32_t count, void (*drop)(void *arg, void *item), void *arg) {
+    for (; count > 0; count--, join->next++) {
+        void **items = group_at(join, join->next);
+        for (size_t i = 0; i < group_items(join); i++) {
+            if (items[i] != NULL) drop(arg, items[i]);
+            items[i] = NULL;
+        }
+        join->have[join->next % join->groups_max] = 0;
+    }
+}
+
 uint64_t opd_join_next_group(const opd_join *join) { return join->next; }
 
 uint32_t opd_join_missing(const opd_join *join, uint32_t part) {

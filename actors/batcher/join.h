@@ -43,6 +43,10 @@ OPD_MUST_CHECK opd_err opd_join_put(opd_join *join, uint64_t group, uint32_t mem
  * [members][parts], its number to *out_group, forgets it and returns 1; else returns 0. */
 int opd_join_next(opd_join *join, uint64_t *out_group, void **out_items);
 
+/* Passes over the next `count` groups: `drop` is called on each item of theirs that has come; one that
+ * comes later is outside the window. */
+void opd_join_skip(opd_join *join, uint32_t count, void (*drop)(void *arg, void *item), void *arg);
+
 /* Number of the group that leaves next. */
 uint64_t opd_join_next_group(const opd_join *join);
 

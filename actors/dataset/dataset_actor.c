@@ -15,6 +15,7 @@ typedef struct dataset_state {
     opd_dataset_config c;
     opd_link *link;
     uint64_t next, admitted; /* groups: [.., next) left, [.., admitted) may */
+    uint64_t first, place;   /* group `first` has this place in dataset order, those before are void */
     uint64_t min_version;    /* that prompts must wait for: of the newest ADMIT */
     bool hold;
     opd_msg *ready; /* made, but refused for want of credit */
@@ -22,7 +23,8 @@ typedef struct dataset_state {
 
 static opd_err make_prompt(dataset_state *s, opd_ctx *ctx, const opd_row *row, uint32_t epoch) {
     opd_prompt_fields f = {.group = s->next, .epoch = epoch,
-                           .min_version = s->min_version};
+                           .min_version = s->min_version, .void_end = s->first,
+                           .place = s->next - s->first + s->place};
     uint32_t prompt_len;
     opd_err err;
     (void)snprintf(f.source, sizeof f.source, "%s", row->source);
@@ -53,7 +55,7 @@ static opd_err pump(dataset_state *s, opd_ctx *ctx) {
     while (!s->hold && s->next < s->admitted) {
         if (s->ready == NULL) {
             uint64_t epoch;
-            const opd_row *row = opd_dataset_row(s->c.dataset, s->next, &epoch);
+            const opd_row *row = opd_dataset_row(s->c.dataset, s->next - s->first + s->place, &epoch);
             OPD_TRY(s->c.examples ? make_example(s, ctx, row, (uint32_t)epoch)
                                   : make_prompt(s, ctx, row, (uint32_t)epoch));
         }
@@ -66,12 +68,21 @@ static opd_err pump(dataset_state *s, opd_ctx *ctx) {
     return OPD_OK;
 }
 
+/* What over-sampling left over comes again, as other groups. */
+static void skip_to(dataset_state *s, const opd_admit_fields *admit) {
+    OPD_ASSERT(s->next <= admit->first);
+    opd_msg_release(s->ready);
+    s->ready = NULL;
+    s->next = s->first = admit->first;
+    s->place = admit->place;
+}
+
 /* Supervised examples need no admission: the trainer's credit paces them. The first ones leave
  * from here, when every role exists. */
 static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     dataset_state *s = state;
     s->c = *(const opd_dataset_config *)config;
-    s->next = s->c.first_group;
+    s->next = s->first = s->place = s->c.first_group;
     s->admitted = s->c.examples ? s->c.group_end : s->c.admitted;
     if (s->admitted > s->c.group_end) s->admitted = s->c.group_end;
     opd_pid to = s->c.examples ? s->c.roles->trainer : s->c.roles->rollout;
@@ -90,6 +101,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     opd_admit_fields admit;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_ADMIT, &admit));
     s->min_version = admit.min_version;
+    if (admit.first > s->first) skip_to(s, &admit);
     if (admit.group_end > s->admitted) s->admitted = admit.group_end;
     if (s->admitted > s->c.group_end) s->admitted = s->c.group_end;
     return pump(s, ctx);

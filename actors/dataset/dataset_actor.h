@@ -1,7 +1,7 @@
 /* dataset_actor.h - the actor that hands out work in dataset order.
  *
  * Policy runs: PROMPT to rollout (link), one per admitted group. ADMIT from the trainer moves
- * the bound; HOLD from the teacher pauses while no teacher answers. Supervised runs: EXAMPLE to
+ * the bound, and says which prompts come again; HOLD from the teacher pauses while no teacher answers. Supervised runs: EXAMPLE to
  * the trainer (link), as far as its credit goes, up to group_end.
  * Thread: the loop.
  */

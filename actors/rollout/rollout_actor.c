@@ -24,6 +24,7 @@ typedef struct parcel {
 typedef struct work {
     opd_msg *msg;         /* PROMPT or GENERATE; NULL: free */
     bool request;
+    uint64_t group;       /* of a PROMPT */
     opd_slice label;      /* of a PROMPT, borrowed from msg */
     char source[OPD_MESSAGE_TEXT_SIZE]; /* of a PROMPT */
     uint32_t members_left;
@@ -39,10 +40,11 @@ typedef struct rollout {
     size_t link_count;
     work *works; /* [places] */
     uint32_t works_used, requests_used; /* all, and those of GENERATE */
-    parcel *outbox; /* [slots * RECEIVERS] FIFO */
+    parcel *outbox; /* FIFO: the members that a step ends, or those of a group that is aborted */
     size_t outbox_size, outbox_max;
     opd_msg **waiting; /* ring of requests that found no free place */
     size_t waiting_head, waiting_count;
+    uint64_t void_end; /* groups below are not wanted */
     opd_timer expiry; /* of the requests in work, while nothing runs */
     opd_err failed; /* of an engine's callback; ends the actor */
     char failed_text[OPD_ERROR_TEXT_SIZE];
@@ -85,7 +87,7 @@ static opd_err spans_slice(const rollout *r, const opd_engine_sample *s, opd_sli
 
 /* One ROLLOUT per receiver, all sharing the same buffers. */
 static opd_err post_rollout(rollout *r, const opd_engine_sample *s, const work *w) {
-    opd_rollout_fields f = {.group = s->prompt->group, .epoch = (uint32_t)s->prompt->epoch,
+    opd_rollout_fields f = {.group = w->group, .epoch = (uint32_t)s->prompt->epoch,
                             .member = s->member, .prompt_len = s->prompt_len,
                             .finish = s->finish, .label = w->label};
     size_t length = (size_t)s->prompt_len + s->response_len;
@@ -116,7 +118,7 @@ static bool send_chunk(void *arg, const opd_engine_progress *p) {
     uint32_t from = p->told > 0 ? p->told : p->prompt_len;
     if (w->request || (!first_of_group && p->length - from < r->c.chunk_tokens)) return false;
     if (opd_link_msgs_used(r->teacher) >= r->c.window_msgs || r->failed != OPD_OK) return false;
-    opd_chunk_fields f = {.group = p->prompt->group, .epoch = (uint32_t)p->prompt->epoch,
+    opd_chunk_fields f = {.group = w->group, .epoch = (uint32_t)p->prompt->epoch,
                           .member = p->member, .prompt_len = p->prompt_len, .offset = p->told};
     memcpy(f.source, w->source, sizeof f.source);
     opd_err err = opd_slice_copy(r->c.alloc, p->tokens + p->told,
@@ -174,20 +176,30 @@ static uint32_t work_take(rollout *r, opd_msg *msg, bool request, uint32_t membe
 static opd_err add_prompt(rollout *r, opd_msg *msg) {
     opd_prompt_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_PROMPT, &f));
+    if (f.void_end > r->void_end) r->void_end = f.void_end;
+    if (f.group < r->void_end) return OPD_OK; /* it was on its way */
     if (r->works_used - r->requests_used >= r->c.prompts_max)
         return opd_fail(OPD_ERR_LIMIT, "rollout: more than %u prompts; the window of their link "
                         "is too large", r->c.prompts_max);
     opd_msg_take(r->ctx, msg);
     uint32_t i = work_take(r, msg, false, r->c.samples_per_prompt);
     r->works[i].label = f.label;
+    r->works[i].group = f.group;
     memcpy(r->works[i].source, f.source, sizeof f.source);
     opd_engine_prompt prompt = {.tokens = f.tokens, .count = r->c.samples_per_prompt,
                                 .max_new = r->c.max_new, .sampling = r->c.sampling,
-                                .seed = r->c.seed, .epoch = f.epoch, .group = f.group,
+                                .seed = r->c.seed, .epoch = f.epoch, .group = f.place,
                                 .min_version = f.min_version, .user = i};
     opd_err err = opd_engine_add(r->engine, &prompt);
     if (err != OPD_OK) work_drop(r, i);
     return err;
+}
+
+static opd_err take_discard(rollout *r, const opd_msg *msg) {
+    opd_discard_fields f;
+    OPD_TRY(opd_message_read(msg, OPD_MESSAGE_DISCARD, &f));
+    if (f.void_end > r->void_end) r->void_end = f.void_end;
+    return OPD_OK;
 }
 
 /* Gives a request to the engine; a request that cannot be done is answered with the reason, one
@@ -262,6 +274,18 @@ static void abort_unwanted(rollout *r) {
     }
 }
 
+/* Aborts groups that nobody wants any more, one at a time: their members need room in the outbox. */
+static opd_err abort_void(rollout *r) {
+    for (uint32_t i = 0; i < places(r) && r->outbox_size == 0; i++) {
+        const work *w = &r->works[i];
+        if (w->msg == NULL || w->request || w->group >= r->void_end) continue;
+        opd_engine_abort(r->engine, i, finished, r);
+        OPD_TRY(check_failed(r));
+        OPD_TRY(flush(r));
+    }
+    return OPD_OK;
+}
+
 /* While nothing can run no step comes by to look at the deadlines: a timer does. */
 static opd_err await_expiry(rollout *r) {
     uint64_t next = OPD_NO_DEADLINE;
@@ -276,6 +300,7 @@ static opd_err await_expiry(rollout *r) {
 static opd_err pump(rollout *r) {
     if (r->busy) return OPD_OK;
     OPD_TRY(flush(r));
+    OPD_TRY(abort_void(r));
     abort_unwanted(r); /* first: it frees the places that waiting requests need */
     OPD_TRY(take_waiting(r));
     OPD_TRY(check_failed(r));
@@ -336,7 +361,8 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     rollout *r = state;
     r->c = *(const opd_rollout_config *)config;
     r->ctx = ctx;
-    r->outbox_max = (size_t)r->c.slots * RECEIVERS;
+    uint32_t most = r->c.slots > r->c.samples_per_prompt ? r->c.slots : r->c.samples_per_prompt;
+    r->outbox_max = (size_t)most * RECEIVERS;
     r->works = opd_mem_get(r->c.alloc, places(r) * sizeof *r->works);
     r->outbox = opd_mem_get(r->c.alloc, r->outbox_max * sizeof *r->outbox);
     r->waiting = opd_mem_get(r->c.alloc, REQUESTS_WAITING_MAX * sizeof *r->waiting);
@@ -358,8 +384,11 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
 static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     (void)ctx;
     rollout *r = state;
-    if (opd_msg_kind(msg) == OPD_MESSAGE_GENERATE) OPD_TRY(take_request(r, msg));
-    else OPD_TRY(add_prompt(r, msg));
+    switch (opd_msg_kind(msg)) {
+    case OPD_MESSAGE_GENERATE: OPD_TRY(take_request(r, msg)); break;
+    case OPD_MESSAGE_DISCARD: OPD_TRY(take_discard(r, msg)); break;
+    default: OPD_TRY(add_prompt(r, msg)); break;
+    }
     return pump(r);
 }
 

@@ -12,6 +12,8 @@
  *
  * Backpressure: a PROMPT message is held until its whole group is out, so its link's credit
  * bounds the prompts in work; while a receiver has no credit nothing new is decoded.
+ * Groups below a void_end (PROMPT, DISCARD) are aborted: their members leave as they are, and new ones do
+ * not begin.
  * Thread: the loop; the engine's execute runs on the lane.
  */
 #ifndef OPD_ACTORS_ROLLOUT_ACTOR_H

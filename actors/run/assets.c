@@ -293,6 +293,8 @@ static opd_sizes sizes_of(const opd_assets *a) {
     s.batch_prompts = (uint32_t)(policy ? c->rollout.batch_prompts : c->train.batch_size);
     s.samples = policy ? (uint32_t)c->rollout.samples_per_prompt : 1;
     s.window_groups = s.batch_prompts * (policy ? (uint32_t)c->rollout.max_staleness + 1 : 2);
+    s.spare_groups = policy ? (uint32_t)c->rollout.over_sampling_prompts - s.batch_prompts : 0;
+    s.window_groups += s.spare_groups;
     s.window_msgs = s.window_groups * s.samples;
     /* per sample: ids, log-probs of student and teachers, their validity, top-k ids, spans, where
      * its scores are from, and its bodies */
@@ -322,9 +324,11 @@ static opd_err check_sizes(const opd_assets *a) {
                                       ? r->batch_prompts : a->config->train.batch_size);
     double samples = (double)prompts * (double)r->samples_per_prompt *
                      ((double)r->max_staleness + 1);
+    if (a->config->kind == OPD_CONFIG_KIND_RL)
+        samples += (double)(r->over_sampling_prompts - r->batch_prompts) * (double)r->samples_per_prompt;
     if (samples <= SAMPLES_MAX) return OPD_OK;
     return opd_fail(OPD_ERR_CONFIG, "stage %s: batch_prompts * samples_per_prompt * (max_staleness "
-                    "+ 1) is %.0f samples in work at once, the most is %d; lower one of them",
+                    "+ 1), with what over_sampling_prompts adds, is %.0f samples in work at once, the most is %d; lower one of them",
                     a->config->name, samples, SAMPLES_MAX);
 }
 

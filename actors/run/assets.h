@@ -19,7 +19,8 @@ typedef struct opd_sizes {
     uint32_t max_len;        /* tokens of a sequence                                     */
     uint32_t batch_prompts;  /* groups (or examples) of a batch                          */
     uint32_t samples;        /* per prompt; 1 for examples                               */
-    uint32_t window_groups;  /* groups in work: batch_prompts * (max_staleness + 1)      */
+    uint32_t window_groups;  /* groups in work: batch_prompts * (max_staleness + 1), and spare_groups */
+    uint32_t spare_groups;   /* of over-sampling: rollout.over_sampling_prompts - batch_prompts */
     uint32_t window_msgs;    /* samples in work                                          */
     uint64_t window_bytes;   /* and their payload                                        */
     uint32_t slots;          /* sequences decoded at once                                */

@@ -77,7 +77,7 @@ static uint64_t graph_bytes(const shape *s, bool train, uint64_t tokens) {
 }
 
 /* models/decoder.c: the prefill's graph, the cache, and the rows of a step; rollout/engine.c: the
- * texts of the slots. */
+ * texts of the slots; rollout/rollout_actor.c: answers that wait for credit. */
 static uint64_t engine_bytes(const shape *s, const opd_sizes *sizes) {
     uint64_t slots = sizes->slots, length = ((uint64_t)sizes->max_len + 15) / 16 * 16;
     uint64_t prefill = sizes->max_len > PREFILL_TOKENS ? sizes->max_len : PREFILL_TOKENS;
@@ -86,7 +86,7 @@ static uint64_t engine_bytes(const shape *s, const opd_sizes *sizes) {
     uint64_t texts = slots * sizes->max_len * 2 + prefill;
     uint64_t prompts = (uint64_t)sizes->window_groups + slots;
     return FLOAT * (cache + slots * row + texts) + graph_bytes(s, false, prefill) +
-           1024 * slots + 256 * prompts + SMALL;
+           1024 * slots + 256 * prompts + 64 * (uint64_t)sizes->samples + SMALL;
 }
 
 /* Scratch that the kernels keep for each thread (kernels/cpu/create.c): scores of a tile of

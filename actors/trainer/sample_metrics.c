@@ -64,6 +64,7 @@ void opd_sample_metrics_add(double values[OPD_METRIC_COUNT], const opd_sample_fi
     add(values, OPD_METRIC_RESPONSE_LEN, (double)(length - f->prompt_len) / n);
     add_repetition(values, (const int32_t *)opd_slice_data(f->tokens) + f->prompt_len, length - f->prompt_len, n);
     add(values, OPD_METRIC_TRUNCATED, (f->finish != 0) / n);
+    if (f->left_over > 0) add(values, OPD_METRIC_LEFT_OVER, f->left_over);
     add(values, OPD_METRIC_REWARD_FAILED, f->reward_failure == OPD_REWARD_FAILED);
     add(values, OPD_METRIC_REWARD_TIMEOUTS, f->reward_failure == OPD_REWARD_TIMEOUT);
     if (!teacher) return;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "actors/messages.h"
+#include "actors/trainer/admission.h"
 #include "actors/trainer/evaluations.h"
 #include "actors/trainer/sample_metrics.h"
 #include "actors/trainer/validation.h"
@@ -42,8 +43,7 @@ typedef struct trainer {
     opd_msg **held; /* ring of SAMPLEs or EXAMPLEs, [held_max] */
     size_t held_head, held_count, held_max, batch_samples;
     uint64_t next_group;      /* the first that is not learnt                       */
-    uint64_t last_group;      /* of the samples that the batch took                 */
-    uint64_t filtered;        /* groups that FILTERED named or a batch passed over  */
+    opd_admission admission;  /* groups, and places in dataset order                */
     opd_pid source;           /* whose samples these are: a batcher, or the dataset */
 
     opd_job job;
@@ -70,6 +70,7 @@ typedef struct trainer {
 } trainer;
 
 static opd_err fill(trainer *t);
+static void drop_stale(trainer *t);
 static opd_err close_stage(trainer *t);
 
 /* ---- evaluation and saving ---- */
@@ -184,12 +185,11 @@ static opd_err close_stage(trainer *t) {
 
 static opd_err admit(trainer *t) {
     if (t->c.objective == OPD_OBJECTIVE_SFT) return OPD_OK;
-    uint64_t batches = t->version + t->c.max_staleness + 1;
-    if (batches > t->c.steps) batches = t->c.steps;
-    /* a filtered group makes room for another, for the same batch */
-    opd_admit_fields f = {.group_end = batches * t->c.batch_prompts + t->filtered,
-                          .min_version = t->version};
-    t->c.outcome->groups_admitted = f.group_end;
+    bool learning = t->state == STATE_LEARN;
+    if (learning && t->c.spare_groups > 0) return OPD_OK; /* the next batch is of the next weights */
+    drop_stale(t);
+    opd_admit_fields f;
+    t->c.outcome->groups_admitted = opd_admission_bound(&t->admission, t->version, &f);
     opd_err err = opd_message_send(t->ctx, t->c.roles->dataset, OPD_MESSAGE_ADMIT, &f);
     if (err == OPD_ERR_AGAIN) return again(&t->admit_retry);
     return err == OPD_ERR_CLOSED ? OPD_OK : err;
@@ -405,6 +405,7 @@ static uint8_t teacher_named(const trainer *t, const char *name) {
 static opd_err add_sample(trainer *t, const opd_msg *msg) {
     opd_sample_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_SAMPLE, &f));
+    f.group = opd_admission_place(&t->admission, f.group);
     const uint64_t *spans = opd_slice_data(f.spans);
     uint32_t length = (uint32_t)(f.tokens.size_bytes / sizeof(int32_t));
     uint8_t only = teacher_named(t, f.teacher);
@@ -424,7 +425,7 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
         return opd_fail(OPD_ERR_MISMATCH, "trainer: %zu bytes of top-k ids for %u tokens",
                         f.teacher_topk.size_bytes, sample.response_len);
     if (f.ready_ns > t->ready_ns) t->ready_ns = f.ready_ns;
-    t->last_group = f.group;
+    t->admission.last = f.group;
     opd_sample_metrics_add(t->batch_values, &f, t->version, t->batch_samples, t->c.teacher);
     show_sample(t, &f);
     return opd_batch_add(t->batch, &sample);
@@ -437,13 +438,11 @@ static bool current(const trainer *t, const opd_msg *msg) {
 }
 
 static void drop_stale(trainer *t) {
-    const opd_trainer_outcome *o = t->c.outcome;
     const opd_roles *r = t->c.roles;
     opd_pid source = t->c.objective == OPD_OBJECTIVE_SFT ? r->dataset : r->batcher;
-    if (source != t->source) { /* it begins anew at groups_taken, and filters again */
-        uint64_t batches = t->version + (t->state == STATE_LEARN);
+    if (source != t->source) { /* it begins anew at the first that no batch took, and filters again */
         t->source = source;
-        t->filtered = o->groups_taken - batches * t->c.batch_prompts;
+        opd_admission_begin(&t->admission, t->version + (t->state == STATE_LEARN));
     }
     for (; t->held_count > 0 && !current(t, t->held[t->held_head]); t->held_count--) {
         opd_msg_release(t->held[t->held_head]);
@@ -453,14 +452,13 @@ static void drop_stale(trainer *t) {
 
 /* Notes up to which group the batch goes: B of those, and the ones that were filtered between them. */
 static void take_groups(trainer *t) {
+    opd_admission *a = &t->admission;
     opd_trainer_outcome *o = t->c.outcome;
-    uint64_t end = o->groups_taken + t->c.batch_prompts;
-    if (t->c.filter) {
-        uint64_t dropped = t->last_group + 1 - end;
-        end += dropped;
-        t->batch_values[OPD_METRIC_FILTER_ZERO_STD] = (double)dropped;
-    }
-    o->groups_taken = end;
+    if (!t->c.filter) a->last = a->taken + a->batch_prompts - 1;
+    double dropped = (double)opd_admission_take(a);
+    if (t->c.filter) t->batch_values[OPD_METRIC_FILTER_ZERO_STD] = dropped;
+    o->groups_taken = a->taken;
+    if (a->spare_groups > 0) o->groups_admitted = a->taken; /* what was beyond is void */
 }
 
 /* Starts the next batch if one is there and nothing else is in the way. */
@@ -531,6 +529,10 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     t->saved_version = t->version;
     t->c.outcome->steps = t->c.outcome->version = t->version;
     t->next_group = t->c.first_group;
+    t->admission = (opd_admission){
+        .batch_prompts = t->c.batch_prompts, .max_staleness = t->c.max_staleness, .steps = t->c.steps,
+        .spare_groups = t->c.spare_groups, .taken = t->c.first_group};
+    opd_admission_begin(&t->admission, t->version);
     t->c.outcome->groups_taken = t->c.outcome->groups_admitted = t->c.first_group;
     t->samples_seen = t->c.outcome->samples;
     t->batch_samples = (size_t)t->c.batch_prompts * t->c.samples_per_prompt;
@@ -566,7 +568,7 @@ static opd_err on_message(opd_ctx *ctx, void *self, opd_msg *msg) {
     OPD_ASSERT(t->held_count < t->held_max || opd_msg_kind(msg) == OPD_MESSAGE_FILTERED); /* the window is smaller */
     note_progress(t);
     if (opd_msg_kind(msg) == OPD_MESSAGE_FILTERED) {
-        t->filtered++;
+        t->admission.filtered++;
         return admit(t);
     }
     opd_msg_take(ctx, msg);

@@ -15,6 +15,10 @@
  * Weights version = batches done. Admission bound = (version + max_staleness + 1) batches, so
  * the lag of any sample is at most max_staleness by construction.
  *
+ * Over-sampling (spare_groups more than a batch needs are in work): when a batch is full the groups behind
+ * it are void, and their prompts are the first of the next batch, under its weights. What a batch is made
+ * of is therefore the same with it and without.
+ *
  * Other roles may be restarted. Samples of a batcher (or dataset) that roles does not name any more
  * are dropped: a new one begins at outcome->groups_taken and makes the same samples again. SAVE and
  * EVALUATE are asked again, for half a minute, where the one asked is gone.
@@ -42,8 +46,8 @@ typedef struct opd_trainer_outcome {
     uint64_t samples, response_tokens, invalid_tokens, unscored_batches, skipped_steps;
     uint64_t degraded_tokens;   /* scored by fewer teachers than wanted, or a fallback */
     double score_wait_s;        /* idle with nothing missing but scores, in this process */
-    /* where a data plane that is started again begins: the first group that no batch took, and
-     * the bound of the newest ADMIT */
+    /* places in dataset order where a data plane that is started again begins: the first that no batch
+     * took, and the bound of the newest ADMIT */
     uint64_t groups_taken, groups_admitted;
     uint64_t restarts; /* of services and of the data plane; the tree counts */
 } opd_trainer_outcome;
@@ -59,6 +63,7 @@ typedef struct opd_trainer_config {
     uint64_t first_step, steps; /* batches done before (resume), batches in all          */
     uint64_t first_group;       /* the first that is not learnt (resume)                 */
     bool filter;                /* the batcher may send FILTERED                         */
+    uint32_t spare_groups;      /* of over-sampling; max_staleness is 0 then             */
     uint32_t batch_prompts;     /* groups (or examples) per batch                        */
     uint32_t samples_per_prompt; /* 1 for examples                                       */
     uint32_t max_staleness;

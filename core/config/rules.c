@@ -87,6 +87,8 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     if (!opd__draft_given(draft, "rollout.seed")) s->rollout.seed = s->run.seed;
     if (!opd__draft_given(draft, "rollout.filter_max_dropped"))
         s->rollout.filter_max_dropped = 4 * s->rollout.batch_prompts;
+    if (!opd__draft_given(draft, "rollout.over_sampling_prompts"))
+        s->rollout.over_sampling_prompts = s->rollout.batch_prompts;
     if (!opd__draft_given(draft, "arithmetic.seed")) s->arithmetic.seed = s->run.seed;
     if (init->kv_heads == 0) init->kv_heads = init->heads;
     if (init->head_dim == 0 && init->heads > 0) init->head_dim = init->hidden_size / init->heads;
@@ -329,9 +331,27 @@ static opd_err opd_check(opd__draft *draft) {
     return OPD_OK;
 }
 
+/* Prompts beyond a batch that nothing would ever stand in for. */
+static opd_err over_sampling_check(opd__draft *draft) {
+    const opd_config_rollout *r = &draft->stage.rollout;
+    if (r->over_sampling_prompts == r->batch_prompts) return OPD_OK;
+    if (r->over_sampling_prompts < r->batch_prompts)
+        return opd__draft_fail(draft, "rollout.over_sampling_prompts", 0, "is below "
+                               "rollout.batch_prompts, which a batch needs");
+    if (r->filter == OPD_CONFIG_FILTER_NONE)
+        return opd__draft_fail(draft, "rollout.over_sampling_prompts", 0, "is for what a filter drops, and "
+                               "there is none; set rollout.filter, or leave it out");
+    if (r->max_staleness > 0)
+        return opd__draft_fail(draft, "rollout.over_sampling_prompts", 0, "is for max_staleness 0: with %lld, "
+                               "the prompts of later batches are in work already and stand in; leave it out",
+                               (long long)r->max_staleness);
+    return OPD_OK;
+}
+
 /* A filter that would drop every group. */
 static opd_err filter_check(opd__draft *draft) {
     const opd_config_stage *s = &draft->stage;
+    OPD_TRY(over_sampling_check(draft));
     if (s->rollout.filter == OPD_CONFIG_FILTER_NONE) return OPD_OK;
     if (s->rollout.samples_per_prompt == 1)
         return opd__draft_fail(draft, "rollout.filter", 0, "cannot learn: one answer has no spread, so "

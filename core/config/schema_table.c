@@ -136,6 +136,7 @@ const opd__key opd__keys[] = {
     INT("rollout.slots", STAGE(rollout.slots), "32", 1, 65536, "sequences", "Sequences decoded at the same time."),
     ENUM("rollout.filter", STAGE(rollout.filter), "none", filter_names, "zero_std: a group whose rewards are all the same teaches GRPO nothing; the next prompts take its place in the batch."),
     INT_FROM("rollout.filter_max_dropped", STAGE(rollout.filter_max_dropped), "4 * batch_prompts", 1, BIG, "groups", "Replaced in one batch at most; then it takes what comes."),
+    INT_FROM("rollout.over_sampling_prompts", STAGE(rollout.over_sampling_prompts), "batch_prompts", 1, 1048576, "prompts", "In work for a batch at once (the seed's over-sampling-batch-size): those beyond `batch_prompts` stand in for what `filter` drops; prompts left over come first in the next batch."),
     INT_FROM("rollout.seed", STAGE(rollout.seed), "run.seed", 0, SEED_MAX, "", "Seed of sampling."),
 
     ENUM("reward.type", REWARD(type), "math", reward_names, "Who judges, see docs/rewards.md. math: 1 if the final answer equals the label, or 0. none: always 0. command, library, remote_rm: a judge of your own. parts: the weighted sum of `reward.parts`."),

@@ -255,6 +255,8 @@ typedef struct opd_config_rollout {
     int64_t slots;            /* sequences decoded at the same time */
     opd_config_filter filter;
     int64_t filter_max_dropped; /* groups of a batch; derived: 4 * batch_prompts */
+    int64_t over_sampling_prompts; /* in work for a batch at once (seed: over-sampling-batch-size);
+                                      derived: batch_prompts */
     int64_t seed;             /* derived: run.seed */
 } opd_config_rollout;
 

@@ -142,11 +142,19 @@ static void write_fleet(opd_str *y, const sim_case *c) {
     opd_str_text(y, "}\n");
 }
 
+/* A filter, and prompts that stand by where the batches are on-policy. */
+static void write_filter(opd_str *y, const sim_case *c, uint64_t batch_prompts) {
+    if (!c->filter) return;
+    opd_str_printf(y, "filter: zero_std, filter_max_dropped: %u, ", c->filter_max);
+    opd_str_printf(y, "over_sampling_prompts: %u, ", (unsigned)batch_prompts + c->spare);
+}
+
 static void write_teachers(opd_str *y, opd_rng *r, const sim_files *f, const sim_case *c) {
     opd_str_printf(y, "opd: {enabled: true, type: %s, invalid_batches_max: 1000, ",
                    c->http ? "sglang" : "megatron");
     (void)put(y, r, "log_prob_top_k", 0, 2);
-    put_bool(y, r, "only_reward", 3);
+    bool only_reward = one_in(r, 3) && !c->filter;
+    opd_str_printf(y, "only_reward: %s, ", only_reward ? "true" : "false");
     opd_str_printf(y, "on_missing: %s, teacher: %s}\n", one_in(r, 4) ? "rollout_log_probs" : "mask",
                    c->pair && c->http && c->seed % 2 == 0 ? "[t, u]" : "t");
     opd_str_printf(y, "teachers: {t: {chunk_tokens: %u, ", c->chunk_tokens);
@@ -175,7 +183,9 @@ static void write_eval(opd_str *y, opd_rng *r, const sim_files *f) {
 }
 
 /* Supervised: the label is the answer to learn. */
-static void write_sft(opd_str *y, opd_rng *r, const sim_files *f) {
+static void write_sft(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
+    c->filter = false;
+    c->spare = 0;
     opd_str_text(y, "run: {kind: sft, metrics_interval: 1}\nmodel: {init: {hidden_size: 2, "
                  "intermediate_size: 1, layers: 1, heads: 1, max_position: 64}}\ndata: {");
     (void)put(y, r, "limit", 1, PROBLEMS);
@@ -200,15 +210,18 @@ static void write_rl(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
     (void)put(y, r, "limit", 1, PROBLEMS);
     put_bool(y, r, "shuffle", 2);
     opd_str_printf(y, "path: %s}\nrollout: {", f->problems);
-    uint64_t samples = put(y, r, "batch_prompts", 1, 4);
-    samples *= put(y, r, "samples_per_prompt", opd ? 1 : 2, 4); /* a group of one has no advantage */
+    uint64_t batch_prompts = put(y, r, "batch_prompts", 1, 4);
+    uint64_t samples = put(y, r, "samples_per_prompt", opd ? 1 : 2, 4); /* a group of one has no advantage */
     (void)put(y, r, "max_response_len", 1, 8);
-    (void)put(y, r, "max_staleness", 0, 2);
+    c->filter = c->filter && math && samples > 1;
+    uint64_t staleness = put(y, r, "max_staleness", 0, 2);
+    c->spare = c->filter && staleness == 0 ? c->spare : 0;
+    write_filter(y, c, batch_prompts);
     (void)put(y, r, "slots", 1, 8);
     opd_str_printf(y, "}\nreward: {type: %s}\ntrain: {lr: 0.01, ", math ? "math" : "none");
     (void)put(y, r, "steps", 1, 6);
     (void)put(y, r, "micro_batch_tokens", 1, 80);
-    (void)put(y, r, "optimizer_steps_per_batch", 1, samples > 1 ? 2 : 1);
+    (void)put(y, r, "optimizer_steps_per_batch", 1, batch_prompts * samples > 1 ? 2 : 1);
     (void)put(y, r, "save_interval", 0, 3);
     (void)put(y, r, "keep", 1, 2);
     opd_str_text(y, "}\n");
@@ -245,14 +258,24 @@ static void draw_fleet(sim_case *c, bool plain) {
     c->chunk_tokens = one_in(&r, 2) ? (uint32_t)from(&r, 1, 4) : 0;
 }
 
+/* The same. */
+static void draw_filter(sim_case *c) {
+    opd_rng r;
+    opd_rng_init(&r, opd_rng_at(c->seed, 6, 0, 0));
+    c->filter = one_in(&r, 2);
+    c->filter_max = (uint32_t)from(&r, 1, 8);
+    c->spare = one_in(&r, 4) ? 0 : (uint32_t)from(&r, 1, 6);
+}
+
 void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plain) {
     opd_rng r;
     opd_str yaml;
     *c = (sim_case){.seed = seed, .slow = -1};
     draw_fleet(c, plain);
+    draw_filter(c);
     opd_rng_init(&r, opd_rng_at(seed, 1, 0, 0));
     opd_str_init(&yaml, NULL, TEXT_MAX);
-    if (one_in(&r, 10)) write_sft(&yaml, &r, files);
+    if (one_in(&r, 10)) write_sft(&yaml, &r, files, c);
     else write_rl(&yaml, &r, files, c);
     must(opd_str_status(&yaml), "configuration");
     opd_err err = opd_config_load_text(NULL, "sim.yaml", yaml.data, yaml.size, NULL, &c->config);

@@ -40,6 +40,9 @@ typedef struct sim_case {
     uint64_t end_ns[SIM_ATTEMPTS_MAX];
     uint32_t replicas;         /* nodes that serve it: sim_host(0) ...; 1 at least */
     bool pair;                 /* they are two teachers, not one                          */
+    bool filter;               /* groups whose rewards are all the same are replaced ... */
+    uint32_t filter_max;       /* so many of a batch                              */
+    uint32_t spare;            /* prompts in work beyond a batch: over-sampling    */
     uint32_t chunk_tokens;     /* scored at a time while a sample is written; 0: none     */
     int slow;                  /* the replica that is cut off most of the time; -1: none */
     uint32_t server_returns;   /* times that a server's node goes and comes back, in all */

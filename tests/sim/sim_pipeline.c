@@ -96,7 +96,7 @@ static sim_result run_seed(const args *a, const sim_files *files, uint64_t seed)
 int main(int argc, char **argv) {
     args a = {.first = 1, .last = 100};
     sim_files files;
-    uint64_t failed = 0, attempts = 0, steps = 0, faults = 0, whole = 0;
+    uint64_t failed = 0, attempts = 0, steps = 0, faults = 0, whole = 0, filtered = 0, over_sampled = 0;
     double virtual_s = 0, slowest = 0;
     size_t bytes_max = 0;
     if (!parse(&a, argc, argv)) {
@@ -122,6 +122,8 @@ int main(int argc, char **argv) {
         steps += r.steps;
         faults += r.faults;
         whole += r.whole;
+        filtered += r.filtered;
+        over_sampled += r.over_sampled;
         virtual_s += (double)r.virtual_ns * 1e-9;
         if (took > slowest) slowest = took;
         if (r.bytes_max > bytes_max) bytes_max = r.bytes_max;
@@ -129,9 +131,10 @@ int main(int argc, char **argv) {
     }
     double count = (double)(a.last - a.first + 1), took = seconds_now() - begin;
     sim_files_close(&files);
-    (void)fprintf(stderr, "%.0f seeds, %" PRIu64 " failed, %" PRIu64 " whole; %.2f ms per seed, "
+    (void)fprintf(stderr, "%.0f seeds, %" PRIu64 " failed, %" PRIu64 " whole, %" PRIu64
+                  " with a filter, %" PRIu64 " of them with over-sampling; %.2f ms per seed, "
                   "slowest %.0f ms; %.1f runs, %.0f steps, %.1f faults, %.1f virtual s each; "
-                  "%zu KiB at most\n", count, failed, whole, took * 1e3 / count, slowest * 1e3,
+                  "%zu KiB at most\n", count, failed, whole, filtered, over_sampled, took * 1e3 / count, slowest * 1e3,
                   (double)attempts / count, (double)steps / count, (double)faults / count,
                   virtual_s / count, bytes_max / 1024);
     return failed > 0;

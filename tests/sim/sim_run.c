@@ -11,6 +11,7 @@
 
 #include "actors/messages.h"
 #include "actors/pipeline.h"
+#include "actors/reward/rules.h"
 #include "actors/run/memory.h"
 #include "core/base/check.h"
 #include "core/base/file.h"
@@ -83,13 +84,15 @@ static void wrong(run *r, const char *fmt, ...) {
 
 /* ---- what must be trained -------------------------------------------------------------- */
 
-/* The i-th sequence: a prompt with its answer from the rollout, or from the file. */
-static uint64_t plan_digest(const run *r, uint64_t i) {
+enum { SEQUENCE_MAX = 128 };
+
+/* A sequence: a prompt with its answer from the rollout, or from the file. Returns its length. */
+static size_t make_sequence(const run *r, uint64_t group, uint32_t member, int32_t *tokens,
+                            uint32_t *out_prompt_len) {
     const opd_assets *a = &r->assets;
     const opd_config_rollout *c = &r->c->stage->rollout;
-    uint64_t epoch, group = i / a->sizes.samples;
+    uint64_t epoch;
     bool supervised = r->c->stage->kind == OPD_CONFIG_KIND_SFT;
-    int32_t tokens[128];
     opd_slice row_tokens;
     uint32_t prompt_len;
     const opd_row *row = opd_dataset_row(a->train, group, &epoch);
@@ -99,9 +102,37 @@ static uint64_t plan_digest(const run *r, uint64_t i) {
     opd_buf_release(row_tokens.buf);
     if (!supervised)
         length = stub_response(&a->model->config, (uint64_t)c->seed, (uint32_t)epoch, group,
-                               (uint32_t)(i % a->sizes.samples), tokens, prompt_len,
+                               member, tokens, prompt_len,
                                (size_t)c->max_response_len, a->sizes.max_len);
-    return stub_digest(tokens, length);
+    *out_prompt_len = prompt_len;
+    return length;
+}
+
+/* Whether the rewards of a group tell its members apart. */
+static bool rewards_differ(const run *r, uint64_t group) {
+    double first = 0;
+    uint64_t epoch;
+    const char *label = opd_dataset_row(r->assets.train, group, &epoch)->label;
+    for (uint32_t m = 0; m < r->assets.sizes.samples; m++) {
+        int32_t tokens[SEQUENCE_MAX];
+        uint32_t prompt_len;
+        size_t length = make_sequence(r, group, m, tokens, &prompt_len);
+        opd_str text;
+        opd_str_init(&text, NULL, 4096);
+        opd_tokenizer_decode(r->assets.tokenizer, tokens + prompt_len, length - prompt_len, true, &text);
+        const char *answer = text.data != NULL ? text.data : "";
+        double reward = opd_reward_judge(OPD_REWARD_RULE_MATH, false, (opd_piece){answer, answer + text.size},
+                                         (opd_piece){label, label + strlen(label)});
+        opd_str_fini(&text);
+        if (m == 0) first = reward;
+        else if (reward != first) return true;
+    }
+    return false;
+}
+
+/* Whether the filter lets a group into the batch that has dropped so many before. */
+static bool is_kept(const run *r, uint64_t group, uint64_t dropped) {
+    return !r->c->filter || dropped >= r->c->filter_max || rewards_differ(r, group);
 }
 
 /* Each row once in each epoch: the order itself is checked, not only that it was kept. */
@@ -119,14 +150,31 @@ static void check_order(run *r, uint64_t groups) {
     }
 }
 
+/* Adds the members of a group to what must be trained. */
+static void plan_group(run *r, uint64_t group, size_t *at) {
+    for (uint32_t m = 0; m < r->assets.sizes.samples; m++) {
+        int32_t tokens[SEQUENCE_MAX];
+        uint32_t prompt_len;
+        size_t length = make_sequence(r, group, m, tokens, &prompt_len);
+        r->plan.expected[(*at)++] = stub_digest(tokens, length);
+    }
+}
+
 static void plan_fill(run *r) {
     const opd_assets *a = &r->assets;
     plan *p = &r->plan;
     p->per_step = (size_t)a->sizes.batch_prompts * a->sizes.samples;
     p->count = p->per_step * a->steps;
     p->expected = calloc(p->count, sizeof *p->expected);
-    for (size_t i = 0; i < p->count; i++) p->expected[i] = plan_digest(r, i);
-    check_order(r, p->count / a->sizes.samples);
+    uint64_t group = 0;
+    for (size_t at = 0; at < p->count;) {
+        uint64_t dropped = 0;
+        for (size_t end = at + p->per_step; at < end; group++) {
+            if (is_kept(r, group, dropped)) plan_group(r, group, &at);
+            else dropped++;
+        }
+    }
+    check_order(r, group);
 }
 
 /* The trainer made a gradient of a sequence: it must be the next, or a later one where scores
@@ -422,6 +470,8 @@ sim_result sim_run(const sim_files *files, uint64_t seed, bool plain, bool verbo
     sim_case c;
     sim_result result = {.ok = true};
     sim_case_open(&c, files, seed, plain);
+    result.filtered = c.filter;
+    result.over_sampled = c.spare > 0;
     run r = {.files = files, .c = &c, .out = &result, .plain = plain,
              .verbose = verbose};
     stub_recorder recorder = {.trained = on_trained, .arg = &r};

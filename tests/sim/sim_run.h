@@ -22,6 +22,7 @@ typedef struct sim_result {
     uint64_t hash;                /* of everything that happened */
     uint64_t weights;             /* digest of the final weights */
     bool whole;                   /* every token had its score, and every batch its step */
+    bool filtered, over_sampled;  /* what the seed's configuration had */
     uint32_t attempts;            /* runs that it took */
     uint64_t steps, faults;       /* of the world, over all runs */
     uint64_t virtual_ns;

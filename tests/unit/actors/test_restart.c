@@ -95,10 +95,14 @@ static bool strikes(void *arg, opd_fault site, const char *name) {
 
 /* Most answers of a model that was never trained are wrong: groups are dropped, and the bound is met. */
 static bool filtered;
+static int over_sampling; /* prompts in work for a batch of 2; 0: as many */
 
 static opd_config *load(const stage *s, const files *f) {
-    char yaml[2048];
+    char yaml[2048], filter[128] = "";
     opd_config *config;
+    if (filtered)
+        (void)snprintf(filter, sizeof filter, ", filter: zero_std, filter_max_dropped: %d, over_sampling_prompts: %d",
+                       over_sampling > 0 ? 3 : 2, over_sampling > 0 ? over_sampling : 2);
     int size = snprintf(yaml, sizeof yaml,
         "run: {kind: %s, seed: 3, metrics_interval: 1, samples_interval: 3}\n"
         "model: {init: {hidden_size: 16, intermediate_size: 24, layers: 1, heads: 2, "
@@ -114,7 +118,7 @@ static opd_config *load(const stage *s, const files *f) {
             "reward: {type: math}\n"
             "opd: {enabled: true, type: megatron, log_prob_top_k: 2}\n"
             "teachers: {t: {path: %s}}\n", s->staleness,
-            filtered ? ", filter: zero_std, filter_max_dropped: 2" : "", f->teacher);
+            filter, f->teacher);
     CHECK(size > 0 && (size_t)size < sizeof yaml);
     CHECK_OK(opd_config_load_text(NULL, "restart.yaml", yaml, (size_t)size, NULL, &config));
     return config;
@@ -247,6 +251,38 @@ TEST(with_a_filter_a_failed_data_plane_changes_nothing) {
     CRASH_AT("batcher", false, 1, 3, 12, 13, 30, 72, 100);
     CRASH_AT("rollout", false, 4, 14, 33);
     CRASH_AT("dataset", false, 2, 5, 9);
+}
+
+TEST(with_over_sampling_a_failed_batcher_changes_nothing) {
+    filtered = true;
+    over_sampling = 5;
+    CRASH_AT("batcher", false, 3, 30, 72, 100, 130);
+}
+
+TEST(with_over_sampling_a_failed_data_plane_changes_nothing) {
+    filtered = true;
+    over_sampling = 5;
+    CRASH_AT("rollout", false, 4, 15, 33);
+    CRASH_AT("dataset", false, 2, 3, 9);
+}
+
+/* Any number of prompts that stand by: the same weights, and the same groups taken. */
+TEST(over_sampling_changes_nothing_but_the_time) {
+    stage plain = {.seed = 1};
+    filtered = true;
+    over_sampling = 2; /* as many as the batch has */
+    CHECK_OK(stage_run(&plain));
+    for (over_sampling = 3; over_sampling < 9; over_sampling++) {
+        stage s = {.seed = (uint64_t)over_sampling};
+        CHECK_OK(stage_run(&s));
+        check_same(&s, &plain);
+        check_steps(&s);
+        CHECK_INT(s.outcome.groups_taken, plain.outcome.groups_taken);
+        CHECK_INT(s.outcome.samples, plain.outcome.samples);
+        stage_free(&s);
+    }
+    CHECK(plain.outcome.groups_taken > 2 * STEPS); /* something was replaced */
+    stage_free(&plain);
 }
 
 /* Its first messages are the question and the answers of the evaluation before the first step. */

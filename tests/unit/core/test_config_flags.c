@@ -236,6 +236,16 @@ TEST(what_cannot_learn) {
     FAILS_WITH(RL_TEXT, ARGS("--set", "rollout.filter=zero_std", "--opd-only-reward"), "--set "
                "rollout.filter: rollout.filter: contradicts opd.only_reward: it drops what only the teacher "
                "can teach by a reward that is not learnt from");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "rollout.over_sampling_prompts=64"), "--set "
+               "rollout.over_sampling_prompts: rollout.over_sampling_prompts: is for what a filter drops, and "
+               "there is none; set rollout.filter, or leave it out");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "rollout.over_sampling_prompts=1"), "--set "
+               "rollout.over_sampling_prompts: rollout.over_sampling_prompts: is below rollout.batch_prompts, "
+               "which a batch needs");
+    FAILS_WITH(RL_TEXT, ARGS("--set", "rollout.over_sampling_prompts=64", "--set", "rollout.filter=zero_std",
+                             "--set", "rollout.max_staleness=2"), "--set "
+               "rollout.over_sampling_prompts: rollout.over_sampling_prompts: is for max_staleness 0: with 2, the "
+               "prompts of later batches are in work already and stand in; leave it out");
     FAILS_WITH(PLAIN_TEXT, ARGS("--set", "rollout.samples_per_prompt=1"), "--set "
                "rollout.samples_per_prompt: rollout.samples_per_prompt: cannot learn: a group of 1 "
                "has its own mean, so its GRPO advantage is always 0; use 2 or more, or turn opd "
