@@ -53,8 +53,8 @@
     X(REWARD_TIMEOUTS, "reward/timeouts")               /* samples whose judge was silent  */  \
     X(LOSS, "train/loss")                                                                      \
     X(OPD_LOSS, "train/opd_loss")                       /* the divergence, without its coef */ \
-    X(OPD_GRAD_NORM, "train/opd_logit_grad_norm")       /* of the divergence, by the logits */ \
-    X(RL_GRAD_NORM, "train/rl_logit_grad_norm")         /* of the policy loss, beside it   */  \
+    X(OPD_GRAD_NORM, "train/opd_logit_grad_norm")       /* of the distillation, by the logits */ \
+    X(RL_GRAD_NORM, "train/rl_logit_grad_norm")         /* of the policy loss without it   */  \
     X(OPD_CLIPFRAC, "train/opd_per_token_clip_frac")    /* tokens above opd.token_clip     */  \
     X(OPD_STUDENT_MASS, "train/opd_student_mass")       /* on opd.support                  */  \
     X(OPD_TEACHER_MASS, "train/opd_teacher_mass")                                              \

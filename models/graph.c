@@ -190,6 +190,15 @@ void opd__graph_head(opd__graph *g, const opd_score_row *rows, size_t count) {
     k->ops->linear(k, g->logits, g->head_normed, g->weights.head, count, d->vocab, d->hidden, false);
 }
 
+/* sum p^2 = (sum e^2z) / (sum e^z)^2: what the log-prob of any one id at half the temperature lacks to
+ * twice that at the whole. */
+static void collide(opd__graph *g, const float *logp, size_t count, float *out) {
+    for (size_t i = 0; i < count; i++) g->inv_t[i] *= 2;
+    g->kernels->ops->logprob(g->kernels, out, NULL, NULL, NULL, 0, g->logits, g->targets, g->inv_t, count,
+                             g->weights.dims.vocab);
+    for (size_t i = 0; i < count; i++) out[i] = 2 * logp[i] - out[i];
+}
+
 static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
                            const opd_scores *out_scores) {
     opd__graph *graph = (opd__graph *)base;
@@ -201,6 +210,7 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
         return opd_fail(OPD_ERR_INVALID, "score: top %zu of a vocabulary of %zu", top,
                         graph->weights.dims.vocab);
     OPD_ASSERT(top == 0 || (out->top_ids != NULL && out->top_logp != NULL));
+    OPD_ASSERT(out->collision == NULL || out->logp != NULL);
     for (size_t i = 0; i < n; i += graph->chunk) {
         size_t count = opd__least(n - i, graph->chunk);
         opd__graph_head(graph, rows + i, count);
@@ -209,6 +219,7 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
                         top == 0 ? NULL : out->top_ids + i * top,
                         top == 0 ? NULL : out->top_logp + i * top, top, graph->logits,
                         graph->targets, graph->inv_t, count, graph->weights.dims.vocab);
+        if (out->collision != NULL) collide(graph, out->logp + i, count, out->collision + i);
     }
     return OPD_OK;
 }

@@ -48,6 +48,8 @@ typedef struct opd_scores {
     size_t top_k;     /* ids per row, <= vocab_size; 0 = none                       */
     int32_t *top_ids; /* [n, top_k] most likely first; ties by the lower id         */
     float *top_logp;  /* [n, top_k]; needed, with top_ids, where top_k > 0          */
+    float *collision; /* [n] log of the sum of all squared probabilities; needs logp. Graphs
+                         only, a reader leaves it alone                             */
 } opd_scores;
 
 typedef struct opd_graph opd_graph;

@@ -181,7 +181,7 @@ static uint64_t batch_bytes(const opd_assets *a) {
     uint64_t k = z->teacher_k > 0 ? z->teacher_k : 1;
     uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
     uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + 2 * FLOAT * k;
-    uint64_t learner = 12 * FLOAT + 3 + 2 * FLOAT * k + 16, distil = 2 * FLOAT + 2 + sizeof(size_t);
+    uint64_t learner = 15 * FLOAT + 3 + 2 * FLOAT * k + 16, distil = 2 * FLOAT + 2 + sizeof(size_t);
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
     uint64_t copies = a->validation != NULL ? 2 : 1; /* trainer/validation.c has a batch of its own */
     return z->batch_tokens * (copies * flat + learner + distil) + (samples + 1) * 256 * copies;

@@ -98,7 +98,9 @@ static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
         double advantage = config->only_reward ? 0
                            : by_token          ? (double)pass->advantages[t]
                                                : reward;
+        double before = advantage;
         pass->advantages[t] = 0;
+        if (in->out_opd != NULL) in->out_opd[t] = 0;
         if (!pass->mask[t]) continue;
         pass->stats->response_tokens++;
         if (config->use_opd) {
@@ -112,6 +114,7 @@ static opd_err compute_sample(token_pass *pass, size_t sample, double reward) {
         if (unknown) pass->mask[t] = 0;
         if (!pass->mask[t]) continue;
         pass->advantages[t] = (float)advantage;
+        if (in->out_opd != NULL) in->out_opd[t] = (float)(advantage - before);
         pass->stats->used_tokens++;
     }
     nested_close_sample(&pass->reverse_kl);
@@ -133,16 +136,20 @@ void opd_whiten_measure(size_t count, const float *values, const uint8_t *mask,
     }
 }
 
-void opd_whiten_apply(const opd_moments *moments, size_t count, const uint8_t *mask,
-                      float *values) {
-    double n = moments->count, mean = 0, scale = 0;
+/* By the mean of these values, and the deviation that the moments have. */
+static void whiten(double sum, const opd_moments *moments, size_t count, const uint8_t *mask, float *values) {
+    double n = moments->count, scale = 0;
     if (n >= 2) {
-        mean = moments->sum / n;
-        double variance = (moments->sum_squares - moments->sum * mean) / (n - 1);
+        double variance = (moments->sum_squares - moments->sum * (moments->sum / n)) / (n - 1);
         scale = 1 / sqrt(fmax(variance, 0) + WHITEN_VARIANCE_EPSILON);
     }
     for (size_t t = 0; t < count; t++)
-        values[t] = mask[t] && n >= 2 ? (float)(((double)values[t] - mean) * scale) : 0;
+        values[t] = mask[t] && n >= 2 ? (float)(((double)values[t] - sum / n) * scale) : 0;
+}
+
+void opd_whiten_apply(const opd_moments *moments, size_t count, const uint8_t *mask,
+                      float *values) {
+    whiten(moments->sum, moments, count, mask, values);
 }
 
 /* ---- the whole ---- */
@@ -214,6 +221,11 @@ opd_err opd_advantage_compute(const opd_alloc *alloc, const opd_advantage_config
         opd_moments moments;
         opd_whiten_measure(tokens, out_advantages, out_mask, &moments);
         opd_whiten_apply(&moments, tokens, out_mask, out_advantages);
+        if (in->out_opd != NULL) {
+            opd_moments part;
+            opd_whiten_measure(tokens, in->out_opd, out_mask, &part);
+            whiten(part.sum, &moments, tokens, out_mask, in->out_opd);
+        }
     }
     finish_stats(&pass, normalized);
 done:

@@ -58,6 +58,8 @@ typedef struct opd_advantage_input {
     const float *ref_logp;        /* [tokens] the reference's; KL shaping only                  */
     const float *values;          /* [tokens] the critic's; PPO only                            */
     float *out_returns;           /* [tokens] overwritten; PPO only                             */
+    float *out_opd;               /* [tokens] overwritten: the OPD term's part of the advantage, 0 where
+                                     it has none; whitened, less its own mean. NULL: not wanted */
 } opd_advantage_input;
 
 typedef struct opd_advantage_stats {

@@ -113,17 +113,28 @@ static opd_divergence_result measure_row(opd_contrast *c, const softmax *m, size
     return result;
 }
 
-/* Of the divergence's own gradient; `all`: the sum of the squares of all probabilities. */
+/* Of the gradient of all distillation: the divergence, and the OPD term with its derivative `dlogp` by the
+ * log-prob of the drawn id. `all`: the sum of the squares of all probabilities. */
 static void add_squares(opd_contrast *c, const softmax *m, size_t count, double scale,
-                        const opd_divergence_result *result, double all) {
-    double squares = 0, inside = 0, outside = result->outside - result->sum;
+                        const opd_divergence_result *result, double all, double dlogp, double drawn_logp,
+                        int32_t drawn) {
+    double squares = 0, left = all, outside = scale * (result->outside - result->sum) - dlogp;
+    bool apart = true; /* the drawn id is outside of the support */
     for (size_t i = 0; i < count; i++) {
-        double p = exp(c->student[i]), g = c->grads[i] - result->sum * p;
+        bool is_drawn = c->ids[i] == drawn;
+        double p = exp(c->student[i]), g = scale * (c->grads[i] - result->sum * p) - dlogp * p;
+        if (is_drawn) g += dlogp;
+        apart = apart && !is_drawn;
         squares += g * g;
-        inside += p * p;
+        left -= p * p;
     }
-    squares += outside * outside * fmax(all - inside, 0);
-    c->stats->squares += squares * scale * scale * m->inverse * m->inverse;
+    if (apart) {
+        double p = exp(drawn_logp), g = outside * p + dlogp;
+        squares += g * g;
+        left -= p * p;
+    }
+    squares += outside * outside * fmax(left, 0);
+    c->stats->squares += squares * m->inverse * m->inverse;
 }
 
 static void grad_row(opd_contrast *c, size_t row, float *logits) {
@@ -136,14 +147,13 @@ static void grad_row(opd_contrast *c, size_t row, float *logits) {
     size_t count = weight != 0 ? take_support(c, row, c->ids) : 0;
     if (count > 0) result = measure_row(c, &m, count, weight, logits);
     double common = dlogp + scale * result.sum, outside = scale * result.outside - common;
-    double squares = 0, policy_squares = 0;
+    double dopd = in->dlogp_opd != NULL ? (double)in->dlogp_opd[row] : 0, squares = 0;
+    double drawn_logp = logp_of(&m, logits[in->rows[row].target]);
     for (size_t j = 0; j < c->vocab; j++) {
         double logp = logp_of(&m, logits[j]), p = exp(logp);
         double from_entropy = dentropy != 0 && p > 0 ? dentropy * p * (logp + m.entropy) : 0;
-        double policy = ((int32_t)j == in->rows[row].target ? dlogp : 0) - dlogp * p - from_entropy;
         logits[j] = (float)(m.inverse * (outside * p - from_entropy));
         squares += p * p;
-        policy_squares += policy * policy;
     }
     for (size_t i = 0; i < count; i++) {
         double logp = c->student[i], p = exp(logp);
@@ -151,8 +161,9 @@ static void grad_row(opd_contrast *c, size_t row, float *logits) {
         logits[c->ids[i]] = (float)(m.inverse * (scale * c->grads[i] - common * p - from_entropy));
     }
     logits[in->rows[row].target] += (float)(m.inverse * dlogp);
-    c->stats->policy_squares += policy_squares * m.inverse * m.inverse;
-    if (count > 0) add_squares(c, &m, count, scale, &result, squares);
+    double rl = (dlogp - dopd) * m.inverse, spread = 1 - 2 * exp(drawn_logp) + squares;
+    c->stats->policy_squares += rl * rl * fmax(spread, 0);
+    add_squares(c, &m, count, scale, &result, squares, dopd, drawn_logp, in->rows[row].target);
 }
 
 void opd_contrast_grad(void *contrast, size_t first, size_t count, float *logits) {

@@ -48,13 +48,15 @@ typedef struct opd_contrast_stats {
     double clipped;                    /* sum of w [D was clipped]             */
     double student_mass, teacher_mass; /* sums of w times the mass on the support */
     double weight;                     /* sum of w of the rows with a support  */
-    double policy_squares, squares;    /* of the logits' gradient by the policy loss, and by this one */
+    double policy_squares, squares;    /* of the gradient by the logits: of the policy loss without the OPD term
+                                          and the entropy bonus; of this loss with the OPD term */
 } opd_contrast_stats;
 
 /* n rows of one micro-batch, in the order of opd_graph_backward_logits; arrays [n] unless said. */
 typedef struct opd_contrast_rows {
     const opd_score_row *rows;  /* the drawn id and the temperature           */
     const float *dlogp;         /* of the policy loss: dLoss/dl of the drawn id */
+    const float *dlogp_opd;     /* the part of dlogp that is the OPD term's; NULL: none */
     const float *dentropy;      /* or NULL                                    */
     const float *weights;       /* w; 0: the row has no divergence            */
     const float *teacher_logp;  /* of the drawn id; support sampled only      */

@@ -94,6 +94,7 @@ opd_err opd_distil_backward(opd_distil *d, size_t from, size_t to, const opd_dis
     weigh(d, from, to, view);
     opd_contrast_rows in = {
         .rows = rows, .dlogp = view->dlogp + first,
+        .dlogp_opd = view->dlogp_opd != NULL ? view->dlogp_opd + first : NULL,
         .dentropy = view->dentropy != NULL ? view->dentropy + first : NULL,
         .weights = d->weights + first, .teacher_logp = view->teacher_logp + first,
         .student_ids = view->student_ids + first * view->student_k, .student_k = view->student_k,

@@ -43,6 +43,7 @@ typedef struct opd_distil_view {
     const float *entropy;                     /* of the student now                         */
     const float *student_logp, *teacher_logp; /* of the drawn token, before the first step  */
     const float *dlogp, *dentropy;            /* of the policy loss; dentropy may be NULL   */
+    const float *dlogp_opd;                   /* the OPD term's part of dlogp; or NULL      */
     const float *dhidden;                     /* of the value loss, of these samples' rows; or NULL */
     const int32_t *student_ids;               /* [rows, student_k] its most likely ids      */
     size_t student_k;

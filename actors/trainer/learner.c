@@ -31,7 +31,8 @@ static opd_err learner_alloc(opd_learner *l) {
     l->grads = opd_mem_get(a, l->o.model->param_count * sizeof(float));
     float **columns[] = {&l->student_logp, &l->advantages, &l->weights, &l->logp,
                          &l->entropy, &l->dlogp, &l->dentropy, &l->teacher_logp,
-                         &l->ref_logp, &l->correction, &l->values, &l->returns};
+                         &l->ref_logp, &l->correction, &l->values, &l->returns, &l->opd_advantages,
+                         &l->dlogp_opd, &l->collision};
     bool whole = l->grads != NULL;
     for (size_t i = 0; i < OPD_COUNTOF(columns); i++) {
         *columns[i] = opd_mem_get(a, n * sizeof(float));
@@ -92,7 +93,8 @@ void opd_learner_destroy(opd_learner *l) {
     void *blocks[] = {l->grads, l->student_logp, l->advantages, l->weights, l->logp, l->entropy,
                       l->dlogp, l->dentropy, l->mask, l->student_topk, l->student_topk_logp,
                       l->rows, l->micro_start, l->teacher_logp, l->teacher_valid, l->tallies,
-                      l->ref_logp, l->correction, l->values, l->returns, l->scored};
+                      l->ref_logp, l->correction, l->values, l->returns, l->scored,
+                      l->opd_advantages, l->dlogp_opd, l->collision};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(l->o.alloc, blocks[i]);
     opd_mem_free(l->o.alloc, l);
 }
@@ -110,7 +112,7 @@ void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     l->policy = (opd_policy_stats){.loss = 0};
     l->value = (opd_value_stats){.loss = 0};
     l->overlap = (opd_overlap){.ratio = 0};
-    l->sft_loss = l->logp_diff = 0;
+    l->sft_loss = l->logp_diff = l->rl_squares = l->opd_squares = 0;
     l->first_rows = 0;
     memset(l->scored, 0, batch->row_count);
     l->made = 0;
@@ -277,7 +279,7 @@ static opd_err unit_advantage(opd_learner *l) {
         .rewards = b->rewards, .reward_valid = b->reward_valid, .student_logp = l->student_logp,
         .teacher_logp = l->teacher_logp, .teacher_valid = l->teacher_valid,
         .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp,
-        .values = l->values, .out_returns = l->returns};
+        .values = l->values, .out_returns = l->returns, .out_opd = l->opd_advantages};
     OPD_TRY(opd_advantage_compute(l->o.alloc, &l->o.advantage, &in, l->advantages, l->mask,
                                   &l->advantage));
     if (l->distil != NULL) cover(l);
@@ -305,8 +307,13 @@ static void policy_pass(opd_learner *l, size_t from, size_t to) {
         .sample_count = to - from, .offsets = b->offsets + from, .logp = l->logp,
         .old_logp = l->o.rollout_is_old ? b->rollout_logp : l->student_logp,
         .advantages = l->advantages, .weights = l->weights, .correction = l->correction,
-        .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp, .entropy = l->entropy};
+        .rollout_logp = b->rollout_logp, .ref_logp = l->ref_logp, .entropy = l->entropy,
+        .opd_advantages = l->opd_advantages, .out_dlogp_opd = l->dlogp_opd};
     opd_policy_loss(&l->o.policy, &in, l->dlogp, l->dentropy, &l->policy);
+    size_t first = b->offsets[from];
+    if (opd__learner_splits(l))
+        opd_policy_norms(b->offsets[to] - first, 1 / l->o.temperature, l->logp + first, l->collision + first,
+                         l->dlogp + first, l->dlogp_opd + first, &l->rl_squares, &l->opd_squares);
 }
 
 static opd_err unit_train(opd_learner *l) {
@@ -318,7 +325,8 @@ static opd_err unit_train(opd_learner *l) {
     size_t top_k = policy ? l->o.student_k : 0;
     opd_scores out = {.logp = l->logp + first, .entropy = policy ? l->entropy + first : NULL,
                       .top_k = top_k, .top_ids = l->student_topk + first * top_k,
-                      .top_logp = l->student_topk_logp + first * top_k};
+                      .top_logp = l->student_topk_logp + first * top_k,
+                      .collision = opd__learner_splits(l) ? l->collision + first : NULL};
     OPD_TRY(opd_graph_score(l->graph, l->rows, rows, &out));
     const float *dentropy = NULL;
     if (policy) {
@@ -341,6 +349,7 @@ static opd_err unit_train(opd_learner *l) {
     } else {
         opd_distil_view view = {.entropy = l->entropy, .student_logp = l->student_logp,
                                 .teacher_logp = l->teacher_logp, .dlogp = l->dlogp,
+                                .dlogp_opd = l->dlogp_opd,
                                 .dentropy = dentropy != NULL ? l->dentropy : NULL,
                                 .dhidden = dhidden,
                                 .student_ids = l->student_topk, .student_k = l->o.student_k};

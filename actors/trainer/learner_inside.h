@@ -35,6 +35,9 @@ struct opd_learner {
     float *student_logp, *advantages, *weights, *logp, *entropy, *dlogp, *dentropy;
     float *teacher_logp; /* of all teachers together */
     float *ref_logp;     /* of the reference; only with ref_params */
+    float *opd_advantages, *dlogp_opd; /* the OPD term's parts of advantages and dlogp */
+    float *collision;    /* log sum of squared probabilities (models/graph.h) */
+    double rl_squares, opd_squares; /* of the gradients by the logits, without a distillation loss */
     float *correction;   /* factors of the policy loss (correction.h) */
     float *values, *returns; /* of the critic, when the batch began */
     uint8_t *mask, *teacher_valid;
@@ -56,5 +59,12 @@ struct opd_learner {
     uint32_t made;     /* optimizer steps made on this batch */
     opd_optimizer_report update;
 };
+
+/* Whether the gradients by the logits of the OPD term and of the rest are told apart here; beside a
+ * distillation loss that is done where the logits are (contrast.h). */
+static inline bool opd__learner_splits(const opd_learner *l) {
+    const opd_advantage_config *a = &l->o.advantage;
+    return l->o.objective == OPD_OBJECTIVE_POLICY && a->use_opd && a->kl_coef > 0 && l->distil == NULL;
+}
 
 #endif

@@ -78,6 +78,10 @@ static void report_policy(const opd_learner *l, double *v) {
         v[OPD_METRIC_LOSS] += opd_distil_loss(l->distil) / steps;
         opd_distil_report(l->distil, l->made, v);
     }
+    if (opd__learner_splits(l)) {
+        v[OPD_METRIC_OPD_GRAD_NORM] = sqrt(l->opd_squares / steps);
+        v[OPD_METRIC_RL_GRAD_NORM] = sqrt(l->rl_squares / steps);
+    }
     v[OPD_METRIC_PG_LOSS] = l->policy.pg_loss / steps;
     v[OPD_METRIC_PG_CLIPFRAC] = l->policy.clip_frac / means;
     v[OPD_METRIC_PPO_KL] = l->policy.ppo_kl / means;

@@ -63,9 +63,10 @@ opd_err opd_policy_config_check(const opd_policy_config *config) {
     return OPD_OK;
 }
 
-/* The loss L of one token and its derivative by the l that its ratio is made of. */
+/* The loss L of one token, its derivative by the l that its ratio is made of, and that for each unit of
+ * the advantage. */
 typedef struct token_loss {
-    double value, slope;
+    double value, slope, unit;
     bool clipped;
 } token_loss;
 
@@ -76,11 +77,11 @@ static double held_ratio(const opd_policy_config *config, double ratio) {
 static token_loss clip_loss(const opd_policy_config *config, double ratio, double advantage) {
     double held = held_ratio(config, ratio);
     double free_loss = -ratio * advantage, held_loss = -held * advantage;
-    token_loss loss = {free_loss, free_loss, false}; /* d(-rho A)/dl = -rho A */
-    if (held_loss > free_loss) loss = (token_loss){held_loss, 0, true};
+    token_loss loss = {free_loss, free_loss, -ratio, false}; /* d(-rho A)/dl = -rho A */
+    if (held_loss > free_loss) loss = (token_loss){held_loss, 0, 0, true};
     if (config->dual_clip > 0 && advantage < 0 && loss.value > -config->dual_clip * advantage) {
         loss.value = -config->dual_clip * advantage;
-        loss.slope = 0;
+        loss.slope = loss.unit = 0;
     }
     return loss;
 }
@@ -88,13 +89,13 @@ static token_loss clip_loss(const opd_policy_config *config, double ratio, doubl
 static token_loss sapo_loss(const opd_policy_config *config, double ratio, double advantage) {
     double tau = advantage > 0 ? config->tau_pos : config->tau_neg;
     double p = 1 / (1 + exp(-tau * (ratio - 1))), gate = 4 * p * (1 - p);
-    return (token_loss){-4 / tau * p * advantage, -gate * ratio * advantage, gate < 0.9};
+    return (token_loss){-4 / tau * p * advantage, -gate * ratio * advantage, -gate * ratio, gate < 0.9};
 }
 
 static token_loss cispo_loss(const opd_policy_config *config, double ratio, double advantage,
                              double logp) {
     double held = held_ratio(config, ratio);
-    return (token_loss){-held * advantage * logp, -held * advantage, held != ratio};
+    return (token_loss){-held * advantage * logp, -held * advantage, -held, held != ratio};
 }
 
 static token_loss loss_of(const opd_policy_config *config, double ratio, double advantage,
@@ -157,25 +158,30 @@ static void sample_loss(const opd_policy_config *config, const opd_policy_input 
                         size_t to, float *out_dlogp, float *out_dentropy, opd_policy_stats *sum) {
     bool gspo = config->kind == OPD_POLICY_GSPO;
     sample_means means = measure_sample(config, in, from, to);
-    double shared = 0;
+    float *opd = in->opd_advantages != NULL ? in->out_dlogp_opd : NULL;
+    double shared = 0, shared_opd = 0;
     for (size_t t = from; t < to; t++) {
         double weight = (double)in->weights[t];
         out_dlogp[t] = 0;
         if (out_dentropy != NULL) out_dentropy[t] = 0;
+        if (opd != NULL) opd[t] = 0;
         if (weight == 0) continue;
         double logp = (double)in->logp[t], gain = logp - (double)in->old_logp[t];
-        double slope = 0, counted = policy_weight(config, in, &means, t, sum);
+        double slope = 0, slope_opd = 0, counted = policy_weight(config, in, &means, t, sum);
         double ratio = exp(gain);
         token_loss loss = loss_of(config, gspo ? exp(means.gain) : ratio,
                                   (double)in->advantages[t], logp);
         if (counted != 0) { /* 0 times a loss that is no number is nothing */
             slope = counted * loss.slope;
+            if (opd != NULL) slope_opd = counted * loss.unit * (double)in->opd_advantages[t];
             sum->pg_loss += counted * loss.value;
         }
         if (gspo) {
             shared += slope;
-            slope = 0;
+            shared_opd += slope_opd;
+            slope = slope_opd = 0;
         }
+        if (opd != NULL) opd[t] = (float)slope_opd;
         out_dlogp[t] = (float)(slope + add_kl(config, in, t, sum));
         if (out_dentropy != NULL) out_dentropy[t] = (float)(-config->entropy_coef * weight);
         sum->clip_frac += loss.clipped ? weight : 0;
@@ -187,6 +193,21 @@ static void sample_loss(const opd_policy_config *config, const opd_policy_input 
     for (size_t t = from; gspo && t < to; t++)
         if (in->weights[t] != 0)
             out_dlogp[t] = (float)((double)out_dlogp[t] + shared / (double)means.tokens);
+    for (size_t t = from; gspo && opd != NULL && t < to; t++)
+        if (in->weights[t] != 0) opd[t] = (float)(shared_opd / (double)means.tokens);
+}
+
+void opd_policy_norms(size_t rows, double inverse_temperature, const float *logp, const float *collision,
+                      const float *dlogp, const float *dlogp_opd, double *io_rl, double *io_opd) {
+    double rl = 0, opd = 0;
+    for (size_t t = 0; t < rows; t++) {
+        double spread = 1 - 2 * exp((double)logp[t]) + exp((double)collision[t]);
+        double of_opd = (double)dlogp_opd[t], of_rl = (double)dlogp[t] - of_opd;
+        rl += of_rl * of_rl * fmax(spread, 0);
+        opd += of_opd * of_opd * fmax(spread, 0);
+    }
+    *io_rl += rl * inverse_temperature * inverse_temperature;
+    *io_opd += opd * inverse_temperature * inverse_temperature;
 }
 
 void opd_policy_loss(const opd_policy_config *config, const opd_policy_input *in,

@@ -93,6 +93,8 @@ typedef struct opd_policy_input {
     const float *rollout_logp; /* OPSM only                                         */
     const float *ref_logp;     /* KL loss only                                      */
     const float *entropy;      /* NULL = not measured                               */
+    const float *opd_advantages; /* the OPD term's part of the advantages; NULL = no split */
+    float *out_dlogp_opd;      /* overwritten: its part of out_dlogp; with opd_advantages   */
 } opd_policy_input;
 
 /* Weighted sums; zero them before the first micro-batch, each call adds. */
@@ -119,5 +121,15 @@ OPD_MUST_CHECK opd_err opd_policy_config_check(const opd_policy_config *config);
  * Non-finite inputs give non-finite sums, which the caller tests; nothing is hidden. */
 void opd_policy_loss(const opd_policy_config *config, const opd_policy_input *in,
                      float *out_dlogp, float *out_dentropy, opd_policy_stats *stats);
+
+/* Adds the squares of the norms of two gradients by the logits: of the distillation term, whose part of
+ * dlogp is dlogp_opd, and of the rest of dlogp, the reward's (with the KL loss, without the entropy bonus).
+ * With g the part of a token's dlogp, its gradient by the logits is g / T ([j = token] - p_j), so no
+ * logits are needed:  squares = sum g^2 (1 - 2 p_token + sum_j p_j^2) / T^2.
+ * The parts are slopes of the loss as it is: a token whose ratio is clipped, or that OPSM leaves out,
+ * has none of either, and a sum is not what the parts would have got alone.
+ * logp [rows] of the token; collision [rows]: log sum_j p_j^2 (models/graph.h). */
+void opd_policy_norms(size_t rows, double inverse_temperature, const float *logp, const float *collision,
+                      const float *dlogp, const float *dlogp_opd, double *io_rl, double *io_opd);
 
 #endif

@@ -221,6 +221,7 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
         if (rows[i].row >= g->count) return opd_fail(OPD_ERR_INVALID, "stub: row %zu", rows[i].row);
         uint64_t prefix = g->prefixes[rows[i].row];
         if (out->logp != NULL) out->logp[i] = logp_of(prefix, rows[i].target, salt);
+        if (out->collision != NULL) out->collision[i] = -(float)(prefix % 16) / 16.0f;
         if (out->entropy != NULL) out->entropy[i] = (float)(prefix % 32) / 16.0f;
         for (size_t k = 0; k < out->top_k; k++) {
             out->top_ids[i * out->top_k + k] = (int32_t)((prefix + salt + k) % vocab);

@@ -46,7 +46,7 @@ static batch make_batch(uint64_t seed) {
 
 static opd_err compute(batch *b, opd_advantage_config config) {
     opd_advantage_input in = {SAMPLES,    b->offsets, b->groups,  b->rewards, b->reward_valid,
-                              b->mask,    b->student, b->teacher, b->valid,   b->rollout, NULL, NULL, NULL};
+                              b->mask,    b->student, b->teacher, b->valid,   b->rollout, NULL, NULL, NULL, NULL};
     return opd_advantage_compute(NULL, &config, &in, b->advantages, b->out_mask, &b->stats);
 }
 
@@ -293,7 +293,7 @@ static void *few_blocks(void *context, void *ptr, size_t size_bytes) {
 TEST(running_out_of_memory_is_an_error) {
     batch b = make_batch(11);
     opd_advantage_input in = {SAMPLES, b.offsets, b.groups,  b.rewards, b.reward_valid,
-                              b.mask,  b.student, b.teacher, b.valid,   b.rollout, NULL, NULL, NULL};
+                              b.mask,  b.student, b.teacher, b.valid,   b.rollout, NULL, NULL, NULL, NULL};
     for (int blocks = 0; blocks <= 2; blocks++) {
         int left = blocks;
         opd_alloc alloc = {few_blocks, &left};

@@ -178,7 +178,7 @@ static void run(const settings *s, const dataset *d, size_t piece, result *out) 
     forward(d, s->temperature, &soft);
     opd_advantage_input in = {d->samples, d->offsets, d->groups,  d->rewards, d->reward_valid,
                               d->mask,    d->old,     d->teacher, d->valid,   d->rollout,
-                              d->ref,     d->values,  returns};
+                              d->ref,     d->values,  returns,    NULL};
     CHECK_OK(opd_policy_config_check(&s->policy));
     CHECK_OK(opd_advantage_compute(NULL, &s->advantage, &in, out->advantages, mask, &stats));
     opd_divisor divisor = {s->reduction, d->samples,

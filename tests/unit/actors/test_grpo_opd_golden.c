@@ -119,7 +119,7 @@ static void compute_advantages(const golden *g, setup *s) {
             number(g, "fallback") != 0 ? OPD_INVALID_ROLLOUT_LOG_PROBS : OPD_INVALID_MASK};
     opd_advantage_input in = {s->samples, s->offsets, s->groups,  get(g, "rewards", NULL),
                               s->reward_valid, s->mask, s->student, s->teacher, s->valid,
-                              s->rollout, NULL, NULL, NULL};
+                              s->rollout, NULL, NULL, NULL, NULL};
     CHECK_OK(opd_advantage_compute(NULL, &config, &in, s->advantages, s->out_mask, &s->stats));
 }
 

@@ -25,6 +25,9 @@ typedef struct world {
     uint32_t chunk_tokens, chunks;
     bool wide;          /* the receivers keep nothing */
     bool keep_chunks;   /* the teacher is slow with them, too */
+    uint32_t prompts_max; /* 0: 2 */
+    uint64_t void_end;  /* what the last prompt says */
+    int aborted;        /* members, as the batcher got them */
     uint32_t late;      /* chunks with more than they had to have */
     struct {
         int32_t tokens[MAX_LEN];
@@ -84,11 +87,13 @@ static void check_rollout(const opd_rollout_fields *f) {
     size_t length = f->tokens.size_bytes / sizeof(int32_t);
     CHECK(f->group < GROUPS && f->member < MEMBERS);
     CHECK_INT(f->prompt_len, 2 + f->group);
-    CHECK(length > f->prompt_len && length <= MAX_LEN);
+    bool aborted = f->finish == OPD_FINISH_ABORT;
+    CHECK(length + aborted > f->prompt_len && length <= MAX_LEN);
+    CHECK(!aborted || f->group < w->void_end);
     CHECK_INT(f->logp.size_bytes / sizeof(float), length - f->prompt_len);
     const uint64_t *spans = opd_slice_data(f->spans);
-    CHECK_INT(spans[0], 1);
-    CHECK_INT(spans[1], 0);
+    CHECK(aborted || f->spans.size_bytes > 0);
+    if (f->spans.size_bytes > 0) CHECK(spans[0] == 1 && spans[1] == 0);
     CHECK(memcmp(opd_slice_data(f->label), "label", 5) == 0);
     check_source(f->group, f->source);
 }
@@ -141,6 +146,7 @@ static opd_err receiver_message(opd_ctx *ctx, void *state, opd_msg *msg) {
     CHECK(*seen == NULL || opd_buf_data(*seen) == opd_buf_data(f.tokens.buf)); /* not copied */
     if (*seen == NULL) *seen = opd_buf_retain(f.tokens.buf);
     w->rollouts[r->number]++;
+    w->aborted += r->number == 0 && f.finish == OPD_FINISH_ABORT;
     if (r->number == 2) check_told(&f);
     if (r->number == w->fails && r->number > 0) return opd_fail(OPD_ERR_REMOTE, "on purpose");
     if (w->wide) { /* no credit is short */
@@ -169,7 +175,8 @@ typedef struct source {
 static opd_err source_pump(opd_ctx *ctx, source *s) {
     while (s->next < GROUPS) {
         int32_t ids[16];
-        opd_prompt_fields f = {.group = s->next, .epoch = 1};
+        opd_prompt_fields f = {.group = s->next, .epoch = 1, .place = s->next,
+                               .void_end = s->next + 1 == GROUPS ? w->void_end : 0};
         for (int32_t i = 0; i < 16; i++) ids[i] = (i * 7 + (int32_t)s->next * 3 + 5) % VOCAB;
         CHECK_OK(opd_slice_copy(NULL, ids, (2 + s->next) * sizeof *ids, &f.tokens));
         CHECK_OK(opd_slice_copy(NULL, "label", 5, &f.label));
@@ -260,12 +267,13 @@ static void world_run(uint32_t window_msgs, uint32_t requests_max, bool prompts)
         CHECK_OK(opd_spawn(w->t.system, &receiver_class, NULL, &i, receivers[i]));
     opd_rollout_config config = {
         .model = &w->model->config, .kernels = w->kernels, .lane = w->lane, .weights = w->weights,
-        .roles = &w->roles, .slots = 4, .max_len = MAX_LEN, .prompts_max = 2,
+        .roles = &w->roles, .slots = 4, .max_len = MAX_LEN,
+        .prompts_max = w->prompts_max > 0 ? w->prompts_max : 2,
         .requests_max = requests_max, .samples_per_prompt = MEMBERS, .max_new = 9,
         .sampling = {.temperature = 1, .top_p = 1}, .seed = 8, .teacher = true,
         .chunk_tokens = w->chunk_tokens,
         .window_msgs = window_msgs, .window_bytes = 1 << 16, .alloc = &w->t.memory.alloc};
-    uint32_t window = 2;
+    uint32_t window = config.prompts_max;
     w->rollouts_want = prompts ? GROUPS * MEMBERS : 0;
     CHECK_OK(opd_spawn(w->t.system, &opd_rollout_class, NULL, &config, &w->roles.rollout));
     if (prompts) CHECK_OK(opd_spawn(w->t.system, &source_class, NULL, &window, &pid));
@@ -290,6 +298,21 @@ TEST(every_member_reaches_every_receiver_once_through_tiny_windows) {
     for (int g = 0; g < GROUPS; g++)
         for (int m = 0; m < MEMBERS; m++) CHECK(w->seen[g][m] != NULL);
     world_down();
+}
+
+/* Aborted in the middle of their answers, or before: each of their members still leaves once, to all. */
+TEST(groups_that_nobody_wants_any_more_are_aborted) {
+    for (uint32_t window_msgs = 1; window_msgs < 64; window_msgs *= 8) {
+        world world_;
+        world_up(&world_);
+        w->void_end = 5, w->prompts_max = GROUPS;
+        w->wide = window_msgs > 1;
+        w->chunk_tokens = w->wide ? 2 : 0;
+        world_run(window_msgs, 1, true);
+        for (int i = 0; i < RECEIVERS; i++) CHECK_INT(w->rollouts[i], GROUPS * MEMBERS);
+        CHECK(w->aborted > 0 && w->aborted <= 5 * MEMBERS);
+        world_down();
+    }
 }
 
 /* With credit for all: the prompt when the group starts, then each time enough tokens are there. */
