@@ -1,6 +1,7 @@
 /* answer.c - see answer.h. Texts are pieces of the caller's bytes. No state, any thread. */
 #include "actors/reward/answer.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #define BOXES_TRIED_MAX 256
@@ -35,7 +36,7 @@ static bool starts_with(opd_piece text, const char *at, const char *want) {
 static const char *skip_digits(const char *at, const char *end) {
     const char *begin = at;
     while (at < end && is_digit(*at)) at++;
-    if (at == begin || at - begin > 3) return at;
+    if (at == begin || at - begin > 3 || *begin == '0') return at;
     while (end - at >= 4 && at[0] == ',' && is_digit(at[1]) && is_digit(at[2]) &&
            is_digit(at[3]) && !(end - at >= 5 && is_digit(at[4])))
         at += 4;
@@ -195,10 +196,49 @@ bool opd_answer_find(opd_piece text, opd_piece *out_answer) {
     return true;
 }
 
+/* ---- a number among words ---- */
+
+/* Words that make another number of the one beside them, and letters that are no unit. */
+static bool is_harmless_word(opd_piece word) {
+    static const char *const CHANGE[] = {
+        "not", "minus", "negative", "plus", "times", "over", "than", "half", "hundred", "thousand",
+        "million", "billion", "trillion", "dozen", "squared", "cubed", "factorial", "infinity", "inf",
+        "sqrt", "root", "log", "ln", "exp", "sin", "cos", "tan", "abs", "mod"};
+    static const char UNITS[] = "aghlmstACFIJKLNVW"; /* articles and I as well */
+    size_t size = opd_piece_size(word);
+    if (size == 1) return strchr(UNITS, *word.data) != NULL;
+    for (size_t i = 0; i < sizeof CHANGE / sizeof CHANGE[0]; i++)
+        if (strlen(CHANGE[i]) == size && starts_with(word, word.data, CHANGE[i])) return false;
+    return true;
+}
+
+/* Whether the text beside a number only tells what it counts: words, units such as "cm^2" and "km/h",
+ * punctuation; nothing that computes or compares. */
+static bool is_words(opd_piece text) {
+    for (const char *c = text.data; c < text.end;) {
+        bool after_letter = c > text.data && is_letter(c[-1]);
+        bool before_letter = c + 1 < text.end && is_letter(c[1]);
+        if (is_letter(*c)) {
+            const char *begin = c;
+            while (c < text.end && is_letter(*c)) c++;
+            if (!is_harmless_word((opd_piece){begin, c})) return false;
+            if (text.end - c >= 2 && *c == '^' && (c[1] == '2' || c[1] == '3')) c += 2;
+            continue;
+        }
+        bool joins = (*c == '-' && after_letter && before_letter) || (*c == '/' && before_letter) ||
+                     (*c == '(' && before_letter) || (*c == ')' && after_letter);
+        if (*c != '\0' && !is_blank(*c) && (uint8_t)*c < 0x80 && !strchr("$%.,:;\"'*_\\", *c) && !joins)
+            return false;
+        c++;
+    }
+    return true;
+}
+
 /* The one number of an answer in words ("18 eggs", "x = 5", "3*6 = 18"), after its last "=".
- * None when it says more than one number, or something LaTeX, or a product such as "3x". */
+ * None when it says more than one number, or something LaTeX, or computes ("3x", "x + 3", "sqrt(3)"). */
 bool opd_answer_only_number(opd_piece answer, opd_piece *out_number) {
     for (const char *c = answer.data; c < answer.end; c++) {
+        if (*c == '<' || *c == '>' || *c == '!') return false;
         if (*c == '=') answer.data = c + 1;
         if (*c == '\\' && !(c + 1 < answer.end && (c[1] == '$' || c[1] == '%'))) return false;
     }
@@ -206,6 +246,7 @@ bool opd_answer_only_number(opd_piece answer, opd_piece *out_number) {
     const char *at = answer.data;
     if (!next_number(answer, &at, out_number)) return false;
     if (at < answer.end && is_letter(*at)) return false;
-    return !next_number(answer, &at, &second);
+    opd_piece before = {answer.data, out_number->data}, behind = {at, answer.end};
+    return !next_number(answer, &at, &second) && is_words(before) && is_words(behind);
 }
 

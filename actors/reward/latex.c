@@ -7,6 +7,7 @@
 typedef struct lexer {
     const char *at, *end;
     opd_latex *out;
+    int brackets; /* open ones: a comma there parts the elements of a list */
     bool failed;
 } lexer;
 
@@ -34,6 +35,7 @@ static opd_latex_token *emit(lexer *l, opd_latex_kind kind, int op) {
     }
     opd_latex_token *token = &out->tokens[out->count++];
     *token = (opd_latex_token){.kind = (uint8_t)kind, .op = (uint8_t)op};
+    l->brackets += (kind == OPD_LATEX_OPEN) - (kind == OPD_LATEX_CLOSE);
     return token;
 }
 
@@ -98,6 +100,8 @@ static const char *const LOOKS[] = {
 static const char *const TEXTS[] = {"text", "mathrm", "textbf", "textrm", "textit", "mbox",
                                     "operatorname", "hbox", "mathit", "mathsf"};
 
+static const char *const EMPTY_SETS[] = {"emptyset", "varnothing"};
+
 static const symbol SIGNS[] = {
     {"\xE2\x88\x92", OPD_LATEX_OPERATOR, '-'}, {"\xE2\x80\x93", OPD_LATEX_OPERATOR, '-'},
     {"\xC3\x97", OPD_LATEX_OPERATOR, '*'}, {"\xC2\xB7", OPD_LATEX_OPERATOR, '*'},
@@ -140,10 +144,11 @@ static bool is_listed(const char *const *list, size_t count, const char *name, s
 
 /* ---- numbers ---- */
 
-/* Length of a thousands separator with its three digits at `at`, else 0. */
-static size_t thousands(const char *at, const char *end) {
-    static const char *const SEPARATORS[] = {",\\!", "{,}", ",", "\\,", "\\!"};
-    for (size_t i = 0; i < sizeof SEPARATORS / sizeof SEPARATORS[0]; i++) {
+/* Length of a thousands separator with its three digits at `at`, else 0. In brackets "(107,123)" a plain
+ * comma is none. */
+static size_t thousands(const char *at, const char *end, bool in_brackets) {
+    static const char *const SEPARATORS[] = {",", ",\\!", "{,}", "\\,", "\\!"};
+    for (size_t i = in_brackets; i < sizeof SEPARATORS / sizeof SEPARATORS[0]; i++) {
         size_t size = strlen(SEPARATORS[i]);
         if ((size_t)(end - at) < size + 3 || memcmp(at, SEPARATORS[i], size) != 0) continue;
         const char *d = at + size;
@@ -156,8 +161,8 @@ static size_t thousands(const char *at, const char *end) {
 static void read_number(lexer *l) {
     const char *begin = l->at;
     while (l->at < l->end && is_digit(*l->at)) l->at++;
-    if (l->at > begin && l->at - begin <= 3)
-        for (size_t more; (more = thousands(l->at, l->end)) > 0;) l->at += more;
+    if (l->at > begin && l->at - begin <= 3 && *begin != '0')
+        for (size_t more; (more = thousands(l->at, l->end, l->brackets > 0)) > 0;) l->at += more;
     if (l->at < l->end && *l->at == '.') l->at++;
     while (l->at < l->end && is_digit(*l->at)) l->at++;
     if (l->end - l->at >= 2 && (*l->at == 'e' || *l->at == 'E')) {
@@ -332,6 +337,9 @@ static void read_word_command(lexer *l) {
         if (known->kind == OPD_LATEX_FRACTION) read_digit_arguments(l);
     } else if (IN(TEXTS, name, size)) {
         read_text(l);
+    } else if (IN(EMPTY_SETS, name, size)) {
+        (void)emit(l, OPD_LATEX_OPEN, '{');
+        (void)emit(l, OPD_LATEX_CLOSE, '}');
     } else if (size == 5 && memcmp(name, "begin", 5) == 0) {
         read_environment(l, true);
     } else if (size == 3 && memcmp(name, "end", 3) == 0) {
@@ -396,7 +404,7 @@ static void read_token(lexer *l) {
 }
 
 bool opd_latex_read(const char *text, size_t size_bytes, opd_latex *out_latex) {
-    lexer l = {text, text + size_bytes, out_latex, false};
+    lexer l = {.at = text, .end = text + size_bytes, .out = out_latex};
     out_latex->count = 0;
     for (skip_blanks(&l); l.at < l.end && !l.failed; skip_blanks(&l)) read_token(&l);
     out_latex->tokens[out_latex->count] = (opd_latex_token){.kind = OPD_LATEX_END};

@@ -26,14 +26,19 @@ static bool same_text(opd_piece a, opd_piece b) {
     return true;
 }
 
-/* Reads an answer at every point. */
-static bool read_value(opd_piece text, opd_math_value out[OPD_MATH_POINTS], uint32_t *steps) {
-    opd_latex latex;
-    if (!opd_latex_read(text.data, opd_piece_size(text), &latex)) return false;
-    *steps += (uint32_t)latex.count;
+static bool has_bar(const opd_latex *latex) {
+    for (size_t i = 0; i < latex->count; i++)
+        if (latex->tokens[i].kind == OPD_LATEX_BAR) return true;
+    return false;
+}
+
+/* Reads an answer at every point from `first` on. */
+static bool read_value(const opd_latex *latex, unsigned first, opd_math_value out[OPD_MATH_POINTS],
+                       uint32_t *steps) {
+    *steps += (uint32_t)latex->count;
     for (unsigned p = 0; p < OPD_MATH_POINTS; p++) {
         uint32_t used = 0;
-        bool read = opd_math_value_read(&latex, p, &out[p], &used);
+        bool read = opd_math_value_read(latex, first + p, &out[p], &used);
         *steps += used;
         if (!read) return false;
     }
@@ -46,8 +51,13 @@ static bool equal(opd_piece a, opd_piece b, uint32_t *steps) {
     if (opd_piece_size(a) > OPD_ANSWER_SIZE_MAX || opd_piece_size(b) > OPD_ANSWER_SIZE_MAX)
         return false;
     if (same_text(a, b)) return true;
+    opd_latex first, second;
     opd_math_value left[OPD_MATH_POINTS], right[OPD_MATH_POINTS];
-    return read_value(a, left, steps) && read_value(b, right, steps) &&
+    if (!opd_latex_read(a.data, opd_piece_size(a), &first) ||
+        !opd_latex_read(b.data, opd_piece_size(b), &second))
+        return false;
+    unsigned point = has_bar(&first) || has_bar(&second) ? OPD_MATH_SIGNED : 0; /* |x| is not x */
+    return read_value(&first, point, left, steps) && read_value(&second, point, right, steps) &&
            opd_math_value_equal(left, right);
 }
 
@@ -57,8 +67,11 @@ bool opd_answer_equal(const char *a, size_t a_size_bytes, const char *b, size_t 
 }
 
 static bool is_number(opd_piece text, uint32_t *steps) {
+    opd_latex latex;
     opd_math_value value[OPD_MATH_POINTS];
-    return opd_piece_size(text) <= OPD_ANSWER_SIZE_MAX && read_value(text, value, steps) &&
+    return opd_piece_size(text) <= OPD_ANSWER_SIZE_MAX &&
+           opd_latex_read(text.data, opd_piece_size(text), &latex) &&
+           read_value(&latex, 0, value, steps) &&
            value[0].count == 1 && value[0].items[0].kind == OPD_MATH_SCALAR &&
            value[0].items[0].value.is_exact;
 }

@@ -157,7 +157,7 @@ static opd_math_scalar atom(opd_math_reader *r) {
     case OPD_LATEX_NAME: return name(r);
     case OPD_LATEX_WORD: return opd_math_variable(r->at++->name, r->point);
     case OPD_LATEX_CONSTANT:
-        return r->at++->op == 'p' ? opd_math_near(PI) : opd_math_variable(1, r->point);
+        return r->at++->op == 'p' ? opd_math_near(PI) : opd_math_infinity();
     case OPD_LATEX_FUNCTION: return function(r);
     case OPD_LATEX_FRACTION:
         r->at++;

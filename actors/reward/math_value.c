@@ -87,7 +87,7 @@ static void composite(reader *in) {
     (void)emit(in, OPD_MATH_OPEN, open);
     if (opd__math_enter(r)) {
         r->at++;
-        elements(in);
+        if (depth_change(r->at) != -1) elements(in); /* else an empty set */
         if (!r->failed && depth_change(r->at) != -1) r->failed = true;
         if (!r->failed) {
             int close = matrix ? 'm' : r->at->kind == OPD_LATEX_CLOSE ? r->at->op : '}';
@@ -105,39 +105,59 @@ static bool is_assigned(const opd_latex_token *at, const opd_latex_token *end) {
                              at[2].kind == OPD_LATEX_NAME && at[3].kind == OPD_LATEX_CLOSE);
 }
 
+/* A side of a relation, as a number that can be computed with. */
+static opd_math_scalar side(const opd_math_reader *r, const opd_math_scalar *of) {
+    if (!of->is_infinity) return *of;
+    opd_math_scalar large = opd_math_variable(1, r->point);
+    return creal(of->near) < 0 ? opd_math_negate(&large) : large;
+}
+
+/* "left op right" as one item; "a > b" is "b < a". */
+static opd_math_item *emit_relation(reader *in, int op, const opd_math_scalar *left,
+                                    const opd_math_scalar *right) {
+    bool turned = op == '>' || op == 'g';
+    opd_math_scalar lower = side(&in->r, turned ? right : left);
+    opd_math_scalar upper = side(&in->r, turned ? left : right), minus = opd_math_negate(&upper);
+    opd_math_item *item = emit(in, OPD_MATH_RELATION, op == '>' ? '<' : op == 'g' ? 'l' : op);
+    item->value = opd_math_add(&lower, &minus);
+    item->right = *right;
+    return item;
+}
+
+/* Of "x = 3*6 = 18" the first and the last side count; "1 < x < 2" are two relations. */
 static void scalar_or_relation(reader *in) {
     opd_math_reader *r = &in->r;
     const opd_latex_token *begin = r->at;
     opd_math_scalar left = opd_math_expression(r), right = left;
     if (r->failed) return;
     int op = r->at->op;
+    bool equation = op == '=';
     if (r->at->kind != OPD_LATEX_RELATION) {
         emit(in, OPD_MATH_SCALAR, 0)->value = left;
         return;
     }
     bool assigned = is_assigned(begin, r->at), number = left.is_exact;
     while (r->at->kind == OPD_LATEX_RELATION && !r->failed) {
-        if (r->at->op != op) { /* "0 < x = 1" */
+        op = r->at->op;
+        if ((op == '=') != equation) { /* "0 < x = 1" */
             r->failed = true;
             return;
         }
         r->at++;
+        opd_math_scalar before = right;
         right = opd_math_expression(r);
+        if (!equation && !r->failed) (void)emit_relation(in, op, &before, &right);
     }
-    if (r->failed) return;
-    bool turned = op == '>' || op == 'g';
-    opd_math_scalar minus = opd_math_negate(turned ? &left : &right);
-    opd_math_item *item =
-        emit(in, OPD_MATH_RELATION, op == '>' ? '<' : op == 'g' ? 'l' : op);
-    item->value = opd_math_add(turned ? &right : &left, &minus);
-    item->right = right;
-    item->assigns = op == '=' && (assigned || number);
+    if (r->failed || !equation) return;
+    opd_math_item *item = emit_relation(in, op, &left, &right);
+    item->assigns = assigned || number;
     item->name = assigned ? begin->name : 0;
 }
 
 static void element(reader *in) {
     opd_math_reader *r = &in->r;
     span s = element_span(in);
+    if (r->at->kind == OPD_LATEX_RELATION && r->at->op == '=') r->at++; /* "\approx 5" */
     if (s.relation != NULL && is_composite(in, s.relation + 1, s.end)) r->at = s.relation + 1;
     if (is_composite(in, r->at, s.end)) {
         composite(in);
@@ -203,8 +223,7 @@ static size_t element_end(part p, size_t begin) {
 static bool same_relation(part a, size_t i, part b, size_t j) {
     const opd_math_item *left = item_at(a, i), *right = item_at(b, j);
     if (left->op != right->op) return false;
-    if (left->assigns && right->assigns) { /* "x = 1" is not "y = 1" */
-        if (left->name != right->name) return false;
+    if (left->assigns && right->assigns && left->name == right->name) {
         for (unsigned p = 0; p < OPD_MATH_POINTS; p++)
             if (!opd_math_scalar_equal(&a.points[p].items[i].right, &b.points[p].items[j].right))
                 return false;

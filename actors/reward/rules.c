@@ -98,16 +98,50 @@ double opd_reward_f1(opd_piece response, opd_piece label) {
 
 /* ---- multiple choice ---- */
 
-/* "B", "(B)", "**B**", "B.", "\text{B}", "option B" at the front of a text; 0 where it is none. */
+static opd_piece skip_any(opd_piece text, const char *bytes) {
+    while (text.data < text.end && *text.data != '\0' && strchr(bytes, *text.data)) text.data++;
+    return text;
+}
+
+/* A capital that stands alone, and is not "A" or "I" as a word of a sentence. */
+static bool is_option(opd_piece text) {
+    if (text.data == text.end || !is_letter(*text.data)) return false;
+    if (text.end - text.data == 1) return true;
+    if (is_letter(text.data[1]) || is_digit(text.data[1]) || text.data[1] == '\'') return false;
+    bool word = text.end - text.data > 2 && text.data[1] == ' ' && is_letter(text.data[2]) &&
+                lower(text.data[2]) == text.data[2];
+    return !word || (*text.data != 'A' && *text.data != 'I');
+}
+
+/* Behind an option: whether another one follows, as in "A, B", "(A) or (B)", "A/B", "A B". */
+static bool is_followed_by_option(opd_piece text) {
+    static const char *const BETWEEN[] = {"or ", "and ", "\\text{or}", "\\text{ or }"};
+    const char *begin = text.data;
+    text = skip_any(text, " ");
+    bool joined = text.data > begin;
+    text = skip_any(text, " .)]}*$\"'");
+    for (size_t i = 0; i < sizeof BETWEEN / sizeof BETWEEN[0]; i++) {
+        size_t size = strlen(BETWEEN[i]);
+        if (opd_piece_size(text) <= size || memcmp(text.data, BETWEEN[i], size) != 0) continue;
+        text.data += size;
+        joined = true;
+        break;
+    }
+    begin = text.data;
+    text = skip_any(text, ",/&;|+");
+    joined = joined || text.data > begin;
+    text = skip_any(text, " ([{*$\"'");
+    return joined && is_option(text) && lower(*text.data) != *text.data;
+}
+
+/* "B", "(B)", "**B**", "B.", "\text{B}", "option B" at the front of a text; 0 where it is none, or where
+ * several are named. */
 static char option_at(opd_piece text) {
     static const char *const BEFORE[] = {"option", "choice", "\\text{", "\\textbf{", "\\mathrm{", "is"};
     bool again = true;
     while (again) {
+        text = skip_any(text, " \t\n\v\f\r($*:{[\"'");
         again = false;
-        while (text.data < text.end && (is_blank(*text.data) || strchr("($*:{[\"'", *text.data))) {
-            if (*text.data == '\0') break;
-            text.data++;
-        }
         for (size_t i = 0; i < sizeof BEFORE / sizeof BEFORE[0] && !again; i++) {
             size_t size = strlen(BEFORE[i]);
             again = opd_piece_size(text) > size;
@@ -115,12 +149,7 @@ static char option_at(opd_piece text) {
             if (again) text.data += size;
         }
     }
-    if (text.data == text.end || !is_letter(*text.data)) return 0;
-    bool alone = text.end - text.data == 1 || (!is_letter(text.data[1]) && !is_digit(text.data[1]));
-    if (!alone || lower(*text.data) > 'z') return 0;
-    if (text.end - text.data > 2 && text.data[1] == ' ' && is_letter(text.data[2]) &&
-        *text.data == 'A' && lower(text.data[2]) == text.data[2])
-        return 0; /* "A good answer": an article */
+    if (!is_option(text) || is_followed_by_option((opd_piece){text.data + 1, text.end})) return 0;
     return (char)(lower(*text.data) - 'a' + 'A');
 }
 

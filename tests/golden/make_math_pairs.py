@@ -150,8 +150,8 @@ def judge(pairs):
         yield {"kind": kind, "latex": latex, "response": response, "label": label, "right": right}
 
 
-def main():
-    parser = argparse.ArgumentParser()
+def main(build, doc):
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", default="-")
     parser.add_argument("--every", type=int, default=1, help="only every N-th pair")
@@ -162,4 +162,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(build, __doc__)

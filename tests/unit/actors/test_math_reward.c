@@ -112,7 +112,12 @@ TEST(notations_of_one_value_agree) {
         "\\left(3, \\tfrac{\\pi}{2}\\right) | (3, \\dfrac{\\pi}{2})", "\\sin^{-1} x | \\arcsin x",
         "\\mathrm{e}^{2} | e^2", "S = \\{1,2\\} | \\{2,1\\}", "f(t) e^{-t} | \\frac{f(t)}{e^{t}}",
         "6.5 \\mathrm{~m} | 6.5", "2 \\cdot -3 | -6", "1\\,234 | 1234", "\xE2\x88\x9A" "4 | 2",
-        "3^{100} | 515377520732011331036461129765621272702107522001"};
+        "3^{100} | 515377520732011331036461129765621272702107522001",
+        "(107,123) | (107, 123)", "\\{1,234\\} | \\{234, 1\\}", "(1{,}234, 5) | (1234, 5)",
+        "1 < x < 2 | x > 1 \\text{ and } x < 2", "0 \\le x < 1 | 1 > x \\ge 0", "-\\infty < x<2 | -\\infty<x < 2",
+        "x=5 | 5=x", "\\emptyset | \\{\\}", "\\approx 5 | 5", "= 5 | 5", "-|x-3| | -|3-x|", "\\sqrt{x^2} | |x|",
+        "\\sin \\pi | 0", "\\sqrt{\\sqrt{2}^2-2} | 0", "+\\infty | \\infty", "-\\infty | -inf",
+        "\\sqrt{2} \\times 10^{-19} | \\frac{2 \\times 10^{-19}}{\\sqrt{2}}"};
     all_agree(PAIRS, sizeof PAIRS / sizeof PAIRS[0], true);
 }
 
@@ -125,7 +130,12 @@ TEST(other_values_do_not_agree) {
         "1e-9 | 2e-9", "0.00001 | 0.00002", "1234567.5 | 1234568.5", "1234567 | 1234568.0",
         "I(0) e^{-t} | I(1) e^{-t}", "\\infty | -\\infty", "e_1 | e", "\\text{blue} | \\text{red}",
         "y'+y=0 | y'+2y=0", "2 | 2 = 3x", "50\\% | 5", "\\sqrt{2} | 1.41421", "2^{3^2} | 64",
-        "3^{100} | 515377520732011331036461129765621272702107522002"};
+        "3^{100} | 515377520732011331036461129765621272702107522002",
+        "(1,234) | 1234", "0,123 | 123", "1 < x < 2 | 2 < x < 3", "1 < x < 2 | 1 < x \\le 2", "1 < x < 2 | 1 < y < 2",
+        "-\\infty < x < 2 | -\\infty < x < 3", "\\infty-\\infty | 0", "\\frac{\\infty}{\\infty} | 1",
+        "e^{-30} | 0", "e^{-30} | e^{-40}", "\\sqrt{2} \\times 10^{-19} | \\sqrt{3} \\times 10^{-19}",
+        "10^{10^{10}} | 10^{10^{11}}", "10^{10^{10}} | \\infty", "|x| | x", "|x-3| | 3-x", "[91, 48] | (91, 48)",
+        "1,2,3,4 | 4", "3 \\text{ or } 4 | 4", "x \\ne 5 | 5", "5 \\pm 1 | 6", "1e400 | 1e401", "5 | 05.1"};
     all_agree(PAIRS, sizeof PAIRS / sizeof PAIRS[0], false);
 }
 
@@ -166,6 +176,26 @@ TEST(rewards) {
     CHECK_NEAR(reward("", "1"), 0, 0);
     CHECK_NEAR(reward("1", ""), 0, 0);
     CHECK_NEAR(reward("", ""), 0, 0);
+}
+
+/* A number among words counts; what computes or compares is not the number in it. */
+TEST(a_number_among_signs_is_not_the_answer) {
+    static const char *const WORDS[] = {"5 apples", "She has 5.", "5 km/h", "5 cm^2", "5 m^2", "$5/day", "x = 5",
+                                        "5 (km)", "I got 5 eggs", "5, of course", "**5**", "five: 5", "about $5",
+                                        "2+3 = 5", "note: 5"};
+    static const char *const OTHERS[] = {
+        "x+5", "x-5", "x - 5", "5 x", "5!", "sqrt(5)", "f(5)", "log 5", "x != 5", "x >= 5", "x <= 5", "x > 5", "< 5",
+        "(5, infinity)", "[5, oo)", "not 5", "minus 5", "5 thousand", "5 million", "half of 5", "more than 5",
+        "5+", "5-", "|5", "5 squared", "5?", "4 or 5", "4, 5", "1 2 3 4 5", "5 of 9", "5^x", "5i", "5 i"};
+    char text[64];
+    for (size_t i = 0; i < sizeof WORDS / sizeof WORDS[0]; i++) {
+        (void)snprintf(text, sizeof text, "The answer is %s", WORDS[i]);
+        if (reward(text, "5") != 1) opd_test_fail(__FILE__, __LINE__, "%s is not 5", text);
+    }
+    for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0]; i++) {
+        (void)snprintf(text, sizeof text, "\\boxed{%s}", OTHERS[i]);
+        if (reward(text, "5") != 0) opd_test_fail(__FILE__, __LINE__, "%s is 5", text);
+    }
 }
 
 static double seconds_now(void) {

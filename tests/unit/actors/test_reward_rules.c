@@ -54,9 +54,14 @@ TEST(choices) {
     static const char *const RIGHT[] = {
         "so \\boxed{B}", "\\boxed{\\text{(B)}}", "The answer is (B).", "Answer: **B**",
         "answer: option B", "The answer is B) 12 m", "I think\n(B)", "B", "Answer: $B$",
-        "The correct answer is: b"};
+        "The correct answer is: b", "The answer is B, I think", "(B) I and III only", "B. A cat", "B: Vitamin C",
+        "\\boxed{B}, not \\text{C}"};
     static const char *const WRONG[] = {"\\boxed{A}", "The answer is Berlin", "B\nor C", "", "12",
-                                        "Answer: A good one would be B", "AB"};
+                                        "Answer: A good one would be B", "AB",
+                                        /* every option cannot be wrong */
+                                        "\\boxed{B, C}", "The answer is B or C", "Answer: (B) or (C)",
+                                        "\\boxed{B C D}", "B/C", "\\boxed{B and C}", "B, C, D and E",
+                                        "(B), (C)", "\\boxed{\\text{B or C}}", "**B** & **C**"};
     for (size_t i = 0; i < sizeof RIGHT / sizeof RIGHT[0]; i++) {
         judged(OPD_REWARD_RULE_CHOICE, RIGHT[i], "B", 1);
         judged(OPD_REWARD_RULE_CHOICE, RIGHT[i], "(b)", 1);
