@@ -11,7 +11,7 @@ JOBS       ?= $(shell nproc)
 PACKAGES   := build-essential cmake ninja-build pkg-config \
               libuv1-dev libnghttp2-dev libssl-dev libyaml-dev libmsgpack-dev
 TEST_PACKAGES := python3 curl openssl nghttp2-client nghttp2-server nghttp2-proxy nginx haproxy \
-                 python3-uvicorn python3-hypercorn
+                 python3-uvicorn python3-hypercorn python3-msgpack
 # Of these, what Debian would run as services. The tests start their own; the machine is left without.
 SERVICES   := nginx haproxy nghttpx
 # A run folder is never overwritten: the demo takes the next free name.

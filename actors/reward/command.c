@@ -1,7 +1,7 @@
 /* command.c - children that judge (command.h).
  *
  *   IDLE --question--> BUSY --answer--> IDLE
- *     |                 |  \--timeout: SIGKILL, the question is lost--> DYING --exit--> PAUSED
+ *     |                 |  \--timeout, no msgpack: SIGKILL, the question is lost--> DYING --exit--> PAUSED
  *     +-----exit--------+--exit: the question is lost---------------------------------> PAUSED
  *   PAUSED --timer--> IDLE with a new child
  *
@@ -14,11 +14,12 @@
 #include <string.h>
 
 #include "core/base/check.h"
+#include "core/codec/msgpack.h"
 #include "core/env/env.h"
 #include "opd/log.h"
 
 enum {
-    LINE_MAX_BYTES = 1 << 20, /* of an answer */
+    ANSWER_MAX_BYTES = 1 << 20,
     STDIN_MAX_BYTES = 128 << 20,
     PAUSE_MIN_MS = 200,
     PAUSE_MAX_MS = 5000,
@@ -32,6 +33,8 @@ typedef struct worker {
     opd_child *child; /* NULL while PAUSED */
     worker_state state;
     opd_reward_question *asked; /* BUSY */
+    opd_str answer; /* msgpack: what came of the next value */
+    opd_mp_scan scan;
     opd_timer timer;            /* BUSY: the time limit; PAUSED: the next start */
     uint64_t pause_ms;
 } worker;
@@ -56,7 +59,7 @@ static opd_err give(worker *w) {
     w->asked = question;
     w->state = BUSY;
     opd_err err = opd_child_write(w->child, question->request.data, question->request.size);
-    if (err == OPD_OK) err = opd_child_write(w->child, "\n", 1);
+    if (err == OPD_OK && !c->o.msgpack) err = opd_child_write(w->child, "\n", 1);
     if (err == OPD_ERR_NOMEM) return err;
     if (err != OPD_OK) OPD_LOG_WARN("reward %s: %s", c->o.name, opd_err_context());
     return opd_timer_start_after(&w->timer, c->o.timeout_ms * 1000000);
@@ -67,6 +70,17 @@ static opd_err finish(opd_ctx *ctx, void *state, worker *w, opd_reward_failure f
     w->asked = NULL;
     question->failure = failure;
     return w->command->o.answered(ctx, state, question);
+}
+
+/* What was read of an answer, and did not belong to another question. */
+static opd_err on_answer(opd_ctx *ctx, void *state, worker *w, opd_err err) {
+    opd_reward_command *c = w->command;
+    opd_timer_stop(&w->timer);
+    w->state = IDLE;
+    w->pause_ms = PAUSE_MIN_MS;
+    c->has_answered = true;
+    OPD_TRY(finish(ctx, state, w, err == OPD_OK ? OPD_REWARD_JUDGED : OPD_REWARD_FAILED));
+    return w->state == IDLE ? give(w) : OPD_OK;
 }
 
 static opd_err on_line(opd_ctx *ctx, void *state, opd_child *child, bool is_stderr,
@@ -82,12 +96,51 @@ static opd_err on_line(opd_ctx *ctx, void *state, opd_child *child, bool is_stde
         return OPD_OK;
     }
     if (err != OPD_OK) OPD_LOG_WARN("reward %s: %s: %.200s", c->o.name, opd_err_context(), line);
+    return on_answer(ctx, state, w, err);
+}
+
+/* Nothing that this child says can be an answer any more; its question, if it has one, is lost. */
+static opd_err give_up(opd_ctx *ctx, void *state, worker *w, opd_reward_failure failure) {
+    bool busy = w->state == BUSY;
+    w->state = DYING;
     opd_timer_stop(&w->timer);
-    w->state = IDLE;
-    w->pause_ms = PAUSE_MIN_MS;
-    c->has_answered = true;
-    OPD_TRY(finish(ctx, state, w, err == OPD_OK ? OPD_REWARD_JUDGED : OPD_REWARD_FAILED));
-    return w->state == IDLE ? give(w) : OPD_OK;
+    opd_child_kill(w->child, SIGKILL);
+    return busy ? finish(ctx, state, w, failure) : OPD_OK;
+}
+
+/* A whole value of msgpack. */
+static opd_err on_value(opd_ctx *ctx, void *state, worker *w, const char *bytes, size_t size) {
+    const char *name = w->command->o.name;
+    opd_mp_reader reader;
+    opd_mp_reader_init(&reader, bytes, size);
+    if (opd_mp_peek(&reader) != OPD_MP_MAP) return OPD_OK; /* a text that was printed is small numbers */
+    opd_err err = w->state == BUSY ? opd_reward_question_read(w->asked, bytes, size) : OPD_ERR_MISMATCH;
+    if (err != OPD_OK)
+        OPD_LOG_WARN("reward %s: %s", name, w->state == BUSY ? opd_err_context() : "an answer without a question");
+    return err == OPD_ERR_MISMATCH ? OPD_OK : on_answer(ctx, state, w, err);
+}
+
+static opd_err on_bytes(opd_ctx *ctx, void *state, opd_child *child, const void *bytes, size_t size_bytes) {
+    worker *w = opd_child_arg(child);
+    opd_err err = OPD_OK;
+    size_t begin = 0;
+    if (w->state == DYING) return OPD_OK;
+    opd_str_append(&w->answer, bytes, size_bytes);
+    OPD_TRY(opd_str_status(&w->answer));
+    while (w->state != DYING && opd_mp_scan_value(&w->scan, w->answer.data + begin, w->answer.size - begin,
+                                                  ANSWER_MAX_BYTES, &err)) {
+        size_t size = (size_t)w->scan.size_bytes;
+        w->scan = (opd_mp_scan){0};
+        OPD_TRY(on_value(ctx, state, w, w->answer.data + begin, size));
+        begin += size;
+    }
+    if (err != OPD_OK) {
+        OPD_LOG_WARN("reward %s: no msgpack on stdout (%s); process %d is killed", w->command->o.name,
+                     opd_err_context(), opd_child_pid(child));
+        return give_up(ctx, state, w, OPD_REWARD_FAILED);
+    }
+    opd_str_drop(&w->answer, begin);
+    return OPD_OK;
 }
 
 static opd_err on_time(opd_ctx *ctx, void *state, opd_timer *timer) {
@@ -95,9 +148,7 @@ static opd_err on_time(opd_ctx *ctx, void *state, opd_timer *timer) {
     if (w->state == PAUSED) return start(w);
     OPD_LOG_WARN("reward %s: no answer within %llu ms; process %d is killed", w->command->o.name,
                  (unsigned long long)w->command->o.timeout_ms, opd_child_pid(w->child));
-    w->state = DYING;
-    opd_child_kill(w->child, SIGKILL);
-    return finish(ctx, state, w, OPD_REWARD_TIMEOUT);
+    return give_up(ctx, state, w, OPD_REWARD_TIMEOUT);
 }
 
 static opd_err on_exit(opd_ctx *ctx, void *state, opd_child *child, int64_t exit_status,
@@ -124,10 +175,12 @@ static opd_err on_exit(opd_ctx *ctx, void *state, opd_child *child, int64_t exit
 static opd_err start(worker *w) {
     const opd_reward_command_options *o = &w->command->o;
     opd_child_options options = {.alloc = o->alloc, .argv = o->argv, .on_line = on_line,
-                                 .on_exit = on_exit, .line_max = LINE_MAX_BYTES,
-                                 .stdin_max = STDIN_MAX_BYTES, .arg = w};
+                                 .on_bytes = o->msgpack ? on_bytes : NULL, .on_exit = on_exit,
+                                 .line_max = ANSWER_MAX_BYTES, .stdin_max = STDIN_MAX_BYTES, .arg = w};
     OPD_TRY(opd_err_prefix(opd_child_spawn(w->command->ctx, o->env, &options, &w->child),
                            "reward %s", o->name));
+    opd_str_clear(&w->answer);
+    w->scan = (opd_mp_scan){0};
     w->state = IDLE;
     return give(w);
 }
@@ -143,8 +196,9 @@ opd_err opd_reward_command_open(opd_ctx *ctx, const opd_reward_command_options *
     opd_list_init(&c->waiting);
     *out_command = c;
     for (uint32_t i = 0; i < options->workers; i++) {
-        worker *w = &c->workers[i];
+        worker *w = &c->workers[i]; /* zeroed: close may come before its turn */
         *w = (worker){.command = c, .state = PAUSED, .pause_ms = PAUSE_MIN_MS};
+        opd_str_init(&w->answer, options->alloc, 2 * ANSWER_MAX_BYTES);
         opd_timer_init(&w->timer, ctx, on_time);
         w->timer.arg = w;
         OPD_TRY(start(w));
@@ -160,5 +214,7 @@ opd_err opd_reward_command_ask(opd_reward_command *command, opd_reward_question 
 }
 
 void opd_reward_command_close(opd_reward_command *command) {
-    if (command != NULL) opd_mem_free(command->o.alloc, command);
+    if (command == NULL) return;
+    for (uint32_t i = 0; i < command->o.workers; i++) opd_str_fini(&command->workers[i].answer);
+    opd_mem_free(command->o.alloc, command);
 }

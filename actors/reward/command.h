@@ -1,10 +1,10 @@
-/* command.h - judges in child processes, which read questions and write answers as JSON lines.
+/* command.h - judges in child processes, which read questions and write answers as JSON lines or in msgpack.
  *
  * A part of an actor: `workers` children of one program, each with one question at a time on its
- * stdin and its answer as one line on its stdout (question.h; lines that are no JSON object of this
- * question's id are logged and skipped). A child that dies costs the question in its hands and is
- * started again after 0.2 s, doubling to 5 s; one that says nothing within timeout_ms is killed and
- * costs that question, too.
+ * stdin and its answer on its stdout (question.h). Lines that are no JSON object of this question's
+ * id, and msgpack values that are no map of it, are logged and skipped. A child that dies costs the question
+ * in its hands and is started again after 0.2 s, doubling to 5 s; one that says nothing within timeout_ms,
+ * or bytes that are no msgpack or above a MiB, is killed and costs its question, too.
  *
  * Invariants: every question asked is answered exactly once, in the actor's context, unless the
  * actor ends first; a child has at most one question.
@@ -26,6 +26,7 @@ typedef struct opd_reward_command_options {
     const char *const *argv; /* NULL-terminated; outlives it */
     const char *name;        /* for messages */
     uint32_t workers;
+    bool msgpack;            /* no JSON */
     uint64_t timeout_ms;     /* of one question, from when a child has it */
     /* A question is answered: rewards or failure are set. An error fails the actor. */
     opd_err (*answered)(opd_ctx *ctx, void *state, opd_reward_question *question);

@@ -47,6 +47,7 @@ static opd_err add(opd_reward_parts *out, const opd_config_reward_part *c, const
     if (c->type == OPD_CONFIG_REWARD_TYPE_REMOTE_RM) part->kind = OPD_REWARD_BY_URL;
     if (c->type == OPD_CONFIG_REWARD_TYPE_COMMAND) {
         part->kind = OPD_REWARD_BY_COMMAND;
+        part->msgpack = c->encoding == OPD_CONFIG_ENCODING_MSGPACK;
         return split(c->command, out->words[i], sizeof out->words[i], out->argv[i]);
     }
     if (c->type != OPD_CONFIG_REWARD_TYPE_LIBRARY) return OPD_OK;

@@ -7,6 +7,8 @@
  * order of the responses); an "id", where it is given, must be that of the question. A null is no
  * reward. Other members are ignored.
  *
+ * In msgpack both are maps of the same members, with strings as UTF-8, and numbers as floats or integers.
+ *
  * Invariant: what is not a finite number never becomes a reward. Thread: any; no state.
  */
 #ifndef OPD_ACTORS_REWARD_QUESTION_H
@@ -24,9 +26,10 @@ typedef enum opd_reward_failure {
 /* One question to one judge; a part of the asker's memory, untouched by it until it is answered. */
 typedef struct opd_reward_question {
     uint64_t id;
-    opd_str request;  /* the JSON object, without newline */
+    opd_str request;  /* the JSON object, without newline, or the msgpack map */
     uint32_t count;   /* rewards wanted: 1, or the members of the group */
     bool group;
+    bool msgpack;     /* not JSON */
     double *rewards;  /* [count], the asker's memory; NaN: none */
     opd_reward_failure failure;
     uint32_t entry, part; /* whose: the reward actor's */
@@ -35,13 +38,13 @@ typedef struct opd_reward_question {
     opd_list node;
 } opd_reward_question;
 
-/* Writes the request of a question whose id, count and group are set. The texts are JSON strings
+/* Writes the request of a question whose id, count, group and msgpack are set. The texts are JSON strings
  * already; responses: count of them. Errors stick to question->request. */
 void opd_reward_question_write(opd_reward_question *question, const opd_str *prompt,
                                const opd_str *const *responses, const opd_str *label,
                                const char *source);
 
-/* Reads an answer into question->rewards. Errors: PARSE, MISMATCH (the id of another question, then nothing
+/* Reads an answer, all of size_bytes, into question->rewards. Errors: PARSE and LIMIT (of msgpack), MISMATCH (the id of another question, then nothing
  * is written), INVALID (no number, too few of them). */
 OPD_MUST_CHECK opd_err opd_reward_question_read(opd_reward_question *question, const char *text,
                                                 size_t size_bytes);

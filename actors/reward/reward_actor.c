@@ -21,6 +21,9 @@
 
 enum { REWARD_BYTES = 4096, TEXT_BYTES_MAX = 64 << 20, JOB_ENTRIES_MAX = 64 };
 
+/* A larger reward is none: a group's variance of it must be a number. */
+static const double SUM_MAX = 1e15;
+
 typedef struct entry {
     opd_msg *msg;
     opd_rollout_fields f; /* of msg */
@@ -121,7 +124,7 @@ static opd_err ask(reward *r, uint32_t part, entry *const *members, uint32_t cou
     OPD_ASSERT(count <= OPD_COUNTOF(responses));
     for (uint32_t i = 0; i < count; i++) responses[i] = &members[i]->response;
     *q = (opd_reward_question){.id = ++r->asked, .count = count, .group = r->c.parts[part].group,
-                               .rewards = r->rewards + slot * width, .entry = place, .part = part};
+                               .msgpack = r->c.parts[part].msgpack, .rewards = r->rewards + slot * width, .entry = place, .part = part};
     opd_str_init(&q->request, r->c.alloc, 2 * (size_t)TEXT_BYTES_MAX);
     opd_reward_question_write(q, &e->prompt, responses, &e->label, e->f.source);
     opd_err err = opd_str_status(&q->request);
@@ -180,19 +183,19 @@ static opd_err answered(opd_ctx *ctx, void *state, opd_reward_question *q) {
 
 /* ---- in and out ---- */
 
-static opd_err make_reward(reward *r, opd_ctx *ctx, const entry *e) {
+static opd_err make_reward(reward *r, opd_ctx *ctx, entry *e) {
+    if (!(fabs(e->sum) <= SUM_MAX)) count_failure(e, OPD_REWARD_FAILED);
     opd_reward_fields out = {.group = e->f.group, .member = e->f.member, .valid = e->valid,
                              .reward = e->valid ? e->sum : 0, .failure = (uint32_t)e->failure};
     opd_trace_set(ctx, opd_msg_trace(e->msg));
     return opd_message_create(opd_self_system(ctx), OPD_MESSAGE_REWARD, &out, &r->ready);
 }
 
-static void release(reward *r, entry *e) {
+static void release(entry *e) {
     opd_str_fini(&e->prompt);
     opd_str_fini(&e->response);
     opd_str_fini(&e->label);
     opd_msg_release(e->msg);
-    (void)r;
 }
 
 /* Sends the rewards that are complete, until the batcher's window is full. */
@@ -208,7 +211,7 @@ static opd_err flush(reward *r, opd_ctx *ctx) {
         r->first = (r->first + 1) % r->c.window_msgs;
         r->count--;
         r->judged--;
-        release(r, e);
+        release(e);
     }
     return OPD_OK;
 }
@@ -266,7 +269,8 @@ static opd_err open_judge(reward *r, opd_ctx *ctx, uint32_t p) {
     if (part->kind == OPD_REWARD_BY_COMMAND) {
         opd_reward_command_options o = {.alloc = r->c.alloc, .env = r->c.env, .argv = part->argv,
                                         .name = part->name, .workers = part->workers,
-                                        .timeout_ms = part->timeout_ms, .answered = answered};
+                                        .msgpack = part->msgpack, .timeout_ms = part->timeout_ms,
+                                        .answered = answered};
         return opd_reward_command_open(ctx, &o, &r->commands[p]);
     }
     opd_reward_remote_options o = {.alloc = r->c.alloc, .env = r->c.env, .url = part->url,
@@ -305,7 +309,7 @@ static void on_stop(opd_ctx *ctx, void *state) {
     }
     for (size_t i = 0; r->questions != NULL && i < (size_t)r->c.window_msgs * r->c.part_count; i++)
         opd_str_fini(&r->questions[i].request);
-    for (uint32_t i = 0; i < r->count; i++) release(r, entry_at(r, i));
+    for (uint32_t i = 0; i < r->count; i++) release(entry_at(r, i));
     opd_msg_release(r->ready);
     opd_mem_free(r->c.alloc, r->held);
     opd_mem_free(r->c.alloc, r->questions);

@@ -32,6 +32,7 @@ typedef struct opd_reward_part {
     opd_reward_rule rule;
     bool boxed;
     bool group;              /* judged outside: a question holds all members of a group */
+    bool msgpack;            /* a command: the encoding of questions and answers */
     const char *const *argv; /* NULL-terminated */
     const char *url;
     uint32_t workers; /* questions under way at once */

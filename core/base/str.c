@@ -66,6 +66,12 @@ void opd_str_extend(opd_str *str, size_t size) {
     str->data[str->size] = '\0';
 }
 
+void opd_str_drop(opd_str *str, size_t size) {
+    if (size == 0) return;
+    memmove(str->data, str->data + size, str->size - size + 1); /* and the NUL */
+    str->size -= size;
+}
+
 void opd_str_append(opd_str *str, const void *bytes, size_t size) {
     if (size == 0 || !reserve(str, size)) return;
     memcpy(str->data + str->size, bytes, size);

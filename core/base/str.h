@@ -46,6 +46,9 @@ void opd_str_printf(opd_str *str, const char *fmt, ...) OPD_PRINTF(2, 3);
 char *opd_str_room(opd_str *str, size_t size);
 void opd_str_extend(opd_str *str, size_t size);
 
+/* Takes the first size bytes away, no more than there are. */
+void opd_str_drop(opd_str *str, size_t size);
+
 /* Gives the bytes, without a copy, to a buffer of one reference, the caller's; the text is empty and
  * usable again afterwards. Errors: that of the text, NOMEM; the text is then as it was. */
 opd_err opd_str_to_buf(opd_str *str, opd_buf **out_buf) OPD_MUST_CHECK;

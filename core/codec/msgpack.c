@@ -92,11 +92,15 @@ static void put_length(opd_mp_writer *w, uint8_t tag8, size_t size) {
         w->failed = true;
 }
 
-void opd_mp_write_str(opd_mp_writer *w, const char *text, size_t size) {
+void opd_mp_write_str_head(opd_mp_writer *w, size_t size) {
     if (size < 32)
         put(w, (uint8_t)(0xa0 | size), 0, 0);
     else
         put_length(w, 0xd9, size);
+}
+
+void opd_mp_write_str(opd_mp_writer *w, const char *text, size_t size) {
+    opd_mp_write_str_head(w, size);
     put_bytes(w, text, size);
 }
 
@@ -394,4 +398,41 @@ void opd_mp_skip(opd_mp_reader *r) {
 opd_err opd_mp_reader_status(const opd_mp_reader *r) {
     if (r->err == OPD_OK) return OPD_OK;
     return opd_fail(r->err, "msgpack byte %zu: %s", r->error_offset, r->what);
+}
+
+/* ---- values in a stream ---------------------------------------------------------------- */
+
+/* Bytes of the header that a tag opens. */
+static size_t header_size(uint8_t tag) {
+    if (tag < 0xc0 || tag >= 0xe0) return 1;
+    return 1 + (size_t)tags[tag - 0xc0].width + (tags[tag - 0xc0].type == OPD_MP_EXT);
+}
+
+bool opd_mp_scan_value(opd_mp_scan *scan, const void *data, size_t size, size_t max_bytes, opd_err *out_err) {
+    *out_err = OPD_OK;
+    if (scan->size_bytes == 0) scan->left = 1;
+    while (scan->left > 0) {
+        if (scan->size_bytes + scan->left > max_bytes) { /* an item has a byte at least */
+            *out_err = opd_fail(OPD_ERR_LIMIT, "a value of more than %zu bytes", max_bytes);
+            return false;
+        }
+        if (scan->size_bytes >= size) return false;
+        const uint8_t *at = (const uint8_t *)data + scan->size_bytes;
+        size_t there = size - (size_t)scan->size_bytes, head_bytes = header_size(*at);
+        if (there < head_bytes) return false;
+        opd_mp_reader reader;
+        head h;
+        opd_mp_reader_init(&reader, at, there);
+        if (decode(&reader, &h) == 0) {
+            *out_err = opd_mp_reader_status(&reader);
+            return false;
+        }
+        scan->size_bytes += head_bytes;
+        scan->left--;
+        if (h.type == OPD_MP_STR || h.type == OPD_MP_BIN || h.type == OPD_MP_EXT) scan->size_bytes += h.value;
+        if (h.type == OPD_MP_ARRAY) scan->left += h.value;
+        if (h.type == OPD_MP_MAP) scan->left += 2 * h.value;
+    }
+    if (scan->size_bytes > max_bytes) *out_err = opd_fail(OPD_ERR_LIMIT, "a value of more than %zu bytes", max_bytes);
+    return *out_err == OPD_OK && scan->size_bytes <= size;
 }

@@ -42,6 +42,8 @@ void opd_mp_write_str(opd_mp_writer *w, const char *text, size_t size);
 void opd_mp_write_cstr(opd_mp_writer *w, const char *text);
 void opd_mp_write_bin(opd_mp_writer *w, const void *bytes, size_t size);
 void opd_mp_write_ext(opd_mp_writer *w, int8_t type, const void *bytes, size_t size);
+/* The header of a string of size bytes, which the caller appends next. */
+void opd_mp_write_str_head(opd_mp_writer *w, size_t size);
 /* The header of count items (count pairs for a map), which the caller writes next. */
 void opd_mp_write_array(opd_mp_writer *w, uint32_t count);
 void opd_mp_write_map(opd_mp_writer *w, uint32_t count);
@@ -99,5 +101,19 @@ void opd_mp_skip(opd_mp_reader *r);
 
 /* The first error with its byte offset as context, or OPD_OK. */
 opd_err opd_mp_reader_status(const opd_mp_reader *r) OPD_MUST_CHECK;
+
+/* ---- values in a stream ------------------------------------------------------------------ */
+
+/* Finds where the value ends whose bytes come in pieces. Zeroed, it stands before the first; it allocates
+ * nothing, and reads every header once. */
+typedef struct opd_mp_scan {
+    uint64_t size_bytes; /* read so far: of a whole value, its size */
+    uint64_t left;       /* items still to come, where size_bytes > 0 */
+} opd_mp_scan;
+
+/* Goes on with the value that begins at data, of which size bytes are there by now. True: it is whole, and has
+ * scan->size_bytes bytes. False: more must come (*out_err is OK), or never can be read: PARSE, or LIMIT
+ * where it says that it has more than max_bytes bytes. */
+bool opd_mp_scan_value(opd_mp_scan *scan, const void *data, size_t size, size_t max_bytes, opd_err *out_err);
 
 #endif

@@ -40,6 +40,8 @@ static opd_err part_check(opd__draft *draft, const opd_config_reward_part *part,
                          "library"));
     OPD_TRY(source_check(draft, part, item, OPD_CONFIG_REWARD_TYPE_REMOTE_RM, part->url, "url",
                          "remote_rm"));
+    if (part->encoding != OPD_CONFIG_ENCODING_JSON && part->type != OPD_CONFIG_REWARD_TYPE_COMMAND)
+        return opd__draft_fail(draft, key_of(part, "encoding", path), item, "is read by type command only");
     if (part->group && !outside)
         return opd__draft_fail(draft, key_of(part, "group", path), item, "only command, library and "
                                "remote_rm see a group");

@@ -48,6 +48,7 @@ static const char *const kind_names[] = {"arithmetic", "sft", "rl", "eval", NULL
 static const char *const log_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const device_names[] = {"cpu", NULL};
 static const char *const filter_names[] = {"none", "zero_std", NULL};
+static const char *const encoding_names[] = {"json", "msgpack", NULL};
 static const char *const reward_names[] = {"none", "math", "dapo", "f1", "multiple_choice", "gpqa",
                                            "command", "library", "remote_rm", "parts", NULL};
 static const char *const opd_type_names[] = {"none", "sglang", "megatron", "constant", NULL};
@@ -141,7 +142,8 @@ const opd__key opd__keys[] = {
 
     ENUM("reward.type", REWARD(type), "math", reward_names, "Who judges, see docs/rewards.md. math: 1 if the final answer equals the label, or 0. none: always 0. command, library, remote_rm: a judge of your own. parts: the weighted sum of `reward.parts`."),
     BOOL("reward.boxed", REWARD(boxed), "false", "Judge only the content of the last \\boxed{} (the seed's boxed_ types)."),
-    TEXT("reward.command", OPD__TYPE_STRING, REWARD(command), "", 0, "Of type command: a program and its arguments, with blanks between them. It reads questions and writes answers as JSON lines."),
+    TEXT("reward.command", OPD__TYPE_STRING, REWARD(command), "", 0, "Of type command: a program and its arguments, with blanks between them. It reads questions and writes answers."),
+    ENUM("reward.encoding", REWARD(encoding), "json", encoding_names, "How a command reads and writes them: json, an object on a line; msgpack, a map after the other."),
     TEXT("reward.library", OPD__TYPE_PATH, REWARD(library), "", 0, "Of type library: a shared object with the functions of opd/reward.h, loaded in a child process."),
     TEXT("reward.url", OPD__TYPE_URL, REWARD(url), "", 0, "Of type remote_rm: where questions are POSTed as JSON."),
     BOOL("reward.group", REWARD(group), "false", "Ask command, library or remote_rm about all answers to a prompt at once."),
@@ -152,6 +154,7 @@ const opd__key opd__keys[] = {
     FLOAT("reward.parts.*.weight", PART(weight), "1", -1e6, 1e6, 0, "", "Factor of this part in the sum."),
     BOOL("reward.parts.*.boxed", PART(boxed), "false", "As reward.boxed."),
     TEXT("reward.parts.*.command", OPD__TYPE_STRING, PART(command), "", 0, "As reward.command."),
+    ENUM("reward.parts.*.encoding", PART(encoding), "json", encoding_names, "As reward.encoding."),
     TEXT("reward.parts.*.library", OPD__TYPE_PATH, PART(library), "", 0, "As reward.library."),
     TEXT("reward.parts.*.url", OPD__TYPE_URL, PART(url), "", 0, "As reward.url."),
     BOOL("reward.parts.*.group", PART(group), "false", "As reward.group."),

@@ -108,10 +108,15 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buf) {
     opd_event_post(s->child->system, &s->event);
 }
 
-/* Gives out the complete lines (at the end, or when the buffer is full: also the rest). */
+/* Gives out the bytes, or the complete lines (at the end, or when the buffer is full: also the rest). */
 static opd_err give_lines(opd_ctx *ctx, void *state, child_stream *s) {
     opd_child *child = s->child;
     size_t begin = 0;
+    if (s == &child->streams[0] && child->options.on_bytes != NULL && s->used > 0) {
+        size_t used = s->used;
+        s->used = 0;
+        return child->options.on_bytes(ctx, state, child, s->line, used);
+    }
     while (begin < s->used) {
         char *line = s->line + begin;
         char *newline = memchr(line, '\n', s->used - begin);

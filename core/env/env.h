@@ -36,6 +36,8 @@ typedef struct opd_child_options {
      * during the call. An error fails the actor. */
     opd_err (*on_line)(opd_ctx *ctx, void *state, opd_child *child, bool is_stderr,
                        const char *line);
+    /* The same for stdout as it comes, in pieces of at most line_max bytes: then on_line is for stderr only. */
+    opd_err (*on_bytes)(opd_ctx *ctx, void *state, opd_child *child, const void *bytes, size_t size_bytes);
     /* The child ended and all its output was delivered: exit status, or the number of the
      * signal that killed it (else 0). Called exactly once; the child is freed after it. */
     opd_err (*on_exit)(opd_ctx *ctx, void *state, opd_child *child, int64_t exit_status,

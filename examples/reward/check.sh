@@ -1,5 +1,5 @@
 #!/bin/sh
-# usage: OPD_EXAMPLE=length.so check.sh OPD   both judges answer the same questions alike, to the last digit.
+# usage: OPD_EXAMPLE=length.so check.sh OPD   the judges answer the same questions alike, to the last digit.
 set -eu
 folder=$(dirname "$0")
 python=${OPD_TEST_PYTHON:-python3}
@@ -14,5 +14,16 @@ ours=$(printf '%s\n' "$questions" | "$1" reward-host "$OPD_EXAMPLE")
 [ "$ours" = "$want" ] || { echo "the library said: $ours"; exit 1; }
 theirs=$(printf '%s\n' "$questions" | "$python" "$folder/length.py" | tr -d ' ' | sed 's/0\.0\]/0]/; s/-0]/0]/')
 [ "$theirs" = "$want" ] || { echo "the script said: $theirs"; exit 1; }
+[ -x /usr/bin/python3 ] && python=/usr/bin/python3 # Debian's has Debian's msgpack
+if "$python" -c 'import msgpack' 2>/dev/null; then
+  packed=$(printf '%s\n' "$questions" |
+    "$python" -c 'import json, msgpack, sys
+for line in sys.stdin: sys.stdout.buffer.write(msgpack.packb(json.loads(line)))' |
+    "$python" "$folder/length_msgpack.py" |
+    "$python" -c 'import json, msgpack, sys
+for answer in msgpack.Unpacker(sys.stdin.buffer): print(json.dumps(answer))' |
+    tr -d ' ' | sed 's/0\.0\]/0]/; s/-0]/0]/')
+  [ "$packed" = "$want" ] || { echo "the script in msgpack said: $packed"; exit 1; }
+fi
 "$1" reward-host /nonexistent.so 2>/dev/null && { echo "a missing library was loaded"; exit 1; }
-echo "both judges agree"
+echo "the judges agree"

@@ -14,15 +14,16 @@ def judge(response, label):
     return (1.0 if right else 0.0) - 0.001 * len(response)
 
 
+def answer(question):
+    if "responses" in question:
+        rewards = [judge(text, question["label"]) for text in question["responses"]]
+        return {"id": question["id"], "rewards": rewards}
+    return {"id": question["id"], "reward": judge(question["response"], question["label"])}
+
+
 def main():
     for line in sys.stdin:
-        question = json.loads(line)
-        answer = {"id": question["id"]}
-        if "responses" in question:
-            answer["rewards"] = [judge(text, question["label"]) for text in question["responses"]]
-        else:
-            answer["reward"] = judge(question["response"], question["label"])
-        print(json.dumps(answer), flush=True)  # opd waits for the line
+        print(json.dumps(answer(json.loads(line))), flush=True)  # opd waits for the line
 
 
 if __name__ == "__main__":

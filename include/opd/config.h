@@ -260,6 +260,11 @@ typedef struct opd_config_rollout {
     int64_t seed;             /* derived: run.seed */
 } opd_config_rollout;
 
+typedef enum opd_config_encoding {
+    OPD_CONFIG_ENCODING_JSON,
+    OPD_CONFIG_ENCODING_MSGPACK
+} opd_config_encoding;
+
 typedef struct opd_config_reward_part {
     const char *name; /* below reward.parts; NULL for the reward itself */
     opd_config_reward_type type;
@@ -267,6 +272,7 @@ typedef struct opd_config_reward_part {
     bool boxed; /* judge only the content of the last \boxed{} */
     bool group; /* judge all answers to a prompt at once        */
     const char *command; /* a program and its arguments, blanks between them */
+    opd_config_encoding encoding; /* of questions and answers of a command   */
     const char *library; /* path of the shared object                        */
     const char *url;
     double timeout_s; /* of one question (of a URL: one attempt) */

@@ -16,11 +16,13 @@ const opd_fuzz_seed opd_fuzz_seeds[] = {
     OPD_FUZZ_SEED("x \\in (-\\infty,2]\\cup\\{3\\}|[2,\\pi)"),
     OPD_FUZZ_SEED("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}|1 \\pm e^{-2t}"),
     OPD_FUZZ_SEED("x_{1}=2\\frac{1}{2}\\text{ cm}^2|50\\%"), OPD_FUZZ_SEED("A: $18|f(x) > |x|!"), OPD_FUZZ_SEED("{\"id\":5,\"reward\":1.5}"),
-    OPD_FUZZ_SEED("{\"rewards\":[1,null],\"id\":5}"), {NULL, 0}};
+    OPD_FUZZ_SEED("{\"rewards\":[1,null],\"id\":5}"), OPD_FUZZ_SEED("\x82\xa2id\x05\xa6reward\xcb\x3f\xf0\0\0\0\0\0\0"),
+    OPD_FUZZ_SEED("\x82\xa7rewards\x92\x01\xc0\xa2id\x05"), {NULL, 0}};
 
-static void read_answer(const char *text, size_t size, uint32_t count, bool group) {
+static void read_answer(const char *text, size_t size, uint32_t count, bool group, bool msgpack) {
     double rewards[3] = {-7, -7, -7};
-    opd_reward_question question = {.id = 5, .count = count, .group = group, .rewards = rewards};
+    opd_reward_question question = {.id = 5, .count = count, .group = group, .msgpack = msgpack,
+                                    .rewards = rewards};
     if (opd_reward_question_read(&question, text, size) != OPD_OK) return;
     for (uint32_t i = 0; i < OPD_COUNTOF(rewards); i++) {
         if (isinf(rewards[i])) abort();
@@ -36,8 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes) {
     size_t size = bar != NULL ? (size_t)(bar - text) : size_bytes;
     const char *label = bar != NULL ? bar + 1 : text;
     size_t label_size = bar != NULL ? size_bytes - size - 1 : size_bytes;
-    read_answer(text, size_bytes, 1, false);
-    read_answer(text, size_bytes, 2, true);
+    for (int i = 0; i < 4; i++) read_answer(text, size_bytes, 1 + (i & 1), i & 1, i & 2);
     opd_piece answer;
     if (opd_answer_find((opd_piece){text, text + size}, &answer) &&
         (answer.data < text || answer.end > text + size || answer.data >= answer.end)) abort();

@@ -38,11 +38,26 @@ static void walk(opd_mp_reader *r, unsigned depth) {
     }
 }
 
+/* The same bytes in two pieces: where the value ends does not depend on them, and what skips has its end there. */
+static void scan(const uint8_t *data, size_t size, const opd_mp_reader *skipped) {
+    opd_err err, err_cut = OPD_OK;
+    opd_mp_scan whole = {0}, cut = {0};
+    bool found = opd_mp_scan_value(&whole, data, size, 4096, &err);
+    size_t first = size > 0 ? data[size - 1] % size : 0;
+    bool found_cut = opd_mp_scan_value(&cut, data, first, 4096, &err_cut);
+    if (!found_cut && err_cut == OPD_OK) found_cut = opd_mp_scan_value(&cut, data, size, 4096, &err_cut);
+    OPD_ASSERT(found == found_cut && err == err_cut);
+    OPD_ASSERT(!found || (err == OPD_OK && whole.size_bytes == cut.size_bytes && whole.size_bytes <= size));
+    if (skipped->err == OPD_OK && size <= 4096)
+        OPD_ASSERT(found && whole.size_bytes == (size_t)(skipped->at - skipped->begin));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     opd_mp_reader skipped, walked;
     opd_mp_reader_init(&skipped, data, size);
     opd_mp_skip(&skipped);
     OPD_ASSERT(skipped.at >= skipped.begin && skipped.at <= skipped.end);
+    scan(data, size, &skipped);
     opd_mp_reader_init(&walked, data, size);
     walk(&walked, OPD_MP_DEPTH_MAX);
     OPD_ASSERT(walked.at >= walked.begin && walked.at <= walked.end);

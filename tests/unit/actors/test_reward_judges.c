@@ -1,132 +1,65 @@
 /* test_reward_judges.c - judges outside of opd, as the reward actor asks them: child processes that
  * answer, crash, hang and babble; groups; sums; a judge over HTTP. Real processes and sockets. */
 #include <math.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "actors/messages.h"
-#include "actors/reward/question.h"
-#include "actors/reward/reward_actor.h"
 #include "core/base/check.h"
-#include "tests/support/script_actor.h"
+#include "tests/support/reward_rig.h"
 #include "transports/http.h"
 
-enum { SAMPLES_MAX = 32, WINDOW = 8 };
-
 typedef struct world {
-    opd_test_sys t;
-    opd_roles roles;
-    opd_lane *lane;
-    opd_link *link; /* of the source */
-    opd_monitor monitor;
-    opd_tokenizer *tokenizer;
-    const char *const *responses; /* NULL-terminated */
-    uint32_t members;             /* of a group */
-    uint64_t sent, got, total;
-    opd_reward_fields rewards[SAMPLES_MAX];
+    reward_rig rig;
     char program[256];
+    const char *python; /* one that has msgpack */
     opd_http_server *server; /* of the judge over HTTP */
     uint64_t requests;
 } world;
 
-/* ---- around the actor ---- */
-
-static opd_err batcher_message(opd_ctx *ctx, void *arg, opd_msg *msg) {
-    world *w = arg;
-    opd_reward_fields *f = &w->rewards[w->got];
-    CHECK_OK(opd_message_read(msg, OPD_MESSAGE_REWARD, f));
-    CHECK_INT(f->group * w->members + f->member, w->got); /* in order, each once */
-    if (++w->got == w->total) opd_system_stop(opd_self_system(ctx), OPD_OK);
-    return OPD_OK;
-}
-
-static opd_err source_pump(opd_ctx *ctx, world *w) {
-    while (w->sent < w->total) {
-        int32_t ids[256];
-        size_t prompt, count;
-        const char *text = w->responses[w->sent];
-        CHECK_OK(opd_tokenizer_encode(w->tokenizer, "what?", 5, false, ids, 200, &prompt));
-        CHECK_OK(opd_tokenizer_encode(w->tokenizer, text, strlen(text), false, ids + prompt, 200, &count));
-        opd_rollout_fields f = {.group = w->sent / w->members,
-                                .member = (uint32_t)(w->sent % w->members),
-                                .prompt_len = (uint32_t)prompt};
-        CHECK_OK(opd_slice_copy(NULL, ids, (prompt + count) * sizeof *ids, &f.tokens));
-        CHECK_OK(opd_slice_copy(NULL, "7", 1, &f.label));
-        opd_err err = opd_message_link_send(ctx, w->link, OPD_MESSAGE_ROLLOUT, &f);
-        opd_buf_release(f.tokens.buf);
-        opd_buf_release(f.label.buf);
-        if (err == OPD_ERR_AGAIN) return OPD_OK;
-        OPD_TRY(err);
-        w->sent++;
-    }
-    return OPD_OK;
-}
-
-static opd_err source_start(opd_ctx *ctx, void *arg) {
-    world *w = arg;
-    opd_monitor_start(ctx, &w->monitor, w->roles.reward);
-    OPD_TRY(opd_link_open(ctx, w->roles.reward, WINDOW, 1 << 16, &w->link));
-    return source_pump(ctx, w);
-}
-
-static opd_err source_signal(opd_ctx *ctx, void *arg, const opd_signal *signal) {
-    if (signal->kind == OPD_SIGNAL_DOWN) opd_system_stop(opd_self_system(ctx), signal->reason);
-    return signal->kind == OPD_SIGNAL_CREDIT ? source_pump(ctx, arg) : OPD_OK;
-}
-
 static void world_up(world *w, const char *const *responses, uint32_t members) {
     memset(w, 0, sizeof *w);
-    sys_up(&w->t, NULL);
-    if (w->t.sim != NULL) SKIP("a simulated world has no processes");
-    CHECK_OK(opd_tokenizer_create_bytes(NULL, &w->tokenizer));
-    CHECK_OK(opd_lane_open(w->t.system, "reward", 4, &w->lane));
-    w->responses = responses;
-    w->members = members;
-    while (responses[w->total] != NULL) w->total++;
-    CHECK(w->total <= SAMPLES_MAX);
+    reward_rig_up(&w->rig, responses, members);
+    if (w->rig.t.sim != NULL) SKIP("a simulated world has no processes");
     (void)snprintf(w->program, sizeof w->program, "%s/judge_%d.sh", OPD_BINARY_DIR, getpid());
 }
 
-/* A shell script as the judge: "$line" is a question, "$id" its id. */
-static void write_judge(const world *w, const char *body) {
+static void write_program(const world *w, const char *text) {
     FILE *file = fopen(w->program, "w");
     CHECK(file != NULL);
-    CHECK(fprintf(file, "#!/bin/sh\nwhile read -r line; do id=${line#*\\\"id\\\":}; id=${id%%%%,*}\n"
-                        "%s\ndone\n", body) > 0);
+    CHECK(fputs(text, file) >= 0);
     CHECK(fclose(file) == 0);
     CHECK(chmod(w->program, 0755) == 0);
 }
 
-static opd_err world_run(world *w, const opd_reward_part *parts, uint32_t count) {
-    opd_pid pid;
-    w->roles.batcher = script_spawn(&w->t, "batcher", (opd_script){.message = batcher_message, .arg = w});
-    opd_reward_config config = {.parts = parts, .part_count = count, .samples_per_prompt = w->members,
-                                .tokenizer = w->tokenizer, .lane = w->lane, .env = w->t.env,
-                                .roles = &w->roles, .window_msgs = WINDOW,
-                                .alloc = &w->t.memory.alloc};
-    OPD_TRY(opd_spawn(w->t.system, &opd_reward_class, NULL, &config, &w->roles.reward));
-    pid = script_spawn(&w->t, "source", (opd_script){.start = source_start, .signal = source_signal, .arg = w});
-    CHECK(pid != OPD_PID_NOBODY);
-    return opd_system_run(w->t.system);
+/* A shell script as the judge: "$line" is a question, "$id" its id. */
+static void write_judge(const world *w, const char *body) {
+    char text[2048];
+    int size = snprintf(text, sizeof text, "#!/bin/sh\nwhile read -r line; do id=${line#*\\\"id\\\":}; "
+                        "id=${id%%%%,*}\n%s\ndone\n", body);
+    CHECK(size > 0 && (size_t)size < sizeof text);
+    write_program(w, text);
+}
+
+/* Debian's Python has its msgpack; another one may lack it. */
+static void need_msgpack(world *w) {
+    static const char *const PYTHONS[] = {"/usr/bin/python3", "/usr/local/bin/python3"};
+    for (size_t i = 0; i < OPD_COUNTOF(PYTHONS) && w->python == NULL; i++) {
+        char command[128];
+        (void)snprintf(command, sizeof command, "%s -c 'import msgpack' 2>/dev/null", PYTHONS[i]);
+        if (system(command) == 0) w->python = PYTHONS[i];
+    }
+    if (w->python == NULL) SKIP("no Python with msgpack (Debian: python3-msgpack)");
 }
 
 static void world_down(world *w) {
     (void)unlink(w->program);
-    sys_down(&w->t);
-    opd_tokenizer_destroy(w->tokenizer);
+    reward_rig_down(&w->rig);
 }
 
 static opd_reward_part by_command(const char *const *argv) {
     return (opd_reward_part){.kind = OPD_REWARD_BY_COMMAND, .name = "script", .weight = 1,
                              .argv = argv, .workers = 2, .timeout_ms = 20000};
-}
-
-static void got(const world *w, size_t i, double reward, opd_reward_failure failure) {
-    const opd_reward_fields *f = &w->rewards[i];
-    if (f->valid != (failure == OPD_REWARD_JUDGED) || f->failure != (uint32_t)failure ||
-        (f->valid && fabs(f->reward - reward) > 1e-12))
-        opd_test_fail(__FILE__, __LINE__, "sample %zu: valid %d, reward %g, failure %u", i, f->valid,
-                      f->reward, f->failure);
 }
 
 /* ---- child processes ---- */
@@ -141,10 +74,10 @@ TEST(a_command_judges_every_sample_in_order) {
                     "*) echo \"{\\\"score\\\":-0.25, \\\"id\\\":$id, \\\"why\\\":[1]}\";; esac");
     const char *const argv[] = {w.program, NULL};
     opd_reward_part part = by_command(argv);
-    CHECK_OK(world_run(&w, &part, 1));
-    CHECK_INT(w.got, w.total);
-    for (size_t i = 0; i < w.total; i++)
-        got(&w, i, TEXTS[i][0] == 'g' ? 1.5 : -0.25, OPD_REWARD_JUDGED);
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    CHECK_INT(w.rig.got, w.rig.total);
+    for (size_t i = 0; i < w.rig.total; i++)
+        reward_rig_got(&w.rig, i, TEXTS[i][0] == 'g' ? 1.5 : -0.25, OPD_REWARD_JUDGED);
     world_down(&w);
 }
 
@@ -160,9 +93,9 @@ TEST(a_crash_or_a_hang_costs_that_sample_only) {
     const char *const argv[] = {w.program, NULL};
     opd_reward_part part = by_command(argv);
     part.timeout_ms = 3000;
-    CHECK_OK(world_run(&w, &part, 1));
-    for (size_t i = 0; i < w.total; i++)
-        got(&w, i, 1, TEXTS[i][0] == 'f'   ? OPD_REWARD_JUDGED
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    for (size_t i = 0; i < w.rig.total; i++)
+        reward_rig_got(&w.rig, i, 1, TEXTS[i][0] == 'f'   ? OPD_REWARD_JUDGED
                       : TEXTS[i][0] == 'h' ? OPD_REWARD_TIMEOUT
                                            : OPD_REWARD_FAILED);
     world_down(&w);
@@ -177,7 +110,7 @@ TEST(a_judge_that_never_answers_ends_the_run_with_its_last_words) {
     opd_reward_part part = by_command(argv);
     opd_log_memory said;
     log_memory_start(&said);
-    CHECK(world_run(&w, &part, 1) == OPD_ERR_REMOTE);
+    CHECK(reward_rig_run(&w.rig, &part, 1) == OPD_ERR_REMOTE);
     opd_log_sink_set(NULL, NULL);
     CHECK(strstr(said.text, "never gave an answer; its last words: no module named judge") != NULL);
     world_down(&w);
@@ -189,7 +122,7 @@ TEST(a_command_that_does_not_exist_is_named) {
     world_up(&w, TEXTS, 1);
     const char *const argv[] = {"/nonexistent/judge", NULL};
     opd_reward_part part = by_command(argv);
-    CHECK(world_run(&w, &part, 1) == OPD_ERR_NOT_FOUND);
+    CHECK(reward_rig_run(&w.rig, &part, 1) == OPD_ERR_NOT_FOUND);
     CHECK(strstr(opd_err_context(), "/nonexistent/judge") != NULL);
     world_down(&w);
 }
@@ -205,13 +138,106 @@ TEST(a_group_is_judged_at_once_and_parts_are_summed) {
                                {.name = "math", .weight = 10, .rule = OPD_REWARD_RULE_MATH}};
     parts[0].group = true;
     parts[0].weight = 0.5;
-    CHECK_OK(world_run(&w, parts, 2));
-    got(&w, 0, 10.5, OPD_REWARD_JUDGED);
-    got(&w, 1, 1, OPD_REWARD_JUDGED);
-    got(&w, 2, 0, OPD_REWARD_FAILED);
-    got(&w, 3, 11.5, OPD_REWARD_JUDGED);
-    got(&w, 4, 10.5, OPD_REWARD_JUDGED);
-    got(&w, 5, 11, OPD_REWARD_JUDGED);
+    CHECK_OK(reward_rig_run(&w.rig, parts, 2));
+    reward_rig_got(&w.rig, 0, 10.5, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 1, 1, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 2, 0, OPD_REWARD_FAILED);
+    reward_rig_got(&w.rig, 3, 11.5, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 4, 10.5, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 5, 11, OPD_REWARD_JUDGED);
+    world_down(&w);
+}
+
+TEST(a_sum_that_is_no_number_is_no_reward) {
+    static const char *const TEXTS[] = {"large", "fine", "huge", NULL};
+    static world w;
+    world_up(&w, TEXTS, 1);
+    write_judge(&w, "case \"$line\" in *large*) v=1e308;; *huge*) v=-1e300;; *) v=1;; esac\n"
+                    "echo \"{\\\"id\\\":$id,\\\"reward\\\":$v}\"");
+    const char *const argv[] = {w.program, NULL};
+    opd_reward_part part = by_command(argv);
+    part.weight = 1e6;
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    reward_rig_got(&w.rig, 0, 0, OPD_REWARD_FAILED);
+    reward_rig_got(&w.rig, 1, 1e6, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 2, 0, OPD_REWARD_FAILED);
+    world_down(&w);
+}
+
+/* ---- msgpack ---- */
+
+/* A judge in Python: "r" is the response, "say" writes a value, "raw" writes bytes. */
+static void write_msgpack_judge(const world *w, const char *body) {
+    char text[2048];
+    int size = snprintf(text, sizeof text, "#!%s\nimport os, sys, time\n"
+                        "try:\n import msgpack\nexcept ImportError:\n sys.exit(77)\n"
+                        "def raw(b):\n sys.stdout.buffer.write(b); sys.stdout.buffer.flush()\n"
+                        "def say(v): raw(msgpack.packb(v))\n"
+                        "for q in msgpack.Unpacker(sys.stdin.buffer, read_size=1):\n"
+                        " r = q.get('response')\n%s\n", w->python, body);
+    CHECK(size > 0 && (size_t)size < sizeof text);
+    write_program(w, text);
+}
+
+static opd_reward_part by_msgpack(const char *const *argv) {
+    opd_reward_part part = by_command(argv);
+    part.msgpack = true;
+    return part;
+}
+
+TEST(a_command_judges_in_msgpack) {
+    static const char *const TEXTS[] = {"good", "bad", "good \"quoted\"\n", "bad", "good \xC3\xA9 \xE2\x82\xAC", "bad",
+                                        "good", "integer", NULL};
+    static world w;
+    world_up(&w, TEXTS, 1);
+    need_msgpack(&w);
+    write_msgpack_judge(&w, " assert q['prompt'] == 'what?' and q['label'] == '7' and q['source'] == ''\n"
+                            " if '\"' in r: assert r == 'good \"quoted\"\\n', r\n"
+                            " if len(r) == 8: assert r == 'good \\u00e9 \\u20ac', r\n"
+                            " print('words', flush=True)\n"
+                            " b = msgpack.packb({'id': q['id'], 'why': [1, {'a': b'x'}], 'score':\n"
+                            "    7 if r == 'integer' else 1.5 if r[0] == 'g' else -0.25})\n"
+                            " for i in range(len(b)): raw(b[i:i+1])"); /* in pieces of a byte */
+    const char *const argv[] = {w.program, NULL};
+    opd_reward_part part = by_msgpack(argv);
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    for (size_t i = 0; i < w.rig.total; i++)
+        reward_rig_got(&w.rig, i, TEXTS[i][0] == 'g' ? 1.5 : TEXTS[i][0] == 'i' ? 7 : -0.25, OPD_REWARD_JUDGED);
+    world_down(&w);
+}
+
+TEST(hostile_msgpack_costs_that_sample_only) {
+    static const char *const TEXTS[] = {"fine", "unknown tag", "fine", "two", "too long", "fine", "half", "fine", NULL};
+    static world w;
+    world_up(&w, TEXTS, 1);
+    need_msgpack(&w);
+    write_msgpack_judge(&w, " a = {'id': q['id'], 'reward': 1.0}\n"
+                            " if r == 'unknown tag': raw(b'\\xc1' * 3000000)\n"
+                            " elif r == 'too long': raw(b'\\xdf\\xff\\xff\\xff\\xff')\n"
+                            " elif r == 'half': raw(msgpack.packb(a)[:-3]); sys.exit(0)\n"
+                            " elif r == 'two': say({'id': q['id'] + 1, 'reward': 9.0}); say([1, 'x']); say(a); say(a)\n"
+                            " else: say(a)");
+    const char *const argv[] = {w.program, NULL};
+    opd_reward_part part = by_msgpack(argv);
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    for (size_t i = 0; i < w.rig.total; i++)
+        reward_rig_got(&w.rig, i, 1, i == 1 || i == 4 || i == 6 ? OPD_REWARD_FAILED : OPD_REWARD_JUDGED);
+    world_down(&w);
+}
+
+TEST(a_group_is_judged_in_msgpack) {
+    static const char *const TEXTS[] = {"1", "22", "333", "lost", "1", "1", NULL};
+    static world w;
+    world_up(&w, TEXTS, 2);
+    need_msgpack(&w);
+    write_msgpack_judge(&w, " s = q['responses']\n"
+                            " say({'id': q['id'], 'rewards': [None if t == 'lost' else len(t) for t in s]})");
+    const char *const argv[] = {w.program, NULL};
+    opd_reward_part part = by_msgpack(argv);
+    part.group = true;
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    for (size_t i = 0; i < w.rig.total; i++)
+        reward_rig_got(&w.rig, i, (double)strlen(TEXTS[i]), i == 3 ? OPD_REWARD_FAILED : OPD_REWARD_JUDGED);
     world_down(&w);
 }
 
@@ -239,7 +265,7 @@ static void on_request(void *arg, opd_http_exchange *exchange) {
 static opd_err server_start(opd_ctx *ctx, void *arg) {
     world *w = arg;
     (void)ctx;
-    opd_http_server_options options = {.alloc = &w->t.memory.alloc, .env = w->t.env};
+    opd_http_server_options options = {.alloc = &w->rig.t.memory.alloc, .env = w->rig.t.env};
     return opd_http_server_create(&options, on_request, w, &w->server);
 }
 
@@ -256,17 +282,17 @@ TEST(a_judge_behind_a_url_is_asked_again_when_it_is_busy) {
     static world w;
     char url[64];
     world_up(&w, TEXTS, 1);
-    (void)script_spawn(&w.t, "judge", (opd_script){.start = server_start, .stop = server_stop, .arg = &w});
+    (void)script_spawn(&w.rig.t, "judge", (opd_script){.start = server_start, .stop = server_stop, .arg = &w});
     (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/v1/score", opd_http_server_port(w.server));
     opd_reward_part part = {.kind = OPD_REWARD_BY_URL, .name = "url", .weight = 2, .url = url,
                             .workers = 1, .retries = 1, .timeout_ms = 1500};
-    CHECK_OK(world_run(&w, &part, 1));
-    got(&w, 0, 1.5, OPD_REWARD_JUDGED);
-    got(&w, 1, 1.5, OPD_REWARD_JUDGED);
-    got(&w, 2, 0, OPD_REWARD_FAILED);
-    got(&w, 3, 1, OPD_REWARD_JUDGED);
-    got(&w, 4, 0, OPD_REWARD_TIMEOUT);
-    got(&w, 5, 1.5, OPD_REWARD_JUDGED);
+    CHECK_OK(reward_rig_run(&w.rig, &part, 1));
+    reward_rig_got(&w.rig, 0, 1.5, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 1, 1.5, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 2, 0, OPD_REWARD_FAILED);
+    reward_rig_got(&w.rig, 3, 1, OPD_REWARD_JUDGED);
+    reward_rig_got(&w.rig, 4, 0, OPD_REWARD_TIMEOUT);
+    reward_rig_got(&w.rig, 5, 1.5, OPD_REWARD_JUDGED);
     CHECK_INT(w.requests, 8); /* busy twice, hang twice, the others once */
     world_down(&w);
 }
@@ -298,4 +324,38 @@ TEST(answers_that_are_none_never_become_a_number) {
     CHECK(read_answer(2, true, "{\"rewards\":[1]}", r) != OPD_OK);
     CHECK(read_answer(2, true, "{\"rewards\":[1,2,3]}", r) != OPD_OK);
     CHECK(read_answer(1, false, "{\"id\": 6, \"reward\": 1}", r) == OPD_ERR_MISMATCH);
+}
+
+static opd_err read_bytes(uint32_t count, const char *bytes, size_t size, double *out) {
+    opd_reward_question q = {.id = 5, .count = count, .group = count > 1, .msgpack = true, .rewards = out};
+    return opd_reward_question_read(&q, bytes, size);
+}
+
+#define READ_BYTES(count, bytes, out) read_bytes(count, bytes, sizeof(bytes) - 1, out)
+
+TEST(answers_in_msgpack_that_are_none_never_become_a_number) {
+    double r[2] = {0, 0};
+    CHECK_OK(READ_BYTES(1, "\x82\xa2id\x05\xa6reward\xcb\xbf\xf0\0\0\0\0\0\0", r));
+    CHECK_NEAR(r[0], -1, 0);
+    CHECK_OK(READ_BYTES(1, "\x82\x01\x93\x01\x02\x80\xa5score\x07", r));
+    CHECK_NEAR(r[0], 7, 0);
+    CHECK_OK(READ_BYTES(2, "\x81\xa7rewards\x92\x01\xc0", r));
+    CHECK(r[0] == 1 && isnan(r[1]));
+    CHECK_OK(READ_BYTES(1, "\x81\xa6reward\xcb\x7f\xf8\0\0\0\0\0\0", r)); /* as null */
+    CHECK(isnan(r[0]));
+    CHECK_ERR(READ_BYTES(1, "\x81\xa6reward\xcb\x7f\xf0\0\0\0\0\0\0", r), OPD_ERR_INVALID); /* infinite */
+    CHECK_ERR(READ_BYTES(1, "\x81\xa6reward\xa1" "1", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(1, "\x81\xa6reward\xc3", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(1, "\x81\xa6reward\x91\x01", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(1, "\x81\xa2id\x05", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(1, "\x93\x01\x02\x03", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(2, "\x81\xa7rewards\x91\x01", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(2, "\x81\xa7rewards\x01", r), OPD_ERR_INVALID);
+    CHECK_ERR(READ_BYTES(1, "\x82\xa2id\x06\xa6reward\x01", r), OPD_ERR_MISMATCH);
+    CHECK_ERR(READ_BYTES(1, "\x82\xa2id\xa1x\xa6reward\x01", r), OPD_ERR_MISMATCH);
+    CHECK_ERR(READ_BYTES(1, "\x81\xa6reward", r), OPD_ERR_PARSE);
+    CHECK_ERR(READ_BYTES(1, "\x81\xa6reward\x01\x01", r), OPD_ERR_PARSE);
+    char deep[64] = "\x81\xa1x";
+    memset(deep + 3, 0x91, sizeof deep - 4);
+    CHECK_ERR(read_bytes(1, deep, sizeof deep, r), OPD_ERR_LIMIT);
 }

@@ -54,6 +54,11 @@ TEST(what_a_judge_does_not_read_is_refused) {
     refused("reward.command", "is read by type command only", ARGS("--set", "reward.command=judge"));
     refused("reward.library", "needs it", ARGS("--set", "reward.type=library"));
     refused("reward.url", "is read by type remote_rm only", ARGS("--set", "reward.url=http://h:1"));
+    refused("reward.encoding", "is read by type command only", ARGS("--set", "reward.encoding=msgpack"));
+    refused("reward.encoding", "is read by type command only",
+            ARGS("--set", "reward.type=library", "--set", "reward.library=a.so", "--set", "reward.encoding=msgpack"));
+    CHECK_INT(accepted(ARGS("--set", "reward.type=command", "--set", "reward.command=j", "--set",
+                            "reward.encoding=msgpack")).one.encoding, OPD_CONFIG_ENCODING_MSGPACK);
     refused("reward.group", "see a group", ARGS("--set", "reward.group=true"));
     refused("reward.boxed", "is read by math", ARGS("--set", "reward.type=dapo", "--set", "reward.boxed=true"));
     refused("reward.group", "is above 1024",

@@ -237,6 +237,14 @@ TEST(random_values_read_as_msgpack_c_reads_them) {
             opd_mp_skip(&r);
             CHECK(r.err == OPD_ERR_PARSE);
         }
+        opd_mp_scan scan = {0}; /* byte by byte: whole at the last one, and not before */
+        opd_err err;
+        for (size_t there = 0; there <= bytes.size; there++)
+            CHECK(opd_mp_scan_value(&scan, bytes.data, there, bytes.size, &err) == (there == bytes.size) &&
+                  err == OPD_OK);
+        CHECK_INT(scan.size_bytes, bytes.size);
+        scan = (opd_mp_scan){0};
+        CHECK(!opd_mp_scan_value(&scan, bytes.data, bytes.size, bytes.size - 1, &err) && err == OPD_ERR_LIMIT);
         msgpack_unpacked_destroy(&unpacked);
         msgpack_sbuffer_destroy(&bytes);
     }
