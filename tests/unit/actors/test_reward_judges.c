@@ -248,13 +248,21 @@ static void on_cancelled(void *arg, opd_http_exchange *exchange) {
     opd_http_respond_text(exchange, 500, NULL, "late");
 }
 
-/* Refuses "bad", is silent on "hang", and "busy" on every odd request. */
+/* Refuses "bad", is silent on "hang", and "busy" on every odd request; some answers are none. */
 static void on_request(void *arg, opd_http_exchange *exchange) {
+    static char huge[3 << 19]; /* digits of one number */
     world *w = arg;
     const char *body = opd_http_exchange_body(exchange);
     CHECK_STR(opd_http_exchange_path(exchange), "/v1/score");
     w->requests++;
     if (strstr(body, "hang") != NULL) opd_http_exchange_on_cancel(exchange, on_cancelled, NULL);
+    else if (strstr(body, "huge") != NULL) {
+        memset(huge, '1', sizeof huge - 1);
+        opd_http_respond_text(exchange, 200, "application/json", huge);
+    } else if (strstr(body, "broken") != NULL) opd_http_respond_text(exchange, 200, "application/json", "{\"score\": 1");
+    else if (strstr(body, "text") != NULL) opd_http_respond_text(exchange, 200, "application/json", "{\"score\": \"1\"}");
+    else if (strstr(body, "NaN") != NULL) opd_http_respond_text(exchange, 200, "application/json", "NaN");
+    else if (strstr(body, "empty") != NULL) opd_http_respond_text(exchange, 200, "application/json", "");
     else if (strstr(body, "bad") != NULL) opd_http_respond_text(exchange, 400, NULL, "bad");
     else if (strstr(body, "busy") != NULL && w->requests % 2 == 1)
         opd_http_respond_text(exchange, 503, NULL, "busy");
@@ -278,14 +286,15 @@ static void server_stop(opd_ctx *ctx, void *arg) {
 }
 
 TEST(a_judge_behind_a_url_is_asked_again_when_it_is_busy) {
-    static const char *const TEXTS[] = {"busy", "good", "bad", "number", "hang", "good", NULL};
+    static const char *const TEXTS[] = {"busy", "good", "bad", "number", "hang", "good", "huge", "broken", "text",
+                                        "NaN", "empty", "good", NULL};
     static world w;
     char url[64];
     world_up(&w, TEXTS, 1);
     (void)script_spawn(&w.rig.t, "judge", (opd_script){.start = server_start, .stop = server_stop, .arg = &w});
     (void)snprintf(url, sizeof url, "http://127.0.0.1:%u/v1/score", opd_http_server_port(w.server));
     opd_reward_part part = {.kind = OPD_REWARD_BY_URL, .name = "url", .weight = 2, .url = url,
-                            .workers = 1, .retries = 1, .timeout_ms = 1500};
+                            .workers = 1, .retries = 1, .timeout_ms = 4000};
     CHECK_OK(reward_rig_run(&w.rig, &part, 1));
     reward_rig_got(&w.rig, 0, 1.5, OPD_REWARD_JUDGED);
     reward_rig_got(&w.rig, 1, 1.5, OPD_REWARD_JUDGED);
@@ -293,7 +302,9 @@ TEST(a_judge_behind_a_url_is_asked_again_when_it_is_busy) {
     reward_rig_got(&w.rig, 3, 1, OPD_REWARD_JUDGED);
     reward_rig_got(&w.rig, 4, 0, OPD_REWARD_TIMEOUT);
     reward_rig_got(&w.rig, 5, 1.5, OPD_REWARD_JUDGED);
-    CHECK_INT(w.requests, 8); /* busy twice, hang twice, the others once */
+    for (size_t i = 6; i < 11; i++) reward_rig_got(&w.rig, i, 0, OPD_REWARD_FAILED);
+    reward_rig_got(&w.rig, 11, 1.5, OPD_REWARD_JUDGED);
+    CHECK_INT(w.requests, 14); /* busy twice, hang twice, the others once: such answers are final */
     world_down(&w);
 }
 
