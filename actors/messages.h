@@ -25,28 +25,31 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
  * is the prompt's in dataset order, counted over the epochs, and what is drawn depends on that. The two
  * differ where prompts that over-sampling left over come again: groups below void_end are not wanted any
  * more. It starts under weights of at least min_version. source: the record's value at
- * opd.teacher_key, "" without; it says which teacher the group's samples go to. */
+ * opd.teacher_key, "" without; it says which teacher the group's samples go to. privileged: what a
+ * teacher sees in place of tokens; absent: the same. */
 #define OPD_PROMPT_FIELDS(X, T) \
     X(T, U64, group) X(T, U32, epoch) X(T, U64, min_version) X(T, I32S, tokens) X(T, U8S, label) \
-    X(T, TEXT, source) X(T, U64, place) X(T, U64, void_end)
+    X(T, TEXT, source) X(T, U64, place) X(T, U64, void_end) X(T, I32S, privileged)
 
 /* dataset -> trainer: one supervised example. learn [R]: 1 where the token is learnt; absent: all. */
 #define OPD_EXAMPLE_FIELDS(X, T) \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, prompt_len) X(T, I32S, tokens) X(T, U8S, learn)
 
 /* rollout -> panel, reward, batcher: a finished member of a group. finish: opd_finish.
- * logp [R]; spans [n, 2]: (weight version, first response token), oldest first. */
+ * logp [R]; spans [n, 2]: (weight version, first response token), oldest first; privileged as in
+ * PROMPT. */
 #define OPD_ROLLOUT_FIELDS(X, T)                                                              \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
-    X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label) X(T, TEXT, source)
+    X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label) X(T, TEXT, source)             \
+    X(T, I32S, privileged)
 
 /* rollout -> panel: tokens offset .. of a sample whose decoding goes on. The first of a sample
- * has offset 0, the prompt and as much of the response as there is, maybe none; each other one
- * goes on where that before it ended. Best effort: a chunk without credit is left out and the next
+ * has offset 0, the prompt (and privileged, as in PROMPT) and as much of the response as there is, maybe
+ * none; each other one goes on where that before it ended. Best effort: a chunk without credit is left out and the next
  * holds its tokens too, so ROLLOUT, which comes after all of them, alone is enough. */
 #define OPD_CHUNK_FIELDS(X, T)                                                                \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, offset)           \
-    X(T, TEXT, source) X(T, I32S, tokens)
+    X(T, TEXT, source) X(T, I32S, tokens) X(T, I32S, privileged)
 
 /* panel -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
  * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:

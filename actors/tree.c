@@ -165,7 +165,8 @@ static opd_err start_scorer(opd_system *system, void *arg, opd_pid *out_pid) {
     pipeline *p = arg;
     opd_scorer_config config = {
         .model = p->a->teacher, .lm = p->a->lm, .lane = p->scorer_lane,
-        .kernels = p->a->scorer_kernels, .max_tokens = p->a->sizes.max_len,
+        .weights = opd_stage_teacher(p->c)->student == OPD_CONFIG_STUDENT_CURRENT ? p->weights : NULL,
+        .kernels = p->a->scorer_kernels, .max_tokens = p->a->sizes.score_len,
         .cache_bytes = p->a->sizes.teacher_cache_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_scorer_class, &config, &p->roles.scorer, out_pid);
 }
@@ -193,7 +194,7 @@ static opd_err start_teacher(opd_system *system, void *arg, opd_pid *out_pid) {
         .roles = &p->roles, .endpoint = served->endpoint, .env = p->env, .alloc = p->a->alloc,
         .parse = p->parse_lane, .teacher = &p->c->teachers[served->place], .place = served->place,
         .teacher_lost_s = p->c->opd.teacher_lost_s, .top_k = p->a->sizes.teacher_k,
-        .max_len = p->a->sizes.max_len, .temperature = p->c->rollout.temperature,
+        .max_len = p->a->sizes.score_len, .temperature = p->c->rollout.temperature,
         .vocab_size = student->vocab_size, .bos_id = student->bos_id, .eos_id = student->eos_id,
         .pad_id = student->pad_id, .tokenizer = p->a->tokenizer,
         .account = p->o.accounts != NULL ? &p->o.accounts[served->place] : NULL,

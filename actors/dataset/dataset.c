@@ -56,21 +56,39 @@ static opd_err encode(const opd_dataset *d, const pieces *p, int32_t *ids, uint8
     return OPD_OK;
 }
 
-opd_err opd_dataset_tokens(const opd_dataset *d, const opd_row *row, bool response,
-                           opd_slice *out_tokens, uint32_t *out_prompt_len) {
-    pieces p;
-    pieces_of(row, response, &p);
+/* Ids of the pieces, as a slice that owns one reference. */
+static opd_err encode_slice(const opd_dataset *d, const pieces *p, opd_slice *out_tokens, size_t *out_prompt) {
     opd_buf *buf;
-    size_t count, prompt;
-    OPD_TRY(opd_buf_create(d->alloc, ids_max(&p) * sizeof(int32_t), &buf));
-    opd_err err = encode(d, &p, opd_buf_data(buf), NULL, &count, &prompt);
+    size_t count;
+    OPD_TRY(opd_buf_create(d->alloc, ids_max(p) * sizeof(int32_t), &buf));
+    opd_err err = encode(d, p, opd_buf_data(buf), NULL, &count, out_prompt);
     if (err != OPD_OK) {
         opd_buf_release(buf);
         return err;
     }
     *out_tokens = (opd_slice){.buf = buf, .size_bytes = count * sizeof(int32_t)};
-    *out_prompt_len = (uint32_t)(response ? prompt : count);
     return OPD_OK;
+}
+
+opd_err opd_dataset_tokens(const opd_dataset *d, const opd_row *row, bool response,
+                           opd_slice *out_tokens, uint32_t *out_prompt_len) {
+    pieces p;
+    size_t prompt;
+    pieces_of(row, response, &p);
+    OPD_TRY(encode_slice(d, &p, out_tokens, &prompt));
+    *out_prompt_len = (uint32_t)(response ? prompt : out_tokens->size_bytes / sizeof(int32_t));
+    return OPD_OK;
+}
+
+opd_err opd_dataset_privileged(const opd_dataset *d, const opd_row *row, opd_slice *out_tokens) {
+    opd_row second = {.prompt = row->privileged, .segments = row->privileged_segments,
+                      .prompt_segments = row->privileged_segment_count};
+    pieces p;
+    size_t prompt;
+    *out_tokens = (opd_slice){.buf = NULL};
+    if (row->privileged == NULL) return OPD_OK;
+    pieces_of(&second, false, &p);
+    return encode_slice(d, &p, out_tokens, &prompt);
 }
 
 opd_err opd_dataset_mask(const opd_dataset *d, const opd_row *row, opd_slice *out_mask) {
@@ -101,14 +119,43 @@ opd_jsonl_keys opd_dataset_keys(const opd_config_record *record) {
     return (opd_jsonl_keys){.prompt = record->prompt_key};
 }
 
-/* Whether a row is used; a row that cannot be is an error with its place. */
-static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd_jsonl *file,
-                         const opd_row *row, bool *out_keep) {
+void opd_dataset_keys_privileged(const opd_config_record *record, opd_jsonl_keys *io_keys) {
+    if (record->privileged_messages_key[0] != '\0')
+        io_keys->privileged_messages = record->privileged_messages_key;
+    else if (record->privileged_template[0] != '\0')
+        io_keys->privileged_template = record->privileged_template;
+    else if (record->privileged_key[0] != '\0')
+        io_keys->privileged = record->privileged_key;
+}
+
+/* Looks at a row's privileged prompt. out_len: its tokens; out_same: it says nothing that the prompt,
+ * whose ids are given, does not say. Both are 0 where there is none. */
+static opd_err privileged_check(const opd_dataset *d, const opd_dataset_options *o, const opd_jsonl *file,
+                                const opd_row *row, opd_slice prompt, uint32_t *out_len, bool *out_same) {
     opd_slice tokens;
-    uint32_t prompt, whole, learnt_from;
+    OPD_TRY(opd_dataset_privileged(d, row, &tokens));
+    *out_len = (uint32_t)(tokens.size_bytes / sizeof(int32_t));
+    *out_same = tokens.buf != NULL && tokens.size_bytes == prompt.size_bytes &&
+                memcmp(opd_slice_data(tokens), opd_slice_data(prompt), prompt.size_bytes) == 0;
+    opd_buf_release(tokens.buf);
+    if (*out_len <= o->max_len || (o->max_privileged_len > 0 && *out_len > o->max_privileged_len))
+        return OPD_OK;
+    return opd_fail(OPD_ERR_INVALID, "%s:%zu: the privileged prompt of this row has %u tokens and the model "
+                    "takes %u; leave such rows out with data.max_privileged_len", file->path, row->line,
+                    *out_len, o->max_len);
+}
+
+/* Whether a row is used; a row that cannot be is an error with its place. out_same: as
+ * privileged_check. */
+static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd_jsonl *file,
+                         const opd_row *row, bool *out_keep, bool *out_same) {
+    opd_slice tokens;
+    uint32_t prompt, whole, learnt_from, privileged;
     bool response = o->keys.response != NULL || o->keys.roles != NULL;
     OPD_TRY(opd_dataset_tokens(d, row, false, &tokens, &prompt));
+    opd_err err = privileged_check(d, o, file, row, tokens, &privileged, out_same);
     opd_buf_release(tokens.buf);
+    OPD_TRY(err);
     whole = prompt;
     if (response) {
         OPD_TRY(opd_dataset_tokens(d, row, true, &tokens, &learnt_from));
@@ -116,7 +163,8 @@ static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd
         prompt = learnt_from;
         opd_buf_release(tokens.buf);
     }
-    *out_keep = o->max_prompt_len == 0 || prompt <= o->max_prompt_len;
+    *out_keep = (o->max_prompt_len == 0 || prompt <= o->max_prompt_len) &&
+                (o->max_privileged_len == 0 || privileged <= o->max_privileged_len);
     if (*out_keep && whole > o->max_len)
         return opd_fail(OPD_ERR_INVALID,
                         "%s:%zu: this row has %u tokens and the model takes %u; leave long rows "
@@ -124,29 +172,48 @@ static opd_err row_check(opd_dataset *d, const opd_dataset_options *o, const opd
                         file->path, row->line, whole, o->max_len);
     if (*out_keep && prompt > d->prompt_max) d->prompt_max = prompt;
     if (*out_keep && whole > d->whole_max) d->whole_max = whole;
+    if (*out_keep && privileged > d->privileged_max) d->privileged_max = privileged;
+    return OPD_OK;
+}
+
+/* Rows whose privileged prompt is the prompt teach nothing, or only what the teacher knows better anyway. */
+static opd_err tell_same(const opd_dataset_options *o, uint64_t same, uint64_t count) {
+    if (same > 0 && same == count)
+        return opd_fail(OPD_ERR_INVALID, "%s: the privileged prompt is the prompt in every row; let it hold "
+                        "what the student does not see (data.privileged_template)", o->path);
+    if (same > 0)
+        OPD_LOG_WARN("%s: in %llu of %llu rows the privileged prompt is the prompt: there the teacher sees "
+                     "no more than the student", o->path, (unsigned long long)same, (unsigned long long)count);
     return OPD_OK;
 }
 
 static opd_err keep_rows(opd_dataset *d, const opd_dataset_options *o, opd_dataset_source *s) {
-    uint64_t dropped = 0, unsourced = 0;
+    uint64_t dropped = 0, unsourced = 0, same = 0;
     s->kept = opd_mem_get(o->alloc, (s->rows->count + 1) * sizeof *s->kept);
     if (s->kept == NULL) return opd_fail(OPD_ERR_NOMEM, "%s: no memory", o->path);
     for (uint64_t i = o->skip; i < s->rows->count; i++) {
         opd_row *row = &s->rows->rows_block[i];
         if (o->limit > 0 && s->count == o->limit) break;
-        bool keep;
-        OPD_TRY(row_check(d, o, s->rows, row, &keep));
+        bool keep, alike;
+        OPD_TRY(row_check(d, o, s->rows, row, &keep, &alike));
         if (keep) s->kept[s->count++] = i;
         else dropped++;
+        same += keep && alike;
         unsourced += keep && o->keys.source != NULL && row->source[0] == '\0';
         if (o->name != NULL && row->source[0] == '\0') row->source = o->name;
     }
     if (s->count == 0)
         return opd_fail(OPD_ERR_INVALID, "%s: no row is left of %zu after data.skip and "
-                        "data.max_prompt_len", o->path, s->rows->count);
-    if (dropped > 0)
+                        "data.max_prompt_len%s", o->path, s->rows->count,
+                        o->max_privileged_len > 0 ? " and data.max_privileged_len" : "");
+    if (dropped > 0 && o->max_privileged_len == 0)
         OPD_LOG_WARN("%s: %llu prompts longer than %u tokens are left out", o->path,
                      (unsigned long long)dropped, o->max_prompt_len);
+    else if (dropped > 0)
+        OPD_LOG_WARN("%s: %llu rows with a prompt (data.max_prompt_len %u) or a privileged one "
+                     "(data.max_privileged_len %u) that is too long are left out", o->path,
+                     (unsigned long long)dropped, o->max_prompt_len, o->max_privileged_len);
+    OPD_TRY(tell_same(o, same, s->count));
     if (unsourced > 0 && o->name == NULL)
         OPD_LOG_WARN("%s: %llu of %llu rows have no \"%s\": the default teacher (opd.teacher) scores "
                      "them", o->path, (unsigned long long)unsourced, (unsigned long long)s->count,

@@ -21,6 +21,7 @@ typedef struct opd_dataset_options {
     opd_jsonl_keys keys;
     uint64_t skip, limit;      /* rows left out at the start; rows used, 0 = all */
     uint32_t max_prompt_len;   /* tokens; longer prompts are left out, 0 = no limit */
+    uint32_t max_privileged_len; /* the same of privileged prompts                  */
     uint32_t max_len;          /* tokens that a whole row may have; longer is an error */
     bool shuffle;
     uint64_t seed;
@@ -43,6 +44,7 @@ typedef struct opd_dataset {
     opd_mix mix;
     uint64_t count, dropped, unsourced; /* rows kept, too long, kept without a source */
     uint32_t prompt_max, whole_max; /* tokens of the longest prompt, of the longest row */
+    uint32_t privileged_max;   /* of the longest privileged prompt; 0: there are none */
     const opd_tokenizer *tokenizer;
     const opd_alloc *alloc;
 } opd_dataset;
@@ -50,9 +52,12 @@ typedef struct opd_dataset {
 /* The keys that say where the prompt is; the others are NULL. */
 opd_jsonl_keys opd_dataset_keys(const opd_config_record *record);
 
+/* Adds those that say where the privileged prompt is, if they do. */
+void opd_dataset_keys_privileged(const opd_config_record *record, opd_jsonl_keys *io_keys);
+
 /* Loads and checks the files of `count` (1 .. OPD_MIX_SOURCES_MAX) sources; alloc and tokenizer are
  * those of the first. Errors: those of opd_jsonl_load; INVALID (file:line, a row that is too long, or
- * nothing left of a file). */
+ * nothing left of a file; privileged prompts that are all what the student sees). */
 OPD_MUST_CHECK opd_err opd_dataset_open_mixed(const opd_dataset_options *options, size_t count,
                                               opd_dataset **out);
 
@@ -69,6 +74,11 @@ const opd_row *opd_dataset_row(const opd_dataset *dataset, uint64_t group, uint6
 OPD_MUST_CHECK opd_err opd_dataset_tokens(const opd_dataset *dataset, const opd_row *row,
                                           bool response, opd_slice *out_tokens,
                                           uint32_t *out_prompt_len);
+
+/* The same of what a teacher sees in place of the prompt: BOS and the privileged prompt. buf NULL: the
+ * row has none. */
+OPD_MUST_CHECK opd_err opd_dataset_privileged(const opd_dataset *dataset, const opd_row *row,
+                                              opd_slice *out_tokens);
 
 /* Which of a row's R response tokens are learnt, a byte of 0 or 1 each: [R]. buf NULL: all of them.
  * Errors: NOMEM. */

@@ -29,6 +29,7 @@ static opd_err make_prompt(dataset_state *s, opd_ctx *ctx, const opd_row *row, u
     opd_err err;
     (void)snprintf(f.source, sizeof f.source, "%s", row->source);
     OPD_TRY_GOTO(opd_dataset_tokens(s->c.dataset, row, false, &f.tokens, &prompt_len), out);
+    OPD_TRY_GOTO(opd_dataset_privileged(s->c.dataset, row, &f.privileged), out);
     if (row->label != NULL)
         OPD_TRY_GOTO(opd_slice_copy(s->c.dataset->alloc, row->label, strlen(row->label),
                                     &f.label), out);
@@ -36,6 +37,7 @@ static opd_err make_prompt(dataset_state *s, opd_ctx *ctx, const opd_row *row, u
 out:
     opd_buf_release(f.tokens.buf);
     opd_buf_release(f.label.buf);
+    opd_buf_release(f.privileged.buf);
     return err;
 }
 

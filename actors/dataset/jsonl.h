@@ -34,7 +34,7 @@ enum { OPD_JSONL_SOURCE_MAX = 191 };
 /* Largest file that is loaded. */
 #define OPD_JSONL_SIZE_MAX ((size_t)4 << 30)
 
-/* Of prompt, template and messages exactly one is given. */
+/* Of prompt, template and messages exactly one is given; of their privileged counterparts at most one. */
 typedef struct opd_jsonl_keys {
     const char *prompt;
     const char *label;    /* NULL = rows have no label                        */
@@ -44,6 +44,8 @@ typedef struct opd_jsonl_keys {
     const char *messages;
     const char *roles;    /* with messages: whose contents SFT learns, a list as of
                              opd_config_word_at; NULL = none                  */
+    const char *privileged, *privileged_template, *privileged_messages; /* where a second prompt is, which
+                             a teacher sees in place of the student's         */
 } opd_jsonl_keys;
 
 /* A piece of a conversation as the model reads it. */
@@ -61,6 +63,9 @@ typedef struct opd_row {
     size_t line;          /* in the file, from 1                 */
     const opd_segment *segments; /* of a conversation, else NULL: the first prompt_segments are  */
     uint32_t segment_count, prompt_segments; /* the prompt, with the opening of the answer       */
+    const char *privileged; /* the second prompt, as prompt; NULL when no key was given for it   */
+    const opd_segment *privileged_segments; /* of a conversation, else NULL: all are the prompt  */
+    uint32_t privileged_segment_count;
 } opd_row;
 
 typedef struct opd_jsonl {

@@ -270,24 +270,45 @@ static opd_err read_messages(opd__loader *loader, const opd_json *line,
 
 /* ---- the line ---- */
 
-opd_err opd__record_keys_check(const opd_jsonl_keys *keys) {
-    size_t keys_in = 0;
-    OPD_ASSERT((keys->prompt != NULL) + (keys->template_text != NULL) + (keys->messages != NULL) == 1);
-    return keys->template_text == NULL ? OPD_OK : template_keys(keys->template_text, &keys_in);
+/* Where the second prompt is, as if it were the only one. */
+static opd_jsonl_keys privileged_keys(const opd_jsonl_keys *keys) {
+    return (opd_jsonl_keys){.prompt = keys->privileged, .template_text = keys->privileged_template,
+                            .messages = keys->privileged_messages};
 }
 
-void opd__record_needs(const opd_jsonl_keys *keys, size_t size_bytes, size_t lines,
-                       size_t *out_text_bytes, size_t *out_segments) {
+static int prompts_in(const opd_jsonl_keys *keys) {
+    return (keys->prompt != NULL) + (keys->template_text != NULL) + (keys->messages != NULL);
+}
+
+opd_err opd__record_keys_check(const opd_jsonl_keys *keys) {
+    opd_jsonl_keys second = privileged_keys(keys);
+    size_t keys_in = 0;
+    OPD_ASSERT(prompts_in(keys) == 1 && prompts_in(&second) <= 1);
+    if (keys->template_text != NULL) OPD_TRY(template_keys(keys->template_text, &keys_in));
+    return second.template_text == NULL ? OPD_OK : template_keys(second.template_text, &keys_in);
+}
+
+/* The same of one prompt alone. */
+static void prompt_needs(const opd_jsonl_keys *keys, size_t size_bytes, size_t lines, size_t *io_text_bytes,
+                         size_t *io_segments) {
     size_t parts = 1, literal = 0;
-    *out_segments = 0;
     if (keys->template_text != NULL) {
         literal = strlen(keys->template_text);
         if (template_keys(keys->template_text, &parts) != OPD_OK) parts = 1;
     } else if (keys->messages != NULL) { /* a role and a content take less than their message */
         parts = 2;
-        *out_segments = 2 * (size_bytes / MESSAGE_BYTES_MIN) + lines;
+        *io_segments += 2 * (size_bytes / MESSAGE_BYTES_MIN) + lines;
     }
-    *out_text_bytes = (3 + parts) * size_bytes + lines * (literal + ROW_TEXT_EXTRA);
+    *io_text_bytes += parts * size_bytes + lines * (literal + ROW_TEXT_EXTRA);
+}
+
+void opd__record_needs(const opd_jsonl_keys *keys, size_t size_bytes, size_t lines,
+                       size_t *out_text_bytes, size_t *out_segments) {
+    opd_jsonl_keys second = privileged_keys(keys);
+    *out_segments = 0;
+    *out_text_bytes = 3 * size_bytes;
+    prompt_needs(keys, size_bytes, lines, out_text_bytes, out_segments);
+    if (prompts_in(&second) > 0) prompt_needs(&second, size_bytes, lines, out_text_bytes, out_segments);
 }
 
 static opd_err read_prompt(opd__loader *loader, const opd_json *line, const opd_jsonl_keys *keys,
@@ -301,6 +322,18 @@ static opd_err read_prompt(opd__loader *loader, const opd_json *line, const opd_
                     loader->line,
                     keys->messages != NULL ? keys->messages
                     : keys->prompt != NULL ? keys->prompt : keys->template_text);
+}
+
+static opd_err read_privileged(opd__loader *loader, const opd_json *line, const opd_jsonl_keys *keys,
+                               opd_row *row) {
+    opd_jsonl_keys second = privileged_keys(keys);
+    opd_row read = {.line = row->line};
+    if (prompts_in(&second) == 0) return OPD_OK;
+    OPD_TRY(read_prompt(loader, line, &second, &read));
+    row->privileged = read.prompt;
+    row->privileged_segments = read.segments;
+    row->privileged_segment_count = read.prompt_segments;
+    return OPD_OK;
 }
 
 opd_err opd__record_read(opd__loader *loader, const char *line, size_t size_bytes,
@@ -319,6 +352,7 @@ opd_err opd__record_read(opd__loader *loader, const char *line, size_t size_byte
                         loader->line);
     opd_row row = {.line = loader->line};
     OPD_TRY(read_prompt(loader, &start, keys, &row));
+    OPD_TRY(read_privileged(loader, &start, keys, &row));
     OPD_TRY(read_key(loader, &start, keys->label, &row.label));
     OPD_TRY(read_key(loader, &start, keys->response, &row.response));
     OPD_TRY(read_source(loader, &start, keys->source, &row.source));

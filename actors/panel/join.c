@@ -203,6 +203,8 @@ static void write_span(opd_json_writer *w, const opd_panel_part *part, const opd
     opd_json_write_int64(w, part->scored.attempts);
     opd_json_write_key(w, "protocol");
     opd_json_write_text(w, served ? opd_teacher_protocol_of(teacher)->name : "in-process");
+    opd_json_write_key(w, "privileged");
+    opd_json_write_bool(w, opd_panel_privileged(part->sample, names->stage, part->rungs.at).buf != NULL);
     opd_json_write_object_end(w);
 }
 

@@ -138,14 +138,17 @@ static opd_err ask(opd__panel *self, opd_panel_part *part) {
     const opd_config_stage *stage = self->c.stage;
     const opd_panel_sample *s = part->sample;
     int place = part->rungs.at;
-    opd_score_fields f = {.tokens = opd_panel_tokens(part), .start = part->from - 1,
-                          .top_k = part->slot == 0 ? self->c.top_k : 0,
+    opd_score_fields f = {.top_k = part->slot == 0 ? self->c.top_k : 0,
                           .temperature = stage->rollout.temperature > 0 ? stage->rollout.temperature : 1,
                           .affinity = affinity_of(s->group), .wait = part->rungs.waits,
                           .deadline_ns = part_deadline(self, part)};
+    OPD_TRY(opd_panel_question(part, opd_panel_privileged(s, stage, place), self->c.alloc, &f.tokens,
+                               &f.start));
     opd_trace_set(self->ctx, opd_sample_trace(s->group, s->member));
-    OPD_TRY(opd_message_request(self->ctx, pid_of(self, place), OPD_MESSAGE_SCORE, &f,
-                                OPD_NO_DEADLINE, on_scored, part, NULL));
+    opd_err err = opd_message_request(self->ctx, pid_of(self, place), OPD_MESSAGE_SCORE, &f,
+                                      OPD_NO_DEADLINE, on_scored, part, NULL);
+    opd_buf_release(f.tokens.buf);
+    OPD_TRY(err);
     part->state = OPD_PART_ASKED;
     count(self, place, 1);
     return OPD_OK;
@@ -259,13 +262,13 @@ static void note_unserved(opd__panel *self, const char *source) {
 }
 
 static opd_err sample_create(opd__panel *self, uint64_t group, uint32_t member, uint32_t prompt_len,
-                             const char *source, opd_panel_sample **out_sample) {
+                             const char *source, opd_slice privileged, opd_panel_sample **out_sample) {
     opd_panel_sample *s = opd_mem_get(self->c.alloc, sizeof *s);
     if (s == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory for a sample");
-    opd_panel_sample_init(s, self->c.stage, group, member, prompt_len, source);
+    opd_panel_sample_init(s, self->c.stage, group, member, prompt_len, source, privileged);
     opd_err err = opd_map_put(&self->map, key_of(s), s);
     if (err != OPD_OK) {
-        opd_mem_free(self->c.alloc, s);
+        opd_panel_sample_destroy(s, self->c.alloc);
         return err;
     }
     opd_list_push_back(&self->samples, &s->node);
@@ -295,7 +298,7 @@ static opd_err take_rollout(opd__panel *self, opd_msg *msg) {
     opd_rollout_fields f;
     OPD_TRY(opd_message_read(msg, OPD_MESSAGE_ROLLOUT, &f));
     opd_panel_sample *s = sample_find(self, f.group, f.member);
-    if (s == NULL) OPD_TRY(sample_create(self, f.group, f.member, f.prompt_len, f.source, &s));
+    if (s == NULL) OPD_TRY(sample_create(self, f.group, f.member, f.prompt_len, f.source, f.privileged, &s));
     else if (s->rollout == NULL) self->early_count--;
     else return opd_fail(OPD_ERR_INTERNAL, "sample %" PRIu64 "/%u comes twice", f.group, f.member);
     OPD_TRY(opd_panel_complete(s, &f));
@@ -335,15 +338,18 @@ static opd_err on_warmed(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_
 /* Has a teacher compute the prompt, so that the members of its group find it there. A prompt that is
  * shorter than a chunk is not worth a question of its own. */
 static opd_err warm(opd__panel *self, const opd_panel_sample *s, int place) {
-    opd_slice prompt = s->tokens;
-    prompt.size_bytes = s->prompt_len * sizeof(int32_t);
+    opd_slice prompt = opd_panel_privileged(s, self->c.stage, place);
+    if (prompt.buf == NULL) {
+        prompt = s->tokens;
+        prompt.size_bytes = s->prompt_len * sizeof(int32_t);
+    }
+    uint32_t length = (uint32_t)(prompt.size_bytes / sizeof(int32_t)), tokens = chunk_tokens(self, place);
     const opd_config_teacher *t = &self->c.stage->teachers[place];
-    opd_score_fields f = {.tokens = prompt, .start = s->prompt_len - 2, .temperature = 1,
+    opd_score_fields f = {.tokens = prompt, .start = length - 2, .temperature = 1,
                           .affinity = affinity_of(s->group),
                           .deadline_ns = deadline_of(self, t->timeout_s)};
-    uint32_t tokens = chunk_tokens(self, place);
-    if (s->prompt_len < 2 || tokens == 0 || s->prompt_len < tokens ||
-        self->presence[place] != OPD_PRESENCE_UP || !may_ask(self, place))
+    if (length < 2 || tokens == 0 || length < tokens || self->presence[place] != OPD_PRESENCE_UP ||
+        !may_ask(self, place))
         return OPD_OK;
     opd_err err = opd_message_request(self->ctx, pid_of(self, place), OPD_MESSAGE_SCORE, &f,
                                       OPD_NO_DEADLINE, on_warmed, &self->teachers[place], NULL);
@@ -358,7 +364,7 @@ static opd_err take_chunk(opd__panel *self, const opd_msg *msg) {
     opd_panel_sample *s = sample_find(self, f.group, f.member);
     if (s == NULL) {
         if (f.offset != 0 || f.prompt_len == 0 || self->early_count >= self->c.samples_max) return OPD_OK;
-        OPD_TRY(sample_create(self, f.group, f.member, f.prompt_len, f.source, &s));
+        OPD_TRY(sample_create(self, f.group, f.member, f.prompt_len, f.source, f.privileged, &s));
         self->early_count++;
     }
     OPD_TRY(opd_panel_chunk(s, &f, self->c.max_len, self->c.alloc, &taken));

@@ -12,9 +12,11 @@
 static opd_panel_part *part_of(opd_list *node) { return OPD_CONTAINER_OF(node, opd_panel_part, node); }
 
 void opd_panel_sample_init(opd_panel_sample *sample, const opd_config_stage *stage, uint64_t group,
-                           uint32_t member, uint32_t prompt_len, const char *source) {
+                           uint32_t member, uint32_t prompt_len, const char *source, opd_slice privileged) {
     uint8_t places[OPD_CONFIG_TEACHERS_MAX];
-    *sample = (opd_panel_sample){.group = group, .member = member, .prompt_len = prompt_len};
+    *sample = (opd_panel_sample){.group = group, .member = member, .prompt_len = prompt_len,
+                                 .privileged = privileged};
+    if (privileged.buf != NULL) (void)opd_buf_retain(privileged.buf);
     opd_list_init(&sample->node);
     opd_list_init(&sample->parts);
     sample->slot_count = (uint32_t)opd_config_route(stage, source, places, NULL);
@@ -43,12 +45,20 @@ void opd_panel_sample_destroy(opd_panel_sample *sample, const opd_alloc *alloc) 
         part_destroy(part_of(node), alloc);
     opd_list_remove(&sample->node);
     opd_buf_release(sample->tokens.buf);
+    opd_buf_release(sample->privileged.buf);
     opd_msg_release(sample->message);
     opd_msg_release(sample->rollout);
     opd_mem_free(alloc, sample);
 }
 
 /* ---- tokens ---- */
+
+static opd_err room(opd_slice *slice, const opd_alloc *alloc, size_t size_bytes) {
+    opd_buf *buf;
+    OPD_TRY(opd_buf_create(alloc, size_bytes, &buf));
+    *slice = opd_slice_whole(buf);
+    return OPD_OK;
+}
 
 opd_err opd_panel_chunk(opd_panel_sample *sample, const opd_chunk_fields *chunk, uint32_t max_len,
                         const opd_alloc *alloc, bool *out_taken) {
@@ -57,11 +67,7 @@ opd_err opd_panel_chunk(opd_panel_sample *sample, const opd_chunk_fields *chunk,
                  chunk->offset + count <= max_len && chunk->prompt_len == sample->prompt_len &&
                  chunk->offset + count >= sample->prompt_len;
     if (!*out_taken) return OPD_OK;
-    if (sample->tokens.buf == NULL) {
-        opd_buf *buf;
-        OPD_TRY(opd_buf_create(alloc, max_len * sizeof(int32_t), &buf));
-        sample->tokens = opd_slice_whole(buf);
-    }
+    if (sample->tokens.buf == NULL) OPD_TRY(room(&sample->tokens, alloc, max_len * sizeof(int32_t)));
     int32_t *tokens = opd_slice_data(sample->tokens);
     memcpy(tokens + sample->have, opd_slice_data(chunk->tokens), chunk->tokens.size_bytes);
     sample->have += (uint32_t)count;
@@ -87,11 +93,28 @@ opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *r
     return OPD_OK;
 }
 
-opd_slice opd_panel_tokens(const opd_panel_part *part) {
+opd_slice opd_panel_privileged(const opd_panel_sample *sample, const opd_config_stage *stage, int place) {
+    return stage->teachers[place].privileged ? sample->privileged : (opd_slice){.buf = NULL};
+}
+
+opd_err opd_panel_question(const opd_panel_part *part, opd_slice privileged, const opd_alloc *alloc,
+                           opd_slice *out_tokens, uint32_t *out_start) {
     const opd_panel_sample *s = part->sample;
     opd_slice tokens = s->tokens.buf != NULL ? s->tokens : s->fields.tokens;
-    tokens.size_bytes = part->to * sizeof(int32_t);
-    return tokens;
+    size_t prompt = s->prompt_len * sizeof(int32_t), whole = part->to * sizeof(int32_t);
+    *out_start = part->from - 1;
+    tokens.size_bytes = whole;
+    *out_tokens = tokens;
+    if (privileged.buf == NULL) {
+        (void)opd_buf_retain(tokens.buf);
+        return OPD_OK;
+    }
+    OPD_TRY(room(out_tokens, alloc, privileged.size_bytes + whole - prompt));
+    char *to = opd_slice_data(*out_tokens);
+    memcpy(to, opd_slice_data(privileged), privileged.size_bytes);
+    memcpy(to + privileged.size_bytes, (const char *)opd_slice_data(tokens) + prompt, whole - prompt);
+    *out_start += (uint32_t)(privileged.size_bytes / sizeof(int32_t)) - s->prompt_len;
+    return OPD_OK;
 }
 
 /* ---- parts ---- */

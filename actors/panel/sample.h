@@ -9,6 +9,9 @@
  * part of a slot under way, an early one; the finished sample's final part is all that nobody
  * was asked for yet. An early part that fails gives its range back.
  *
+ * A teacher that sees a privileged prompt is asked about that prompt and the student's response; all
+ * positions here are still those of the student's own sequence, so scores join by response token.
+ *
  * Invariants: (1) the parts of a slot that are not given back cover [prompt_len, asked_to) without
  * gap or overlap; (2) a token is valid only where the answer about its own range says so;
  * (3) what a part was answered is about the tokens of the ROLLOUT: opd_panel_complete compares.
@@ -52,6 +55,7 @@ typedef struct opd_panel_sample {
     uint32_t member;
     uint32_t prompt_len, have;   /* tokens known                                       */
     opd_slice tokens;            /* of chunks: a buffer of its own; buf NULL: none     */
+    opd_slice privileged;        /* retained; buf NULL: every teacher sees the prompt  */
     opd_msg *rollout;            /* held; NULL: the student still writes               */
     opd_rollout_fields fields;   /* of it; slices live as long                         */
     uint32_t slot_count;
@@ -72,9 +76,10 @@ typedef struct opd_panel_names {
     void *arg;
 } opd_panel_names;
 
-/* A zeroed block becomes a sample of these teachers. */
+/* A zeroed block becomes a sample of these teachers. privileged: what a teacher may see in place of the
+ * prompt, of which a reference is taken; buf NULL: nothing else. */
 void opd_panel_sample_init(opd_panel_sample *sample, const opd_config_stage *stage, uint64_t group,
-                           uint32_t member, uint32_t prompt_len, const char *source);
+                           uint32_t member, uint32_t prompt_len, const char *source, opd_slice privileged);
 
 /* Frees the sample and all it has. */
 void opd_panel_sample_destroy(opd_panel_sample *sample, const opd_alloc *alloc);
@@ -96,8 +101,15 @@ OPD_MUST_CHECK opd_err opd_panel_part_add(opd_panel_sample *sample, uint32_t slo
                                           bool early, const opd_chains *chains,
                                           const opd_alloc *alloc, opd_panel_part **out_part);
 
-/* The sequence up to the end of a part, as long as the sample. */
-opd_slice opd_panel_tokens(const opd_panel_part *part);
+/* What the teacher at `place` sees in place of the prompt; buf NULL: the prompt. */
+opd_slice opd_panel_privileged(const opd_panel_sample *sample, const opd_config_stage *stage, int place);
+
+/* What a teacher is asked about a part: the sequence up to its end, as a slice that owns one reference,
+ * and where it starts (as in SCORE). privileged: stands in place of the prompt; buf NULL: nothing does.
+ * Errors: NOMEM. */
+OPD_MUST_CHECK opd_err opd_panel_question(const opd_panel_part *part, opd_slice privileged,
+                                          const opd_alloc *alloc, opd_slice *out_tokens,
+                                          uint32_t *out_start);
 
 /* A part was answered: its answer is kept. Errors: INTERNAL (arrays of another length; the part is
  * as before). */

@@ -25,7 +25,7 @@ typedef struct work {
     opd_msg *msg;         /* PROMPT or GENERATE; NULL: free */
     bool request;
     uint64_t group;       /* of a PROMPT */
-    opd_slice label;      /* of a PROMPT, borrowed from msg */
+    opd_slice label, privileged; /* of a PROMPT, borrowed from msg */
     char source[OPD_MESSAGE_TEXT_SIZE]; /* of a PROMPT */
     uint32_t members_left;
 } work;
@@ -89,7 +89,7 @@ static opd_err spans_slice(const rollout *r, const opd_engine_sample *s, opd_sli
 static opd_err post_rollout(rollout *r, const opd_engine_sample *s, const work *w) {
     opd_rollout_fields f = {.group = w->group, .epoch = (uint32_t)s->prompt->epoch,
                             .member = s->member, .prompt_len = s->prompt_len,
-                            .finish = s->finish, .label = w->label};
+                            .finish = s->finish, .label = w->label, .privileged = w->privileged};
     size_t length = (size_t)s->prompt_len + s->response_len;
     opd_err err;
     memcpy(f.source, w->source, sizeof f.source);
@@ -121,6 +121,7 @@ static bool send_chunk(void *arg, const opd_engine_progress *p) {
     opd_chunk_fields f = {.group = w->group, .epoch = (uint32_t)p->prompt->epoch,
                           .member = p->member, .prompt_len = p->prompt_len, .offset = p->told};
     memcpy(f.source, w->source, sizeof f.source);
+    if (p->told == 0) f.privileged = w->privileged;
     opd_err err = opd_slice_copy(r->c.alloc, p->tokens + p->told,
                                  (p->length - p->told) * sizeof(int32_t), &f.tokens);
     if (err != OPD_OK) return false;
@@ -185,6 +186,7 @@ static opd_err add_prompt(rollout *r, opd_msg *msg) {
     uint32_t i = work_take(r, msg, false, r->c.samples_per_prompt);
     r->works[i].label = f.label;
     r->works[i].group = f.group;
+    r->works[i].privileged = f.privileged;
     memcpy(r->works[i].source, f.source, sizeof f.source);
     opd_engine_prompt prompt = {.tokens = f.tokens, .count = r->c.samples_per_prompt,
                                 .max_new = r->c.max_new, .sampling = r->c.sampling,

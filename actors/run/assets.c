@@ -181,7 +181,10 @@ static opd_err train_keys(const opd_config_stage *c, const opd_config_record *re
         OPD_TRY(check_key(c, record->label_key, "label_key", "the right answers"));
         out->label = record->label_key;
     }
-    if (c->opd.enabled) out->source = key_or_null(c->opd.teacher_key);
+    if (c->opd.enabled) {
+        out->source = key_or_null(c->opd.teacher_key);
+        opd_dataset_keys_privileged(record, out);
+    }
     return OPD_OK;
 }
 
@@ -230,7 +233,8 @@ static opd_err load_data(opd_assets *a) {
     uint32_t longest = (uint32_t)a->model->config.max_position;
     opd_dataset_options train = {
         .path = d->path, .skip = (uint64_t)d->skip, .limit = (uint64_t)d->limit,
-        .max_prompt_len = (uint32_t)d->max_prompt_len, .max_len = sft ? longest : longest - 1,
+        .max_prompt_len = (uint32_t)d->max_prompt_len,
+        .max_privileged_len = (uint32_t)d->max_privileged_len, .max_len = sft ? longest : longest - 1,
         .shuffle = d->shuffle, .seed = (uint64_t)d->seed, .tokenizer = a->tokenizer,
         .alloc = a->alloc};
     if (c->kind != OPD_CONFIG_KIND_EVAL) OPD_TRY(open_train(a, &train));
@@ -266,13 +270,33 @@ static uint32_t longest_sequence(const opd_assets *a) {
     return (uint32_t)(longest < most ? longest : most);
 }
 
+/* The same as teachers see it: any response may follow the longest of the privileged prompts. */
+static uint32_t longest_scored(const opd_assets *a, uint32_t max_len) {
+    if (a->train == NULL || a->train->privileged_max == 0) return max_len;
+    uint64_t response = (uint64_t)a->config->rollout.max_response_len;
+    if (response > max_len - 1) response = max_len - 1;
+    uint64_t longest = a->train->privileged_max + response;
+    return longest > max_len ? (uint32_t)longest : max_len;
+}
+
+/* A teacher in this process must take what it is to score; a server is asked when it answers. */
+static opd_err check_score_len(const opd_assets *a) {
+    if (a->teacher == NULL || (uint32_t)a->teacher->config.max_position >= a->sizes.score_len) return OPD_OK;
+    return opd_fail(OPD_ERR_CONFIG, "stage %s: the teacher takes %d tokens, and is to score %u: a prompt%s and "
+                    "a response of up to %" PRId64 " tokens; lower rollout.max_response_len%s",
+                    a->config->name, a->teacher->config.max_position, a->sizes.score_len,
+                    a->train->privileged_max > 0 ? " (privileged: up to data.max_privileged_len)" : "",
+                    a->config->rollout.max_response_len,
+                    a->train->privileged_max > 0 ? " or data.max_privileged_len" : "");
+}
+
 /* Every bound of the stage. The memory of messages follows from window_bytes (held by link
  * credits) and messages_max (envelopes); that of sequences from slots * max_len. */
 /* As configured, but no more than all samples in work need. */
 static uint64_t teacher_cache_bytes(const opd_assets *a, const opd_sizes *s) {
     if (a->teacher == NULL) return 0;
     uint64_t page_bytes = opd_reader_page_floats(&a->teacher->config) * sizeof(float);
-    uint64_t pages = (uint64_t)s->window_msgs * ((s->max_len + OPD_KV_PAGE - 1) / OPD_KV_PAGE);
+    uint64_t pages = (uint64_t)s->window_msgs * ((s->score_len + OPD_KV_PAGE - 1) / OPD_KV_PAGE);
     uint64_t wanted = (uint64_t)a->config->device.teacher_cache_mb << 20;
     return wanted < pages * page_bytes ? wanted : pages * page_bytes;
 }
@@ -290,6 +314,7 @@ static opd_sizes sizes_of(const opd_assets *a) {
     const opd_config_stage *c = a->config;
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
     opd_sizes s = {.max_len = longest_sequence(a), .slots = (uint32_t)c->rollout.slots};
+    s.score_len = longest_scored(a, s.max_len);
     s.batch_prompts = (uint32_t)(policy ? c->rollout.batch_prompts : c->train.batch_size);
     s.samples = policy ? (uint32_t)c->rollout.samples_per_prompt : 1;
     s.window_groups = s.batch_prompts * (policy ? (uint32_t)c->rollout.max_staleness + 1 : 2);
@@ -302,7 +327,8 @@ static opd_sizes sizes_of(const opd_assets *a) {
     s.parts = (uint32_t)(teachers * (2 + (chunk == 0 ? 0 : s.max_len / chunk)));
     s.teacher_k = teacher_k(a);
     uint64_t per_token = 11 + 5 * teachers + 8 * (uint64_t)s.teacher_k;
-    uint64_t per_sample = OPD_MSG_BODY_MAX + s.parts * (uint64_t)OPD_PANEL_PROVENANCE_SIZE;
+    uint64_t per_sample = OPD_MSG_BODY_MAX + s.parts * (uint64_t)OPD_PANEL_PROVENANCE_SIZE +
+                          sizeof(int32_t) * (uint64_t)(a->train != NULL ? a->train->privileged_max : 0);
     s.window_bytes = s.window_msgs * (s.max_len * per_token + per_sample);
     /* prompts; three rollouts, a score, a reward, a joined sample per sample; requests and replies of
      * its scorings, early ones and warm-ups; chunks; requests and replies of evaluations; reports,
@@ -482,6 +508,7 @@ static opd_err assets_fill(opd_assets *a, const char *checkpoint_dir, bool resum
     OPD_TRY(load_data(a));
     OPD_TRY(check_sizes(a));
     a->sizes = sizes_of(a);
+    OPD_TRY(check_score_len(a));
     OPD_TRY(create_kernels(a));
     if (a->config->kind == OPD_CONFIG_KIND_EVAL) return OPD_OK;
     a->steps = steps_of(a);

@@ -17,6 +17,7 @@
 /* Every bound of a stage, derived from its configuration in one place (sizes_of). */
 typedef struct opd_sizes {
     uint32_t max_len;        /* tokens of a sequence                                     */
+    uint32_t score_len;      /* the same as teachers see it, with a privileged prompt    */
     uint32_t batch_prompts;  /* groups (or examples) of a batch                          */
     uint32_t samples;        /* per prompt; 1 for examples                               */
     uint32_t window_groups;  /* groups in work: batch_prompts * (max_staleness + 1), and spare_groups */

@@ -113,6 +113,8 @@ static uint64_t models_bytes(const opd_assets *a, const shape *s) {
     if (a->eval_kernels != NULL) bytes += weights_bytes(s, false);
     if (a->teacher == NULL) return bytes;
     shape teacher = shape_of(a->teacher);
+    if (opd_stage_teacher(a->config)->student == OPD_CONFIG_STUDENT_CURRENT)
+        bytes += FLOAT * s->params; /* the version that its teacher packs */
     return bytes + FLOAT * teacher.params + weights_bytes(&teacher, false);
 }
 
@@ -134,9 +136,9 @@ static uint64_t compute_bytes(const opd_assets *a, const shape *s) {
                  ROLLOUT_MAILBOX;
     if (a->teacher == NULL) return bytes;
     shape t = shape_of(a->teacher);
-    opd_scorer_config scorer = {.model = a->teacher, .max_tokens = z->max_len,
+    opd_scorer_config scorer = {.model = a->teacher, .max_tokens = z->score_len,
                                 .cache_bytes = z->teacher_cache_bytes};
-    return bytes + scorer_bytes(&t, u64(d->teacher_threads), z->max_len) +
+    return bytes + scorer_bytes(&t, u64(d->teacher_threads), z->score_len) +
            opd_scorer_memory_max(&scorer);
 }
 
@@ -195,6 +197,8 @@ static uint64_t panel_bytes(const opd_assets *a) {
     uint64_t samples = (uint64_t)z->window_msgs + z->slots;
     uint64_t answers = teachers * z->max_len * (FLOAT + 1 + 2 * FLOAT * k);
     if (teachers == 0 || a->config->kind != OPD_CONFIG_KIND_RL) return 0;
+    if (a->train->privileged_max > 0)
+        answers += z->parts * FLOAT * (uint64_t)z->score_len; /* questions with another prompt are copies */
     return samples * (sizeof(opd_panel_sample) + z->parts * sizeof(opd_panel_part) + answers + 64) +
            (uint64_t)z->slots * z->max_len * FLOAT + SMALL;
 }
@@ -207,8 +211,8 @@ static uint64_t calls_bytes(const opd_assets *a, const opd_config_teacher *t) {
     char url[OPD_CONFIG_URL_SIZE];
     while (opd_config_url_at(t, replicas, url, sizeof url)) replicas++;
     if (replicas == 0) replicas = 1;
-    return (u64(t->max_inflight) + 3 * replicas) * (opd_teacher_question_max_bytes(a->sizes.max_len) +
-                                         opd_teacher_answer_max_bytes(a->sizes.max_len, k));
+    return (u64(t->max_inflight) + 3 * replicas) * (opd_teacher_question_max_bytes(a->sizes.score_len) +
+                                         opd_teacher_answer_max_bytes(a->sizes.score_len, k));
 }
 
 static uint64_t http_bytes(const opd_assets *a) {

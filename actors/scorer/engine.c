@@ -189,24 +189,51 @@ opd_err opd_score_engine_add(opd_score_engine *e, const opd_score_ask *ask) {
 
 static bool runs(const request *r) { return r->chain.pages != NULL; }
 
+static void drop_answer(request *r) {
+    opd_slice *slices[] = {&r->logp, &r->topk_ids, &r->topk_logp};
+    for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
+        opd_buf_release(slices[i]->buf);
+        *slices[i] = (opd_slice){.buf = NULL};
+    }
+}
+
+/* Takes what a request runs with. */
+static void stop_running(opd_score_engine *e, request *r) {
+    e->running_count--;
+    opd_pages_release(e->pages, &r->chain);
+    e->chain_free[e->o.running_max - 1 - e->running_count] = r->chain.pages;
+    r->chain.pages = NULL;
+}
+
 /* Takes the request out of its list and tells. */
 static void finish(opd_score_engine *e, request *r, opd_err err, const opd_score_listener *l) {
     opd_list_remove(&r->node);
-    if (runs(r)) {
-        e->running_count--;
-        opd_pages_release(e->pages, &r->chain);
-        e->chain_free[e->o.running_max - 1 - e->running_count] = r->chain.pages;
-    } else {
-        e->waiting_count--;
-    }
+    if (runs(r)) stop_running(e, r);
+    else e->waiting_count--;
     opd_score_done done = {.user = r->ask.user, .err = err, .cached = r->cached, .logp = r->logp,
                            .topk_ids = r->topk_ids, .topk_logp = r->topk_logp};
     l->finish(l->arg, &done);
     opd_buf_release(r->ask.tokens.buf);
-    opd_buf_release(r->logp.buf);
-    opd_buf_release(r->topk_ids.buf);
-    opd_buf_release(r->topk_logp.buf);
+    drop_answer(r);
     opd_list_push_back(&e->free, &r->node);
+}
+
+void opd_score_engine_renew(opd_score_engine *e) {
+    OPD_ASSERT(!e->planned);
+    while (!opd_list_empty(&e->running)) {
+        request *r = request_of(e->running.prev); /* the last first: they come before those that wait */
+        opd_list_remove(&r->node);
+        stop_running(e, r);
+        drop_answer(r);
+        r->at = r->cached = 0;
+        opd_list_push_front(&e->waiting, &r->node);
+        e->waiting_count++;
+    }
+    opd_pages_clear(e->pages);
+}
+
+void opd_score_engine_set_weights(opd_score_engine *e, const float *params) {
+    opd_reader_set_weights(e->reader, params);
 }
 
 static void drop_unwanted(opd_score_engine *e, opd_list *list, const opd_score_listener *l) {

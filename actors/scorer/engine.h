@@ -16,7 +16,8 @@
  * Invariants: (1) the numbers of a request are those of opd_graph_forward and opd_graph_score
  * for its tokens, bit for bit, whatever else runs and whatever the cache holds; (2) each
  * request added is finished exactly once; (3) while anything runs a step reads at least one
- * token of the first. The weights never change: whoever changes them must empty the cache.
+ * token of the first; (4) all numbers of a request are of the same weights: where these change
+ * (opd_score_engine_renew), what runs begins again and the cache is empty.
  *
  * The engine owns its arrays and holds a reference to each request's tokens until it is
  * finished.
@@ -76,6 +77,11 @@ OPD_MUST_CHECK opd_err opd_score_engine_create(const opd_score_engine_options *o
 /* On the lane, before the first step: the reader with the model's weights. Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_score_engine_prepare(opd_score_engine *engine);
 void opd_score_engine_destroy(opd_score_engine *engine);
+
+/* Other weights are to come: on the loop, between apply and plan. */
+void opd_score_engine_renew(opd_score_engine *engine);
+/* And are there: on the lane, before the next step. params [param_count] are copied. */
+void opd_score_engine_set_weights(opd_score_engine *engine, const float *params);
 
 /* Takes a request (and a reference to its tokens). Errors: AGAIN (requests_max reached), INVALID
  * (too few or too many tokens, a token outside the vocabulary, start, top_k or temperature out of

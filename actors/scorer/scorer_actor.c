@@ -6,10 +6,14 @@
  *
  * Invariants: (1) every request kept is answered exactly once, or let go in on_stop (which
  * answers CLOSED); (2) while a job is in flight the loop adds to the engine only; (3) the first
- * job packs the weights, and none other runs before it.
+ * job packs the weights, and none other runs before it; (4) newer weights of the slot are packed
+ * before the next step is planned.
  * Thread: the loop, but run_prepare and run_step.
  */
 #include "actors/scorer/scorer_actor.h"
+
+#include <inttypes.h>
+#include <stdio.h>
 
 #include "actors/messages.h"
 #include "actors/scorer/engine.h"
@@ -22,6 +26,8 @@ typedef struct scorer {
     opd_score_engine *engine;
     opd_job job;
     bool busy, ready;  /* ready: the weights are packed */
+    opd_buf *params;   /* while they are being packed: those of the slot */
+    uint64_t version;  /* of these; UINT64_MAX: the model's own */
     uint64_t began_ns; /* of the job */
     opd_ctx *ctx;
 } scorer;
@@ -55,6 +61,12 @@ static opd_err run_step(opd_job *job) {
     return opd_score_engine_execute(((scorer *)job->arg)->engine);
 }
 
+static opd_err run_renew(opd_job *job) {
+    const scorer *self = job->arg;
+    opd_score_engine_set_weights(self->engine, opd_buf_data(self->params));
+    return OPD_OK;
+}
+
 /* ---- the engine's listener ---- */
 
 static opd_err check_wanted(void *arg, void *user) {
@@ -71,6 +83,8 @@ static void finished(void *arg, const opd_score_done *done) {
     opd_msg *msg = done->user;
     opd_scored_fields scored = {.logp = done->logp, .topk_ids = done->topk_ids,
                                 .topk_logp = done->topk_logp, .cached = done->cached};
+    if (self->config.weights != NULL && self->version != UINT64_MAX)
+        (void)snprintf(scored.weight_version, sizeof scored.weight_version, "%" PRIu64, self->version);
     if (done->err == OPD_OK) opd_message_reply(self->ctx, msg, OPD_MESSAGE_SCORED, &scored);
     else if (opd_msg_wanted(msg)) opd_reply_error(self->ctx, msg, done->err);
     opd_msg_release(msg);
@@ -95,8 +109,23 @@ static opd_err submit(opd_ctx *ctx, scorer *self, opd_err (*run)(opd_job *job)) 
     return OPD_OK;
 }
 
+/* Whether the student has newer weights; then they are packed. */
+static opd_err renew(opd_ctx *ctx, scorer *self) {
+    if (self->config.weights == NULL) return OPD_OK;
+    uint64_t version = opd_slot_get(self->config.weights, &self->params);
+    if (self->params == NULL || version == self->version) {
+        opd_buf_release(self->params);
+        self->params = NULL;
+        return OPD_OK;
+    }
+    self->version = version;
+    opd_score_engine_renew(self->engine);
+    return submit(ctx, self, run_renew);
+}
+
 static opd_err advance(opd_ctx *ctx, scorer *self) {
     opd_score_listener listener = listener_of(self);
+    if (!self->busy) OPD_TRY(renew(ctx, self));
     if (self->busy || !opd_score_engine_plan(self->engine, &listener)) return OPD_OK;
     return submit(ctx, self, run_step);
 }
@@ -109,6 +138,10 @@ static opd_err job_done(opd_ctx *ctx, void *state, opd_job *job) {
     if (!self->ready) {
         if (err != OPD_OK) return opd_fail(err, "cannot prepare the scorer: %s", job->text);
         self->ready = true;
+    } else if (self->params != NULL) {
+        OPD_TRY(err);
+        opd_buf_release(self->params);
+        self->params = NULL;
     } else {
         opd_score_engine_apply(self->engine, err, &listener);
         opd_score_engine_pace(self->engine, opd_now_ns(ctx) - self->began_ns);
@@ -122,6 +155,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     scorer *self = state;
     self->config = *(const opd_scorer_config *)config;
     self->ctx = ctx;
+    self->version = UINT64_MAX;
     opd_score_engine_options options = options_of(&self->config);
     OPD_TRY(opd_score_engine_create(&options, &self->engine));
     self->job.done = job_done;
@@ -151,6 +185,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
 static void on_stop(opd_ctx *ctx, void *state) {
     scorer *self = state;
     (void)ctx;
+    opd_buf_release(self->params);
     if (self->engine == NULL) return;
     opd_score_engine_state s = opd_score_engine_look(self->engine);
     OPD_LOG_INFO("scorer: %llu tokens read, %llu more from the cache, in %llu jobs",

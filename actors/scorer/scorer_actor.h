@@ -7,6 +7,9 @@
  * SCORED.cached tells how many were not read again. The lane alone touches the kernels and the
  * reader.
  *
+ * Where it follows a slot of weights, a request that comes after a version was put there is scored by
+ * that version or a later one, all of it by the same, which SCORED.weight_version names.
+ *
  * Answers: INVALID (an id outside the vocabulary, more tokens than max_tokens or the model's
  * positions, start or top_k out of range, temperature not positive), AGAIN (as many as
  * OPD_SCORER_QUEUE_MAX are waiting or running), TIMEOUT (the deadline passed). A request that
@@ -31,6 +34,7 @@ enum {
 typedef struct opd_scorer_config {
     const opd_model *model;
     const opd_lm_ops *lm; /* NULL: the transformer                                       */
+    opd_slot *weights;    /* of the student, whom it follows; NULL: the model's own, for ever */
     opd_lane *lane;
     opd_kernels *kernels; /* the lane's: nobody else may use them                       */
     uint32_t max_tokens;  /* of one request; 0, or more than those: the model's positions */

@@ -1,4 +1,5 @@
-/* load.h - the steps of loading, one file each: load.c, rules.c, rules_train.c, rules_reward.c, reference.c.
+/* load.h - the steps of loading, one file each: load.c, rules.c, rules_train.c, rules_reward.c,
+ * rules_signal.c, rules_self.c, reference.c.
  * Thread: one owner. */
 #ifndef OPD_CORE_CONFIG_LOAD_H
 #define OPD_CORE_CONFIG_LOAD_H
@@ -38,6 +39,9 @@ const char *opd__estimator_name(opd_config_estimator estimator);
 
 /* Of checking a stage that distils: what concerns the signal (rules_signal.c). */
 opd_err opd__signal_check(opd__draft *draft) OPD_MUST_CHECK;
+
+/* Of the same: teachers that are the student, and prompts that only teachers see (rules_self.c). */
+opd_err opd__self_check(opd__draft *draft) OPD_MUST_CHECK;
 
 /* Checks every "@stages..." of the drafts: known, earlier, a result that the stage has. */
 opd_err opd__references_check(const opd__loading *loading) OPD_MUST_CHECK;

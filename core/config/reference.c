@@ -103,6 +103,8 @@ opd_err opd_config_stage_resolve(opd_config *config, size_t index, opd_config_re
             if (*field == NULL) return opd_fail(OPD_ERR_NOMEM, "out of memory");
         }
     }
+    for (size_t i = 0; i < stage.teacher_count; i++) /* from here on a teacher like any other */
+        if (stage.teachers[i].student != OPD_CONFIG_STUDENT_NONE) stage.teachers[i].path = stage.model.path;
     *out_stage = stage;
     return OPD_OK;
 }

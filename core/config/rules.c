@@ -56,6 +56,16 @@ static void record_derive(opd_config_record *record, const opd_config_record *da
     if (record->response_key[0] == 0) record->response_key = data->response_key;
 }
 
+static void source_derive(opd_config_record *record, const opd_config_record *data) {
+    record_derive(record, data);
+    if (record->privileged_key[0] != 0 || record->privileged_template[0] != 0 ||
+        record->privileged_messages_key[0] != 0)
+        return;
+    record->privileged_key = data->privileged_key;
+    record->privileged_template = data->privileged_template;
+    record->privileged_messages_key = data->privileged_messages_key;
+}
+
 /* A key of item `item` that no layer gave. */
 static bool item_lacks(opd__draft *draft, const char *path, size_t item) {
     return opd__draft_origin(draft, opd__key_find(path), item)->node == NULL;
@@ -64,7 +74,8 @@ static bool item_lacks(opd__draft *draft, const char *path, size_t item) {
 static void set_derive(opd__draft *draft, size_t item) {
     const opd_config_eval *e = &draft->stage.eval;
     opd_config_eval_set *set = &draft->stage.eval.sets[item];
-    set->record.response_key = ""; /* no key gives it */
+    set->record.response_key = ""; /* no key gives these */
+    set->record.privileged_key = set->record.privileged_template = set->record.privileged_messages_key = "";
     record_derive(&set->record, &draft->stage.data.record);
     if (item_lacks(draft, "eval.sets.*.interval", item)) set->interval = e->interval;
     if (item_lacks(draft, "eval.sets.*.samples", item)) set->samples = e->samples;
@@ -82,7 +93,7 @@ opd_err opd__draft_derive(opd__draft *draft, const char *file) {
     if (s->run.name[0] == 0) OPD_TRY(run_name_derive(draft, file));
     record_clear(&s->data.record);
     for (size_t i = 0; i < s->data.source_count; i++)
-        record_derive(&s->data.sources[i].record, &s->data.record);
+        source_derive(&s->data.sources[i].record, &s->data.record);
     if (!opd__draft_given(draft, "data.seed")) s->data.seed = s->run.seed;
     if (!opd__draft_given(draft, "rollout.seed")) s->rollout.seed = s->run.seed;
     if (!opd__draft_given(draft, "rollout.filter_max_dropped"))
@@ -253,6 +264,7 @@ static opd_err sharing_check(opd__draft *draft, size_t item) {
 static opd_err source_check(opd__draft *draft, size_t item, const char *remedy) {
     const opd_config_teacher *teacher = &draft->stage.teachers[item];
     bool in_process = draft->stage.opd.type == OPD_CONFIG_OPD_TYPE_MEGATRON;
+    if (teacher->student != OPD_CONFIG_STUDENT_NONE) return OPD_OK; /* rules_self.c */
     if (in_process && teacher->path[0] == 0)
         return opd__draft_fail(draft, "teachers.*.path", item, "opd.type megatron loads the "
                                "teacher from here; %s", remedy);
@@ -313,13 +325,14 @@ static opd_err opd_check(opd__draft *draft) {
         if (s->opd.only_reward)
             return opd__draft_fail(draft, "opd.only_reward", 0, "distillation is off; set "
                                    "opd.enabled: true (--use-opd) or remove it");
-        return OPD_OK;
+        return opd__self_check(draft);
     }
     if (s->opd.type == OPD_CONFIG_OPD_TYPE_NONE)
         return opd__draft_fail(draft, "opd.type", 0, "distillation is on; say where the teacher "
                                "runs: sglang (a server) or megatron (in this process)");
     if (s->opd.type != OPD_CONFIG_OPD_TYPE_CONSTANT) OPD_TRY(teacher_check(draft));
     OPD_TRY(opd__signal_check(draft));
+    OPD_TRY(opd__self_check(draft));
     if (s->opd.only_reward && s->opd.kl_coef <= 0 && s->opd.loss_coef <= 0)
         return opd__draft_fail(draft, "opd.kl_coef", 0, "cannot learn: opd.only_reward drops the "
                                "reward's advantage, and a weight of 0 drops the teacher's; set it above 0, "

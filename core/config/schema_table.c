@@ -53,6 +53,7 @@ static const char *const reward_names[] = {"none", "math", "dapo", "f1", "multip
                                            "command", "library", "remote_rm", "parts", NULL};
 static const char *const opd_type_names[] = {"none", "sglang", "megatron", "constant", NULL};
 static const char *const signal_names[] = {"sampled", "topk", NULL};
+static const char *const student_names[] = {"none", "start", "current", NULL};
 static const char *const support_names[] = {"teacher_topk", "student_topk", "intersection", "union", "full", NULL};
 static const char *const divergence_names[] = {"reverse_kl", "forward_kl", "jsd", "low_var", NULL};
 static const char *const tail_names[] = {"bucket", "renormalise", "truncate", NULL};
@@ -111,12 +112,16 @@ const opd__key opd__keys[] = {
     TEXT("data.messages_key", OPD__TYPE_STRING, STAGE(data.record.messages_key), "", 0, "Key of a conversation, an array of {role, content}, instead of prompt_key; a last message of the assistant is what SFT learns."),
     TEXT("data.label_key", OPD__TYPE_STRING, STAGE(data.record.label_key), "label", 0, "Key of the right answer in each line."),
     TEXT("data.response_key", OPD__TYPE_STRING, STAGE(data.record.response_key), "response", 0, "Key of the text that SFT learns to write."),
+    TEXT("data.privileged_key", OPD__TYPE_STRING, STAGE(data.record.privileged_key), "", 0, "Key of a second prompt that teachers see in place of the student's (self-distillation); empty = they see the prompt."),
+    TEXT("data.privileged_template", OPD__TYPE_STRING, STAGE(data.record.privileged_template), "", 0, "The same made of several keys, as prompt_template: the question with its answer, a hint, a demonstration."),
+    TEXT("data.privileged_messages_key", OPD__TYPE_STRING, STAGE(data.record.privileged_messages_key), "", 0, "The same from a conversation, as messages_key."),
     TEXT("data.loss_roles", OPD__TYPE_WORDS, STAGE(data.loss_roles), "assistant", 0, "Roles of a conversation whose messages SFT learns to write."),
     BOOL("data.shuffle", STAGE(data.shuffle), "true", "A new seeded order in every epoch."),
     INT_FROM("data.seed", STAGE(data.seed), "run.seed", 0, SEED_MAX, "", "Seed of the shuffle."),
     INT("data.skip", STAGE(data.skip), "0", 0, BIG, "lines", "Lines left out at the start of the file."),
     INT("data.limit", STAGE(data.limit), "0", 0, BIG, "lines", "Lines used after data.skip; 0 = all."),
     INT("data.max_prompt_len", STAGE(data.max_prompt_len), "0", 0, BIG, "tokens", "Longer prompts are left out; 0 = no limit."),
+    INT("data.max_privileged_len", STAGE(data.max_privileged_len), "0", 0, BIG, "tokens", "Rows whose privileged prompt is longer are left out; 0 = no limit."),
     TEXT("data.sources.*.path", OPD__TYPE_PATH, SOURCE(path), "", OPD__KEY_REFERENCE, "JSONL file of its problems."),
     FLOAT("data.sources.*.weight", SOURCE(weight), "1", 0, 1e9, ABOVE, "", "Its share of the prompts, relative to the other sources."),
     INT("data.sources.*.skip", SOURCE(skip), "0", 0, BIG, "lines", "Lines left out at the start of the file."),
@@ -126,6 +131,9 @@ const opd__key opd__keys[] = {
     TEXT_FROM("data.sources.*.messages_key", OPD__TYPE_STRING, SOURCE(record.messages_key), "as in data", "Key of a conversation."),
     TEXT_FROM("data.sources.*.label_key", OPD__TYPE_STRING, SOURCE(record.label_key), "as in data", "Key of the right answer."),
     TEXT_FROM("data.sources.*.response_key", OPD__TYPE_STRING, SOURCE(record.response_key), "as in data", "Key of the text that SFT learns to write."),
+    TEXT_FROM("data.sources.*.privileged_key", OPD__TYPE_STRING, SOURCE(record.privileged_key), "as in data", "Key of the prompt that teachers see."),
+    TEXT_FROM("data.sources.*.privileged_template", OPD__TYPE_STRING, SOURCE(record.privileged_template), "as in data", "That prompt made of several keys."),
+    TEXT_FROM("data.sources.*.privileged_messages_key", OPD__TYPE_STRING, SOURCE(record.privileged_messages_key), "as in data", "That prompt from a conversation."),
 
     INT("rollout.batch_prompts", STAGE(rollout.batch_prompts), "32", 1, 1048576, "prompts", "Prompts per training batch (the seed's rollout-batch-size)."),
     INT("rollout.samples_per_prompt", STAGE(rollout.samples_per_prompt), "1", 1, 4096, "samples", "Answers generated for each prompt: the group of GRPO."),
@@ -165,6 +173,8 @@ const opd__key opd__keys[] = {
     TEXT("teachers.*.url", OPD__TYPE_URL, TEACHER(url), "", 0, "Address of a running SGLang-compatible server; http:// (HTTP/2 in clear text) or https://."),
     TEXT("teachers.*.urls", OPD__TYPE_URLS, TEACHER(urls), "", 0, "Addresses of its replicas: a list, or one text with commas. Each must serve the same model."),
     TEXT("teachers.*.path", OPD__TYPE_PATH, TEACHER(path), "", OPD__KEY_REFERENCE, "Hugging Face directory: loaded in-process (megatron), or served by an `opd serve` child (sglang)."),
+    ENUM("teachers.*.student", TEACHER(student), "none", student_names, "In place of path and url: the teacher is the student. start: a frozen copy of `model.path`; current: the weights that are trained (megatron only)."),
+    BOOL("teachers.*.privileged", TEACHER(privileged), "true", "It sees the privileged prompt (`data.privileged_template` and its like) where the data has one; false = the student's prompt."),
     ENUM("teachers.*.protocol", TEACHER(protocol), "sglang", protocol_names, "What the server at `url` speaks: SGLang's /generate (also opd serve), or vLLM's /v1/completions."),
     INT("teachers.*.ckpt_step", TEACHER(ckpt_step), "-1", -1, BIG, "", "Selects path/step-NNNNNN; -1 = path itself."),
     FLOAT("teachers.*.timeout_s", TEACHER(timeout_s), "30", 0, 1e7, ABOVE, "s", "One attempt, from its first byte."),
@@ -353,6 +363,12 @@ const opd__exclusive opd__exclusives[] = {
     {"data.sources.*.prompt_key", "data.sources.*.prompt_template"},
     {"data.sources.*.prompt_key", "data.sources.*.messages_key"},
     {"data.sources.*.prompt_template", "data.sources.*.messages_key"},
+    {"data.privileged_key", "data.privileged_template"},
+    {"data.privileged_key", "data.privileged_messages_key"},
+    {"data.privileged_template", "data.privileged_messages_key"},
+    {"data.sources.*.privileged_key", "data.sources.*.privileged_template"},
+    {"data.sources.*.privileged_key", "data.sources.*.privileged_messages_key"},
+    {"data.sources.*.privileged_template", "data.sources.*.privileged_messages_key"},
     {"eval.sets.*.prompt_key", "eval.sets.*.prompt_template"},
     {"eval.sets.*.prompt_key", "eval.sets.*.messages_key"},
     {"eval.sets.*.prompt_template", "eval.sets.*.messages_key"},

@@ -214,6 +214,8 @@ typedef struct opd_config_record {
     const char *messages_key;    /* of a conversation: an array of {role, content}   */
     const char *label_key;
     const char *response_key;    /* what SFT learns to write */
+    const char *privileged_key;  /* of the prompt that teachers see instead; at most one of these */
+    const char *privileged_template, *privileged_messages_key;
 } opd_config_record;
 
 /* One of several files, mixed by weight. */
@@ -237,6 +239,7 @@ typedef struct opd_config_data {
     int64_t skip;  /* records left out at the start of the file               */
     int64_t limit; /* records used after skip; 0 = all                        */
     int64_t max_prompt_len; /* tokens; longer prompts are dropped; 0 = no limit */
+    int64_t max_privileged_len; /* the same of privileged prompts               */
 } opd_config_data;
 
 typedef enum opd_config_filter {
@@ -291,6 +294,13 @@ typedef enum opd_config_protocol {
     OPD_CONFIG_PROTOCOL_VLLM    /* /v1/completions with prompt_logprobs   */
 } opd_config_protocol;
 
+/* Weights of a teacher that is the student itself. */
+typedef enum opd_config_student {
+    OPD_CONFIG_STUDENT_NONE,   /* it is another model                            */
+    OPD_CONFIG_STUDENT_START,  /* those that the stage begins with               */
+    OPD_CONFIG_STUDENT_CURRENT /* those that are trained, as they are published  */
+} opd_config_student;
+
 typedef struct opd_config_teacher {
     const char *name;
     opd_config_protocol protocol;
@@ -329,6 +339,8 @@ typedef struct opd_config_teacher {
     int64_t chunk_tokens;     /* scored at a time while the sample is written; 0 = off; -1 = as the
                                  server allows                                               */
     int64_t connections;      /* to each server at the same time, over HTTP/2                */
+    bool privileged;          /* sees the privileged prompt, where the data has one          */
+    opd_config_student student; /* whether it is the student itself, in place of a path      */
 } opd_config_teacher;
 
 typedef struct opd_config_opd {

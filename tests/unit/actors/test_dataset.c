@@ -114,6 +114,44 @@ TEST(rows_that_cannot_be_are_named) {
     done(NULL);
 }
 
+TEST(a_privileged_prompt_has_ids_and_bounds_of_its_own) {
+    opd_dataset_options o = options_of("{\"p\":\"ab\",\"h\":\"hint\"}\n{\"p\":\"c\",\"h\":\"\"}\n"
+                                       "{\"p\":\"d\",\"h\":\"much too long\"}\n");
+    opd_log_memory log;
+    opd_dataset *d;
+    opd_slice slice;
+    uint64_t epoch;
+    o.keys = (opd_jsonl_keys){.prompt = "p", .privileged_template = "{h}{p}"};
+    o.max_privileged_len = 7;
+    log_memory_start(&log);
+    CHECK_OK(opd_dataset_open(&o, &d));
+    opd_log_sink_set(NULL, NULL);
+    CHECK_INT(d->count, 2);
+    CHECK_INT(d->privileged_max, 7);
+    CHECK_INT(d->prompt_max, 3);
+    CHECK_CONTAINS(log.text, "1 rows with a prompt (data.max_prompt_len 0) or a privileged one "
+                             "(data.max_privileged_len 7)");
+    CHECK_CONTAINS(log.text, "in 1 of 2 rows the privileged prompt is the prompt");
+    CHECK_OK(opd_dataset_privileged(d, opd_dataset_row(d, 0, &epoch), &slice));
+    const int32_t *ids = opd_slice_data(slice);
+    CHECK_INT(slice.size_bytes / sizeof *ids, 7);
+    CHECK_INT(ids[0], opd_tokenizer_bos(tokenizer));
+    CHECK_INT(ids[1] - ids[6], 'h' - 'b');
+    opd_buf_release(slice.buf);
+    opd_dataset_close(d);
+    o.max_privileged_len = 0, o.max_len = 10;
+    CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), ":3: the privileged prompt of this row has 15 tokens and the model takes 10");
+    o.max_len = 100, o.keys.privileged_template = "{p}";
+    CHECK_ERR(opd_dataset_open(&o, &d), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "the privileged prompt is the prompt in every row");
+    o.keys.privileged_template = NULL;
+    CHECK_OK(opd_dataset_open(&o, &d));
+    CHECK_OK(opd_dataset_privileged(d, opd_dataset_row(d, 0, &epoch), &slice));
+    CHECK(slice.buf == NULL && d->privileged_max == 0);
+    done(d);
+}
+
 TEST(ids_are_bos_prompt_response_eos) {
     opd_dataset_options o = options_of(SEVEN);
     opd_dataset *d;

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "actors/dataset/jsonl.h"
+#include "core/base/check.h"
 #include "core/base/file.h"
 #include "tests/support/test.h"
 
@@ -240,6 +241,34 @@ static void show(const opd_row *row, uint32_t count, char *out) {
         sprintf(out + strlen(out), "%s%s%s%s", s->learn ? "[" : "", s->text, s->ends ? "$" : "",
                 s->learn ? "]" : "");
     }
+}
+
+/* A second prompt is read as the first, in each of its forms; other keys are as without it. */
+TEST(a_privileged_prompt_is_read_beside_the_prompt) {
+    static const char text[] = "{\"q\":\"2+2?\",\"a\":\"4\",\"talk\":[{\"role\":\"user\",\"content\":\"hm\"}]}\n";
+    const struct { opd_jsonl_keys keys; const char *want; uint32_t segments; } cases[] = {
+        {{.prompt = "q", .label = "a", .privileged = "a"}, "4", 0},
+        {{.prompt = "q", .label = "a", .privileged_template = "{a} is it: {q}"}, "4 is it: 2+2?", 0},
+        {{.prompt = "q", .label = "a", .privileged_messages = "talk"}, "hm", 3},
+        {{.template_text = "{q}", .label = "a", .privileged_template = "{q}{q}{q}{q}{a}"}, "2+2?2+2?2+2?2+2?4", 0}};
+    for (size_t i = 0; i < OPD_COUNTOF(cases); i++) {
+        opd_jsonl *file;
+        CHECK_OK(opd_jsonl_parse(NULL, "x", text, strlen(text), &cases[i].keys, &file));
+        const opd_row *row = &file->rows[0];
+        CHECK_STR(row->prompt, "2+2?");
+        CHECK_STR(row->label, "4");
+        CHECK_STR(row->privileged, cases[i].want);
+        CHECK_INT(row->privileged_segment_count, cases[i].segments);
+        CHECK(row->segments == NULL);
+        opd_jsonl_destroy(file);
+    }
+    opd_jsonl *file;
+    opd_jsonl_keys keys = {.prompt = "q", .privileged = "hint"};
+    CHECK_ERR(opd_jsonl_parse(NULL, "x", text, strlen(text), &keys, &file), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "x:1: there is no key \"hint\"");
+    keys = (opd_jsonl_keys){.prompt = "q", .privileged_template = "hint"};
+    CHECK_ERR(opd_jsonl_parse(NULL, "x", text, strlen(text), &keys, &file), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "names no key");
 }
 
 TEST(a_conversation_is_segments) {

@@ -5,7 +5,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/base/check.h"
 #include "core/base/rng.h"
+#include "core/base/str.h"
 #include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
 
@@ -37,7 +39,7 @@ static void rig_up(rig *r, const char *teachers) {
     opd_chains_init(&r->chains, &r->stage);
     for (int32_t i = 0; i < MAX_LEN; i++) r->tokens[i] = i * 3;
     r->sample = opd_mem_get(&r->memory.alloc, sizeof *r->sample);
-    opd_panel_sample_init(r->sample, &r->stage, 7, 1, PROMPT, "");
+    opd_panel_sample_init(r->sample, &r->stage, 7, 1, PROMPT, "", (opd_slice){.buf = NULL});
 }
 
 static void rig_down(rig *r) {
@@ -78,7 +80,11 @@ static void answer(rig *r, opd_panel_part *p, bool with_valid, int bad) {
     int32_t topk[MAX_LEN * TOP];
     float topk_logp[MAX_LEN * TOP];
     opd_scored_fields f = {.attempts = 1};
-    const int32_t *ids = opd_slice_data(opd_panel_tokens(p));
+    opd_slice question;
+    uint32_t start;
+    CHECK_OK(opd_panel_question(p, (opd_slice){.buf = NULL}, &r->memory.alloc, &question, &start));
+    CHECK_INT(start, p->from - 1);
+    const int32_t *ids = opd_slice_data(question);
     for (uint32_t i = 0; i < rows; i++) {
         logp[i] = (int)(p->from + i) == bad ? NAN : -(float)ids[p->from + i] / 100 - (float)p->rungs.at;
         valid[i] = (int)(p->from + i) != bad;
@@ -94,6 +100,7 @@ static void answer(rig *r, opd_panel_part *p, bool with_valid, int bad) {
     if (p->slot == 0)
         CHECK_OK(opd_slice_copy(&r->memory.alloc, topk_logp, rows * TOP * sizeof *topk_logp, &f.topk_logp));
     CHECK_OK(opd_panel_answered(p, &f, p->slot == 0 ? TOP : 0));
+    opd_buf_release(question.buf);
     opd_buf_release(f.logp.buf);
     opd_buf_release(f.valid.buf);
     opd_buf_release(f.topk_ids.buf);
@@ -302,14 +309,61 @@ TEST(provenance_says_who_scored_what) {
     opd_scores_fields f = join(&r);
     const char *want =
         "[{\"from\":0,\"to\":5,\"teacher\":\"a\",\"endpoint\":\"host0\",\"model\":\"one\","
-        "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\"},"
+        "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\",\"privileged\":false},"
         "{\"from\":5,\"to\":6,\"teacher\":\"b\",\"endpoint\":\"host1\",\"model\":\"other \\\"quoted\\\"\","
-        "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\"}]";
+        "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\",\"privileged\":false}]";
     CHECK_INT(f.provenance.size_bytes, strlen(want));
     CHECK(memcmp(opd_slice_data(f.provenance), want, strlen(want)) == 0);
     CHECK_STR(f.endpoint, "host1");
     opd_panel_scores_drop(&f);
     rig_down(&r);
+}
+
+/* A teacher that sees another prompt is asked about that and the response, from the right place on; where
+ * a part stands among the response is the same for all. */
+TEST(a_privileged_prompt_stands_in_place_of_the_prompt) {
+    static const int32_t longer[] = {100, 101, 102, 103, 104}, shorter[] = {100};
+    const struct { const int32_t *ids; uint32_t count; } prompts[] = {{longer, 5}, {shorter, 1}};
+    for (size_t i = 0; i < OPD_COUNTOF(prompts); i++) {
+        rig r;
+        opd_slice privileged, tokens;
+        uint32_t start, n = prompts[i].count;
+        rig_up(&r, "a, b");
+        CHECK_OK(opd_slice_copy(&r.memory.alloc, prompts[i].ids, n * sizeof(int32_t), &privileged));
+        r.sample->privileged = privileged;
+        r.stage.teachers[0].privileged = true;
+        CHECK(opd_panel_privileged(r.sample, &r.stage, 0).buf == privileged.buf);
+        CHECK(opd_panel_privileged(r.sample, &r.stage, 1).buf == NULL);
+        CHECK(chunk(&r, 0, 8));
+        opd_panel_part *early = part(&r, 0, 8, true);
+        CHECK_OK(complete(&r, 10));
+        opd_panel_part *last = part(&r, 0, 10, false);
+        const opd_panel_part *parts[] = {early, last};
+        for (size_t j = 0; j < 2; j++) {
+            const opd_panel_part *p = parts[j];
+            CHECK_OK(opd_panel_question(p, privileged, &r.memory.alloc, &tokens, &start));
+            CHECK_INT(tokens.size_bytes / sizeof(int32_t), n + p->to - PROMPT);
+            CHECK_INT(start + 1, n + p->from - PROMPT); /* the first that is scored is `from` */
+            const int32_t *ids = opd_slice_data(tokens);
+            for (uint32_t k = 0; k < n; k++) CHECK_INT(ids[k], prompts[i].ids[k]);
+            for (uint32_t k = PROMPT; k < p->to; k++) CHECK_INT(ids[n + k - PROMPT], r.tokens[k]);
+            opd_buf_release(tokens.buf);
+        }
+        answer(&r, early, true, -1);
+        answer(&r, last, true, -1);
+        answer(&r, part(&r, 1, 10, false), true, -1);
+        opd_scores_fields f = join(&r);
+        for (uint32_t t = PROMPT; t < 10; t++) check_row(&r, &f, 0, t, 0);
+        opd_str text;
+        opd_str_init(&text, &r.memory.alloc, 4096);
+        opd_str_append(&text, opd_slice_data(f.provenance), f.provenance.size_bytes);
+        CHECK_CONTAINS(text.data, "\"teacher\":\"a\",\"endpoint\":\"host0\",\"model\":\"one\","
+                       "\"weight_version\":\"\",\"attempt\":1,\"protocol\":\"sglang\",\"privileged\":true}");
+        CHECK_CONTAINS(text.data, "\"protocol\":\"sglang\",\"privileged\":false}");
+        opd_str_fini(&text);
+        opd_panel_scores_drop(&f);
+        rig_down(&r);
+    }
 }
 
 TEST(chunks_that_do_not_fit_change_nothing) {

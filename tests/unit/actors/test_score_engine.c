@@ -182,13 +182,47 @@ TEST(numbers_are_the_graphs_on_three_threads) { check_mixture(OPD_CPU_ISA_AUTO, 
 TEST(numbers_are_the_graphs_under_eviction) { check_mixture(OPD_CPU_ISA_AUTO, 1, 7); }
 TEST(numbers_are_the_graphs_without_a_cache) { check_mixture(OPD_CPU_ISA_AUTO, 1, 0); }
 
-/* ---- reuse ------------------------------------------------------------------------------- */
-
 static void run(bench *b, asked *a) {
     CHECK_OK(add(b, a));
     while (step(b)) continue;
     check_numbers(b, a);
 }
+
+/* Weights change while requests run and wait: what had begun begins again, and what was cached is forgotten,
+ * so that every number is of the new weights; what was answered before stays of the old ones. */
+TEST(other_weights_begin_again) {
+    static bench b;
+    bench_up(&b, OPD_CPU_ISA_AUTO, 1, 60);
+    bench_start(&b);
+    ask_make(&b.asks[0], 1, MAX_LEN, 0, 20, 5);
+    run(&b, &b.asks[0]);
+    for (uint32_t i = 1; i < ASKS / 2; i++) { /* more than run at once */
+        ask_make(&b.asks[i], 1, i % 2 ? 100 : 10, i, 130 - i, 9);
+        b.asks[i].top_k = TOP;
+        CHECK_OK(add(&b, &b.asks[i]));
+    }
+    while (b.finished < 3) CHECK(step(&b));
+    int before = b.finished;
+    for (uint32_t i = 1; i < ASKS / 2; i++)
+        if (b.asks[i].times == 1) check_numbers(&b, &b.asks[i]);
+    for (size_t i = 0; i < b.model->param_count; i++) b.model->params[i] *= 0.9f;
+    opd_score_engine_renew(b.engine);
+    opd_score_engine_state s = opd_score_engine_look(b.engine);
+    CHECK_INT(s.running, 0);
+    CHECK_INT((int)s.waiting, ASKS / 2 - before);
+    CHECK_INT(s.pages_used + s.pages_kept, 0);
+    opd_score_engine_set_weights(b.engine, b.model->params);
+    unsigned old = 0;
+    for (uint32_t i = 1; i < ASKS / 2; i++) old |= (unsigned)(b.asks[i].times == 1) << i;
+    while (step(&b)) continue;
+    for (uint32_t i = 1; i < ASKS / 2; i++) {
+        CHECK_INT(b.asks[i].times, 1);
+        if (!(old >> i & 1)) check_numbers(&b, &b.asks[i]);
+    }
+    bench_down(&b);
+}
+
+/* ---- reuse ------------------------------------------------------------------------------- */
 
 TEST(a_cached_beginning_is_not_computed_again) {
     static bench b;
