@@ -214,8 +214,8 @@ static void write_rl(opd_str *y, opd_rng *r, const sim_files *f, sim_case *c) {
     uint64_t samples = put(y, r, "samples_per_prompt", opd ? 1 : 2, 4); /* a group of one has no advantage */
     (void)put(y, r, "max_response_len", 1, 8);
     c->filter = c->filter && math && samples > 1;
-    uint64_t staleness = put(y, r, "max_staleness", 0, 2);
-    c->spare = c->filter && staleness == 0 ? c->spare : 0;
+    c->spare = c->filter ? c->spare : 0;
+    (void)put(y, r, "max_staleness", 0, c->spare > 0 ? 0 : 2);
     write_filter(y, c, batch_prompts);
     (void)put(y, r, "slots", 1, 8);
     opd_str_printf(y, "}\nreward: {type: %s}\ntrain: {lr: 0.01, ", math ? "math" : "none");
@@ -264,7 +264,7 @@ static void draw_filter(sim_case *c) {
     opd_rng_init(&r, opd_rng_at(c->seed, 6, 0, 0));
     c->filter = one_in(&r, 2);
     c->filter_max = (uint32_t)from(&r, 1, 8);
-    c->spare = one_in(&r, 4) ? 0 : (uint32_t)from(&r, 1, 6);
+    c->spare = one_in(&r, 2) ? 0 : (uint32_t)from(&r, 1, 6);
 }
 
 void sim_case_open(sim_case *c, const sim_files *files, uint64_t seed, bool plain) {
