@@ -379,74 +379,10 @@ static opd_optimizer_config optimizer_of(const opd_config_train *t, uint64_t tot
         .total_steps = total_steps, .min_lr_ratio = t->min_lr_ratio};
 }
 
-/* An estimator's name stands for how advantages are made and for the loss they meet. */
-static const struct {
-    opd_estimator_kind estimator;
-    opd_policy_kind policy;
-} estimators[] = {
-    [OPD_CONFIG_ESTIMATOR_GRPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_CLIP},
-    [OPD_CONFIG_ESTIMATOR_GSPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_GSPO},
-    [OPD_CONFIG_ESTIMATOR_SAPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_SAPO},
-    [OPD_CONFIG_ESTIMATOR_CISPO] = {OPD_ESTIMATOR_GRPO, OPD_POLICY_CISPO},
-    [OPD_CONFIG_ESTIMATOR_RLOO] = {OPD_ESTIMATOR_RLOO, OPD_POLICY_CLIP},
-    [OPD_CONFIG_ESTIMATOR_REINFORCE] = {OPD_ESTIMATOR_REINFORCE, OPD_POLICY_CLIP},
-    [OPD_CONFIG_ESTIMATOR_REINFORCE_BASELINE] = {OPD_ESTIMATOR_REINFORCE_BASELINE,
-                                                 OPD_POLICY_CLIP},
-    [OPD_CONFIG_ESTIMATOR_PPO] = {OPD_ESTIMATOR_PPO, OPD_POLICY_CLIP}};
-
-static const opd_kl_type kl_types[] = {[OPD_CONFIG_KL_TYPE_K1] = OPD_KL_K1,
-                                       [OPD_CONFIG_KL_TYPE_K2] = OPD_KL_K2,
-                                       [OPD_CONFIG_KL_TYPE_K3] = OPD_KL_K3,
-                                       [OPD_CONFIG_KL_TYPE_LOW_VAR] = OPD_KL_LOW_VAR};
-
-static opd_estimator_config estimator_of(const opd_config_train *t) {
-    return (opd_estimator_config){
-        .kind = estimators[t->estimator].estimator, .normalize_rewards = t->rewards_normalization,
-        .normalize_std = t->grpo_std_normalization, .gamma = t->gamma,
-        .lambda = t->gae_lambda, .kl_coef = t->kl_coef,
-        .kl_type = kl_types[t->kl_loss_type]};
-}
-
-static opd_policy_config policy_of(const opd_config_train *t) {
-    return (opd_policy_config){
-        .kind = estimators[t->estimator].policy, .clip_low = t->eps_clip,
-        .clip_high = t->eps_clip_high, .dual_clip = t->eps_clip_c, .tau_pos = t->sapo_tau_pos,
-        .tau_neg = t->sapo_tau_neg, .opsm_delta = t->opsm_delta, .entropy_coef = t->entropy_coef,
-        .kl_coef = t->kl_loss_coef, .kl_type = kl_types[t->kl_loss_type],
-        .kl_unbiased = t->unbiased_kl};
-}
-
-static opd_correction_config correction_of(const opd_config_train *t) {
-    static const opd_correction_kind kinds[] = {
-        [OPD_CONFIG_CORRECTION_NONE] = OPD_CORRECTION_NONE,
-        [OPD_CONFIG_CORRECTION_TIS] = OPD_CORRECTION_TIS,
-        [OPD_CONFIG_CORRECTION_ICEPOP] = OPD_CORRECTION_ICEPOP,
-        [OPD_CONFIG_CORRECTION_SEQUENCE_MASK] = OPD_CORRECTION_SEQUENCE_MASK,
-        [OPD_CONFIG_CORRECTION_DECOUPLED] = OPD_CORRECTION_DECOUPLED};
-    return (opd_correction_config){.kind = kinds[t->correction], .low = t->tis_clip_low,
-                                   .high = t->tis_clip};
-}
-
-static opd_advantage_config advantage_of(const opd_config_stage *c) {
-    static const opd_invalid_policy policies[] = {
-        [OPD_CONFIG_ON_MISSING_MASK] = OPD_INVALID_MASK,
-        [OPD_CONFIG_ON_MISSING_ROLLOUT_LOG_PROBS] = OPD_INVALID_ROLLOUT_LOG_PROBS,
-        [OPD_CONFIG_ON_MISSING_FAIL] = OPD_INVALID_FAIL};
-    return (opd_advantage_config){
-        .estimator = estimator_of(&c->train), .use_opd = c->opd.enabled,
-        .only_reward = c->opd.only_reward, .whiten = c->train.normalize_advantages,
-        .kl_coef = c->opd.kl_coef, .invalid_policy = policies[c->opd.on_missing]};
-}
-
 static opd_err create_learner(opd_assets *a) {
-    static const opd_reduction reductions[] = {
-        [OPD_CONFIG_LOSS_REDUCTION_SAMPLE_MEAN] = OPD_REDUCTION_SAMPLE_MEAN,
-        [OPD_CONFIG_LOSS_REDUCTION_TOKEN_MEAN] = OPD_REDUCTION_TOKEN_MEAN,
-        [OPD_CONFIG_LOSS_REDUCTION_CONSTANT] = OPD_REDUCTION_CONSTANT};
     const opd_config_stage *c = a->config;
     const opd_config_train *t = &c->train;
     bool policy = c->kind == OPD_CONFIG_KIND_RL;
-    bool constant = c->opd.enabled && c->opd.type == OPD_CONFIG_OPD_TYPE_CONSTANT;
     uint64_t shares = policy ? (uint64_t)t->optimizer_steps_per_batch : 1;
     opd_learner_options options = {
         .lm = a->lm, .kernels = a->trainer_kernels, .model = a->model,
@@ -455,20 +391,12 @@ static opd_err create_learner(opd_assets *a) {
         .samples_max = (size_t)a->sizes.batch_prompts * a->sizes.samples,
         .tokens_max = a->sizes.batch_tokens,
         .teacher_k = a->sizes.teacher_k,
-        .student_k = c->opd.enabled ? (size_t)c->opd.log_prob_top_k : 0,
-        .signal = policy ? opd_stage_signal(&c->opd) : (opd_contrast_config){.coef = 0},
-        .constant_prob = constant ? c->opd.constant_prob : 0,
         .teachers_max = c->teacher_count > 0 ? c->teacher_count : 1,
         .steps_per_batch = (uint32_t)shares,
-        .temperature = policy && c->rollout.temperature > 0 ? c->rollout.temperature : 1,
-        .reduction = reductions[t->loss_reduction],
-        .reduction_length = (size_t)c->rollout.max_response_len,
-        .correction = correction_of(t), .rollout_is_old = t->use_rollout_log_probs,
         .ref_params = a->reference != NULL ? a->reference->params : NULL,
-        .advantage = advantage_of(c), .policy = policy_of(t),
-        .critic = {.clip = t->value_clip, .coef = t->value_coef}, .critic_lr = t->critic_lr,
         .optimizer = optimizer_of(t, a->steps * shares), .nonfinite = a->resumed.skipped_steps,
         .unscored = a->resumed.unscored_batches, .alloc = a->alloc};
+    opd_stage_objective(c, &options);
     if (policy) OPD_TRY(opd_stage_prove(c, &options));
     return opd_err_prefix(opd_learner_create(&options, &a->learner), "train");
 }

@@ -69,9 +69,12 @@ OPD_MUST_CHECK opd_err opd_teacher_dir(const opd_config_teacher *teacher, char *
 /* The first of the teachers that distil in this stage, or NULL without OPD. */
 const opd_config_teacher *opd_stage_teacher(const opd_config_stage *config);
 
-/* At which ids the stage compares, and the whole distillation loss; coef 0: there is none (signal.c). */
+/* At which ids the stage compares student and teacher (objective.c). */
 opd_support_kind opd_stage_support(const opd_config_opd *opd);
-opd_contrast_config opd_stage_signal(const opd_config_opd *opd);
+
+/* Sets what a stage's learner computes: reduction and temperature; of an rl stage advantages, losses,
+ * correction, signal and critic, too. Nothing else of the options is touched. */
+void opd_stage_objective(const opd_config_stage *config, opd_learner_options *out);
 
 /* Tries on three tokens whether an rl stage's learner can learn (trainer/prover.h), and says so in the
  * log. Errors: CONFIG with the reason; NOMEM. */

@@ -121,7 +121,8 @@ static uint64_t models_bytes(const opd_assets *a, const shape *s) {
 /* trainer/critic.c: the head, its moments, gradients and a state of it to be saved; the hidden
  * states of a micro-batch and their gradients. */
 static uint64_t critic_bytes(const opd_assets *a, const shape *s) {
-    if (a->config->train.estimator != OPD_CONFIG_ESTIMATOR_PPO) return 0;
+    const opd_config_stage *c = a->config;
+    if (c->kind != OPD_CONFIG_KIND_RL || c->train.estimator != OPD_CONFIG_ESTIMATOR_PPO) return 0;
     return FLOAT * ((s->hidden + 1) * 8 + a->sizes.micro_tokens * (2 * s->hidden + 2)) + SMALL;
 }
 

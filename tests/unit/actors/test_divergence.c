@@ -1,80 +1,10 @@
-/* test_divergence.c - losses over several ids and their gradients down to the logits: against PyTorch in
- * float64 (tests/golden/make_divergence.py), against finite differences, and what must hold of any. */
+/* test_divergence.c - losses over several ids and their gradients: against finite differences, and what must
+ * hold of any. (Against PyTorch: test_objectives.c.) */
 #include "actors/trainer/contrast.h"
+#include "core/base/check.h"
 #include "core/base/rng.h"
 #include "tests/support/alloc_test.h"
-#include "tests/unit/actors/golden.h"
-#include "tests/unit/actors/tiny.h"
-
-/* ---- the fixture ---- */
-
-enum { VALUES_MAX = 64 };
-
-static size_t ids(const golden *g, const char *name, int32_t *out) {
-    size_t count;
-    const double *values = get(g, name, &count);
-    CHECK(count <= VALUES_MAX);
-    for (size_t i = 0; i < count; i++) out[i] = (int32_t)values[i];
-    return count;
-}
-
-static opd_contrast_config config_of(const golden *g) {
-    return (opd_contrast_config){
-        .coef = number(g, "coef"), .support = (opd_support_kind)number(g, "support"),
-        .k = (size_t)number(g, "k"),
-        .divergence = {.kind = (opd_divergence_kind)number(g, "kind"),
-                       .tail = (opd_divergence_tail)number(g, "tail"),
-                       .jsd_alpha = number(g, "alpha"), .logp_floor = number(g, "floor"),
-                       .clip = number(g, "clip")}};
-}
-
-/* The learner's own way through a case: top-k by the kernel, then the seam. */
-static void check_case(const golden *g) {
-    opd_kernels *kernels = tiny_kernels(1);
-    float logits[VALUES_MAX], logps[VALUES_MAX], sampled_logp[8], weights[8], zero[8] = {0};
-    float top_logp[VALUES_MAX], inverse[8];
-    int32_t targets[8], listed[VALUES_MAX], top[VALUES_MAX];
-    opd_score_row rows[8];
-    opd_contrast_config config = config_of(g);
-    size_t n = ids(g, "sampled", targets), vocab = (size_t)number(g, "vocab"), total;
-    size_t width = ids(g, "ids", listed) / n;
-    CHECK_INT(floats(g, "logits", logits, VALUES_MAX), n * vocab);
-    CHECK_INT(floats(g, "logps", logps, VALUES_MAX), n * width);
-    CHECK_INT(floats(g, "weights", weights, VALUES_MAX), n);
-    (void)floats(g, "sampled_logp", sampled_logp, VALUES_MAX);
-    for (size_t i = 0; i < n; i++) {
-        inverse[i] = 1.0f / (float)number(g, "temperature");
-        rows[i] = (opd_score_row){i, targets[i], inverse[i]};
-    }
-    kernels->ops->logprob(kernels, NULL, NULL, top, top_logp, config.k, logits, targets, inverse, n, vocab);
-    opd_contrast *signal;
-    opd_contrast_stats stats = {0};
-    opd_contrast_rows in = {.rows = rows, .dlogp = zero, .weights = weights, .teacher_logp = sampled_logp,
-                          .student_ids = top, .student_k = config.k, .listed = width,
-                          .teacher_ids = listed, .teacher_logps = logps};
-    CHECK_OK(opd_contrast_create(&config, vocab, NULL, &signal));
-    opd_contrast_begin(signal, &in, &stats);
-    opd_contrast_grad(signal, 0, 2, logits); /* as the graph does: in parts */
-    opd_contrast_grad(signal, 2, n - 2, logits + 2 * vocab);
-    const double *want = get(g, "grad", &total);
-    double error = 0, norm = 0;
-    CHECK_INT(total, n * vocab);
-    for (size_t i = 0; i < total; i++) {
-        error += ((double)logits[i] - want[i]) * ((double)logits[i] - want[i]);
-        norm += want[i] * want[i];
-    }
-    if (!(sqrt(error) <= 1e-5 * sqrt(norm) + 1e-7))
-        opd_test_fail(__FILE__, __LINE__, "gradient: error %.3g of norm %.3g", sqrt(error), sqrt(norm));
-    CHECK_NEAR(sqrt(stats.squares), sqrt(norm), 1e-5 * sqrt(norm) + 1e-7);
-    CHECK_NEAR(stats.policy_squares, 0, 0);
-    CHECK_NEAR(stats.loss, number(g, "loss"), 1e-5 * fabs(number(g, "loss")) + 1e-7);
-    opd_contrast_destroy(signal);
-    opd_kernels_destroy(kernels);
-}
-
-TEST(every_divergence_tail_and_support_is_pytorch_s) {
-    CHECK_INT(golden_each("tests/golden/divergence.json", check_case), (4 * 3 * 5 + 2) * 5);
-}
+#include "tests/support/test.h"
 
 /* ---- finite differences, and properties ---- */
 

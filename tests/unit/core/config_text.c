@@ -5,7 +5,7 @@
 
 opd_err config_load(const char *text, const char *const *args, opd_config **out) {
     opd_config_overrides *overrides = NULL;
-    char *argv[32];
+    char *argv[128];
     int argc = 0, rest = 0;
     if (args != NULL)
         while (args[argc] != NULL) {
