@@ -45,6 +45,9 @@ SELECTIONS = ["all", "entropy", "divergence", "entropy_or_divergence", "entropy_
 # Of the KL to the reference: where it is, of which type, unbiased. In the reward: (3) only where a token has one.
 KL_LOSSES = [("none", "k3", 0), ("loss", "k1", 1), ("loss", "k2", 0), ("loss", "k2", 1), ("loss", "k3", 0),
              ("loss", "k3", 1), ("loss", "low_var_kl", 0), ("loss", "low_var_kl", 1)]
+# Who says something of the drawn token, whether nothing else is learnt, and the seed's fallback.
+TEACHERS = [("none", 0, 0), ("some", 0, 0), ("some", 0, 0), ("some", 0, 1), ("constant", 0, 0)]
+TEACHERS_ALONE = [("some", 1, 0), ("some", 1, 1), ("constant", 1, 0)]
 KL_REWARDS = [("reward", kind, 0) for kind in ("k1", "k2", "k3", "low_var_kl")]
 SHAPES = [dict(lengths=(3, 2, 1, 4, 3, 1), groups=(9, 4, 9, 4, 9, 4), lost=(2,), masked=(3,), mask=0.8),
           dict(lengths=(2, 0, 5, 1, 2), groups=(7, 7, 8, 8, 8), lost=(0,), masked=(), mask=0.7),
@@ -134,6 +137,8 @@ def kl_estimate(kind, logp, ref, ratio):
 def advantages(c, d, m):
     old, ref, teacher = pad(d["old"]), pad(d["ref"]), pad(d["teacher"])
     valid, got = pad(d["valid"]), d["got"].double()[:, None]
+    if c["constant"] > 0:
+        teacher, valid = old - (old < math.log(c["constant"])).double(), torch.ones_like(old)
     base = scalar_rewards(c, d)
     a = base[:, None].expand_as(m).clone()
     mask = m.clone()
@@ -157,9 +162,9 @@ def advantages(c, d, m):
         mask = mask * got
     if c["only_reward"]:
         a = torch.zeros_like(a)
-        mask = mask * valid
+        mask = mask if c["fallback"] else mask * valid
     if c["use_opd"]:
-        a = a - torch.where(valid == 1, c["opd_coef"] * (old - teacher), torch.zeros_like(a))
+        a = a - c["opd_coef"] * (old - torch.where(valid == 1, teacher, pad(d["rollout"]) if c["fallback"] else old))
     if c["whiten"]:
         used = a[mask == 1]
         if len(used) >= 2:
@@ -317,7 +322,8 @@ def results(c, d):
     with_signal = c["loss_coef"] > 0
     if with_signal and c["only_reward"] and c["opd_coef"] == 0:
         mask = covered
-    scored = not c["use_opd"] or c["opd_coef"] == 0 or bool((pad(d["m"]) * pad(d["valid"])).any())
+    always = not c["use_opd"] or c["opd_coef"] == 0 or c["fallback"] or c["constant"] > 0
+    scored = always or bool((pad(d["m"]) * pad(d["valid"])).any())
     stepped = bool(mask.any()) and scored and (not with_signal or bool(covered.any()))
     learner, rollout, ref = pad(d["old"]), pad(d["rollout"]), pad(d["ref"])
     old = rollout if c["rollout_is_old"] else learner
@@ -355,42 +361,44 @@ class Dice:
         return values[int(torch.randint(0, len(values), (1,), generator=self.g))]
 
 
-def policy(dice, name, reduction, correction, opsm, kl):
+def policy(dice, name, reduction, correction, opsm, kl, teacher):
     """The settings of an estimator, those that are free at random."""
     pick = dice.pick
     advantage, loss = ESTIMATORS[name]
-    reinforce, shaped = advantage in ("reinforce", "baseline"), advantage in ("reinforce", "baseline", "gae")
+    reinforce = advantage in ("reinforce", "baseline")
     place, kl_type, unbiased = kl
-    use_opd = pick(0, 1, 1)
-    only = pick(0, 0, 0, 1) if use_opd and not shaped else 0
+    said, only, fallback = teacher
     mask_like = correction in ("icepop", "sequence_mask")
     return dict(
         estimator=name, advantage=advantage, policy=loss, reduction=reduction,
         correction="none" if correction == "use_rollout_log_probs" else correction,
-        rollout_is_old=int(correction == "use_rollout_log_probs"), use_opd=use_opd, only_reward=only,
+        rollout_is_old=int(correction == "use_rollout_log_probs"), use_opd=int(said != "none"), only_reward=only,
         rewards_normalization=pick(0, 1, 1, 1), std_normalization=pick(0, 1),
         whiten=1 if reinforce else 0 if only else pick(0, 0, 1), kl_type=kl_type, unbiased=unbiased,
-        opd_coef=pick(0.3, 1.0), kl_coef=0.2 if place == "reward" else 0.0,
+        opd_coef=pick(0.35, 0.85), kl_coef=0.2 if place == "reward" else 0.0,
         kl_loss_coef=0.3 if place == "loss" else 0.0, gamma=pick(1.0, 0.9), clip_low=pick(0.2, 0.1),
         clip_high=pick(0.2, 0.28), dual_clip=pick(0.0, 2.0, 1.3) if loss in ("clip", "gspo") else 0.0,
         tau_pos=pick(1.0, 2.0), tau_neg=pick(1.05, 0.5), low=pick(0.6, 0.8) if mask_like else pick(0.0, 0.7),
         high=pick(1.3, 2.0), opsm_delta=pick(0.05, 0.1) if opsm else 0.0, entropy_coef=pick(0.0, 0.02),
         length=7, temperature=pick(1.0, 0.7), value_clip=pick(0.0, 0.2), value_coef=pick(0.5, 1.0),
+        fallback=fallback, constant=0.3 if said == "constant" else 0.0,
         signal="sampled", loss_coef=0.0, support="sampled", divergence="low_var", tail="truncate", k=0, alpha=0.5,
         floor=0.0, clip=0.0, selection="all", share=1.0, **{"lambda": pick(1.0, 0.95)})
 
 
 def policy_cases():
     """Each estimator x reduction x correction x OPSM twice: on masked data, and on data that the learner
-    itself can be given. The KL to the reference takes turns."""
+    itself can be given. The KL to the reference and the teacher take turns."""
     dice, turns = Dice(2026), {}
     for number, (name, reduction, correction, opsm) in enumerate(itertools.product(
             ESTIMATORS, REDUCTIONS, CORRECTIONS, (0, 1))):
         shaped = ESTIMATORS[name][0] in ("reinforce", "baseline", "gae")
         kinds = KL_LOSSES + (KL_REWARDS if shaped else [])
+        who = TEACHERS + ([] if shaped else TEACHERS_ALONE)
         for whole in (0, 1):
             turn = turns[name] = turns.get(name, -1) + 1
-            c = policy(dice, name, reduction, correction, opsm, kinds[(turn * 5 + turn // len(kinds)) % len(kinds)])
+            c = policy(dice, name, reduction, correction, opsm, kinds[(turn * 5 + turn // len(kinds)) % len(kinds)],
+                       who[(turn * 3 + turn // len(who)) % len(who)])
             special = ALL_LOST if number % 2 else ALL_SILENT
             c["dataset"] = (special if number % 12 == 5 else dice.pick(*WHOLE)) if whole else \
                 ALL_MASKED if number % 12 == 7 else dice.pick(*MASKED)
@@ -405,9 +413,10 @@ def signal_cases():
     for at, ((kind, support, tail), selection) in enumerate(itertools.product(combinations, SELECTIONS)):
         name = list(ESTIMATORS)[at % 8]
         shaped = ESTIMATORS[name][0] in ("reinforce", "baseline", "gae")
-        c = policy(dice, name, REDUCTIONS[at // 8 % 3], pick(*CORRECTIONS), pick(0, 1), pick(*KL_LOSSES))
+        c = policy(dice, name, REDUCTIONS[(at + at // 8) % 3], pick(*CORRECTIONS), pick(0, 1), pick(*KL_LOSSES),
+                   TEACHERS[1])
         only = 0 if shaped else pick(0, 1)
-        c.update(use_opd=1, only_reward=only, opd_coef=pick(0.0, 0.0, 0.5), signal="topk",
+        c.update(use_opd=1, fallback=0, constant=0.0, only_reward=only, opd_coef=pick(0.0, 0.0, 0.5), signal="topk",
                  loss_coef=pick(1.0, 0.3), support=support, divergence=kind, tail=tail, selection=selection,
                  whiten=1 if name.startswith("reinforce") else 0 if only else pick(0, 1),
                  share=1.0 if selection == "all" else pick(0.4, 0.7), alpha=pick(0.5, 0.1, 0.9),
@@ -423,15 +432,20 @@ def text_of(c):
     """The case as settings of a configuration."""
     flag = ("false", "true")
     keys = dict(
-        estimator=c["estimator"], loss_reduction=c["reduction"], rewards_normalization=flag[c["rewards_normalization"]],
-        grpo_std_normalization=flag[c["std_normalization"]], normalize_advantages=flag[c["whiten"]],
-        eps_clip=c["clip_low"], eps_clip_high=c["clip_high"], eps_clip_c=c["dual_clip"], gamma=c["gamma"],
+        estimator=c["estimator"], loss_reduction=c["reduction"], normalize_advantages=flag[c["whiten"]],
         kl_coef=c["kl_coef"], kl_loss_coef=c["kl_loss_coef"], unbiased_kl=flag[c["unbiased"]],
         opsm_delta=c["opsm_delta"], entropy_coef=c["entropy_coef"])
+    if c["advantage"] == "grpo":
+        keys.update(rewards_normalization=flag[c["rewards_normalization"]],
+                    grpo_std_normalization=flag[c["std_normalization"]])
     if c["kl_coef"] + c["kl_loss_coef"] > 0:
         keys["kl_loss_type"] = c["kl_type"]
     if c["policy"] == "sapo":
         keys.update(sapo_tau_pos=c["tau_pos"], sapo_tau_neg=c["tau_neg"])
+    else:
+        keys.update(eps_clip=c["clip_low"], eps_clip_high=c["clip_high"], eps_clip_c=c["dual_clip"])
+    if c["advantage"] in ("reinforce", "gae"):
+        keys["gamma"] = c["gamma"]
     if c["advantage"] == "gae":
         keys.update(gae_lambda=c["lambda"], value_clip=c["value_clip"], value_coef=c["value_coef"])
     keys["rollout.temperature"], keys["rollout.max_response_len"] = c["temperature"], c["length"]
@@ -444,15 +458,21 @@ def text_of(c):
     keys["opd.enabled"] = flag[c["use_opd"]]
     if c["use_opd"]:
         keys["opd.kl_coef"], keys["opd.only_reward"] = c["opd_coef"], flag[c["only_reward"]]
+    if c["fallback"]:
+        keys["opd.on_missing"] = "rollout_log_probs"
+    if c["constant"] > 0:
+        keys["opd.type"], keys["opd.constant_prob"] = "constant", c["constant"]
     if c["loss_coef"] > 0:
         keys.update({"opd.signal": c["signal"], "opd.loss_coef": c["loss_coef"], "opd.divergence": c["divergence"],
-                     "opd.tail": c["tail"], "opd.log_prob_top_k": c["k"], "opd.jsd_alpha": c["alpha"],
+                     "opd.log_prob_top_k": c["k"],
                      "opd.logp_floor": c["floor"], "opd.token_clip": c["clip"],
                      "opd.token_selection": c["selection"]})
         if c["selection"] != "all":
             keys["opd.token_share"] = c["share"]
+        if c["divergence"] == "jsd":
+            keys["opd.jsd_alpha"] = c["alpha"]
     if c["signal"] == "topk":
-        keys["opd.support"] = c["support"]
+        keys["opd.support"], keys["opd.tail"] = c["support"], c["tail"]
     if c["support"] in ("student_topk", "union", "full"):
         keys.update({"opd.type": "megatron", "teachers.big.path": "."})
     return " ".join(f"{k}={v}" for k, v in keys.items() if v != DEFAULTS.get(k)).encode()

@@ -49,15 +49,19 @@ static void backward(const case_data *d, double temperature, const softmax *soft
 static void run(const objective_case *s, const case_data *d, size_t piece, case_result *out) {
     float weights[TOKENS_MAX] = {0}, factors[TOKENS_MAX] = {0}, dlogp[TOKENS_MAX] = {0};
     float dentropy[TOKENS_MAX] = {0}, returns[TOKENS_MAX] = {0};
-    uint8_t mask[TOKENS_MAX];
+    uint8_t mask[TOKENS_MAX], valid[TOKENS_MAX];
+    float teacher[TOKENS_MAX];
     softmax soft;
     opd_advantage_stats stats;
     opd_correction_stats corrected = {0};
     opd_policy_stats sum = {0};
     *out = (case_result){.loss = 0};
     forward(d, s->o.temperature, &soft);
+    memcpy(teacher, d->teacher, sizeof teacher);
+    memcpy(valid, d->valid, sizeof valid);
+    if (s->o.constant_prob > 0) opd_constant_teacher(s->o.constant_prob, d->tokens, d->old, teacher, valid);
     opd_advantage_input in = {d->samples, d->offsets, d->groups,  d->rewards, d->reward_valid,
-                              d->mask,    d->old,     d->teacher, d->valid,   d->rollout,
+                              d->mask,    d->old,     teacher,    valid,      d->rollout,
                               d->ref,     d->values,  returns,    NULL};
     CHECK_OK(opd_policy_config_check(&s->o.policy));
     CHECK_OK(opd_advantage_compute(NULL, &s->o.advantage, &in, out->advantages, mask, &stats));
@@ -122,6 +126,7 @@ static void check_policy(const objective_case *s, const case_data *d) {
 /* Calls `check` with each case without a distillation loss. */
 static size_t for_each_case(void (*check)(const objective_case *s, const case_data *d)) {
     check_of_policy = check;
+    checked = 0;
     (void)objective_each(check_policy);
     return checked;
 }
@@ -203,6 +208,7 @@ static void check_equal_teacher(const objective_case *s, const case_data *d) {
     memcpy(same.teacher, same.old, sizeof same.teacher);
     memset(same.valid, 1, sizeof same.valid);
     with.o.advantage.use_opd = true;
+    with.o.constant_prob = without.o.constant_prob = 0;
     without.o.advantage.use_opd = without.o.advantage.only_reward = with.o.advantage.only_reward = false;
     run(&with, &same, d->samples, &a);
     run(&without, &same, d->samples, &b);

@@ -35,6 +35,7 @@ static void check_learner(const objective_case *c, const case_data *d) {
 }
 
 TEST(every_combination_learns_what_pytorch_says) {
+    learnt = 0;
     CHECK_INT(objective_each(check_learner), 8 * 3 * 6 * 2 * 2 + (4 * 5 * 3 + 1) * 5);
     CHECK_INT(learnt, 8 * 3 * 6 * 2 + (4 * 5 * 3 + 1) * 5);
 }
@@ -109,6 +110,8 @@ static void check_agreement(const objective_case *c, const case_data *d) {
     o.advantage.estimator.kind = OPD_ESTIMATOR_GRPO; /* what the teacher adds, alone */
     o.advantage.only_reward = true;
     o.advantage.whiten = false;
+    o.constant_prob = 0;
+    o.advantage.invalid_policy = OPD_INVALID_MASK;
     o.policy.entropy_coef = o.policy.kl_coef = o.advantage.estimator.kl_coef = 0;
     table_learn(&o, &same, NULL, 0, &got);
     CHECK_INT(got.stepped, memchr(d->valid, 1, d->tokens) != NULL);
@@ -120,6 +123,7 @@ static void check_agreement(const objective_case *c, const case_data *d) {
 }
 
 TEST(a_teacher_that_agrees_teaches_nothing) {
+    learnt = 0;
     (void)objective_each(check_agreement);
     CHECK(learnt > 400);
 }
