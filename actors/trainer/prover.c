@@ -208,6 +208,18 @@ static double distance(const double *a, const double *b) {
     return sqrt(sum);
 }
 
+/* Neither the teacher nor its weight shows in the expectation. */
+static opd_err deaf(const opd_learner_options *o, bool whatever_weight) {
+    if (whatever_weight && o->advantage.whiten)
+        return opd_fail(OPD_ERR_CONFIG, "opd.kl_coef or opd.loss_coef has no effect: on three tokens the "
+                        "expected gradient is the same when it is doubled; whitening divides it "
+                        "out again where no reward stands beside it: set train.normalize_advantages: false, or "
+                        "give rewards and rollout.samples_per_prompt of 2 or more");
+    return opd_fail(OPD_ERR_CONFIG, "cannot learn from the teacher: opd.kl_coef or opd.loss_coef has no effect, on "
+                    "three tokens the expected gradient is the same whatever it says; use the sampled signal in "
+                    "the advantage (opd.kl_coef), or another opd.divergence or opd.tail");
+}
+
 opd_err opd_objective_prove(const opd_objective_claim *claim, const opd_alloc *alloc,
                             opd_proof *out_proof) {
     static const double zero[V] = {0};
@@ -222,17 +234,10 @@ opd_err opd_objective_prove(const opd_objective_claim *claim, const opd_alloc *a
                         "that differ within a group, or a teacher a weight (opd.kl_coef, opd.loss_coef)");
     if (weight == 0) return OPD_OK;
     OPD_TRY(expectation(claim, 0, 2, alloc, doubled));
-    if (!(distance(first, doubled) > NOTHING * weight))
-        return opd_fail(OPD_ERR_CONFIG, "opd.kl_coef or opd.loss_coef has no effect: on three tokens the "
-                        "expected gradient is the same when it is doubled; whitening divides it "
-                        "out again where no reward stands beside it: set train.normalize_advantages: false, or "
-                        "give rewards and rollout.samples_per_prompt of 2 or more");
+    if (!(distance(first, doubled) > NOTHING * weight)) return deaf(o, true);
     if (o->constant_prob > 0) return OPD_OK;
     OPD_TRY(expectation(claim, 1, 1, alloc, second));
     out_proof->teacher = distance(first, second);
-    if (!(out_proof->teacher > NOTHING * weight))
-        return opd_fail(OPD_ERR_CONFIG, "cannot learn from the teacher: on three tokens the expected "
-                        "gradient is the same whatever it says; use the sampled signal in the advantage "
-                        "(opd.kl_coef), or another opd.divergence or opd.tail");
+    if (!(out_proof->teacher > NOTHING * weight)) return deaf(o, false);
     return OPD_OK;
 }
