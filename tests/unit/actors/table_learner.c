@@ -16,7 +16,8 @@ static opd_learner_options options_of(const opd_learner_options *objective, cons
     o.micro_batch_tokens = cut > 0 ? cut : all;
     o.samples_max = d->samples;
     o.tokens_max = all;
-    o.teacher_k = o.signal.coef > 0 && opd_support_needs_all(o.signal.support) ? d->vocab : o.student_k;
+    bool all_ids = o.signal.coef > 0 && opd_support_needs_all(o.signal.support);
+    o.teacher_k = all_ids ? d->vocab : o.student_k + (o.student_k > 0); /* one more than the support takes */
     o.teachers_max = o.steps_per_batch = 1;
     o.ref_params = o.policy.kl_coef > 0 || o.advantage.estimator.kl_coef > 0 ? table->ref_logp : NULL;
     o.optimizer = (opd_optimizer_config){.lr = 1e-3, .beta2 = 0.95, .eps = 1e-8};

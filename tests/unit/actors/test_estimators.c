@@ -232,6 +232,9 @@ TEST(the_kl_to_oneself_is_zero) {
     }
     opd_kl near = opd_kl_estimate(OPD_KL_K3, false, -1.25 + 1e-9, 0, -1.25);
     CHECK_NEAR(near.slope, 1e-9, 1e-15);
+    double d = ldexp(1, -20); /* exp(-d) - 1 would have left four digits of d^2 / 2 */
+    opd_kl small = opd_kl_estimate(OPD_KL_K3, false, -1.25 + d, 0, -1.25);
+    CHECK_NEAR(small.value, d * d / 2 - d * d * d / 6, 1e-8 * d * d);
     opd_kl far = opd_kl_estimate(OPD_KL_LOW_VAR, false, -20, 0, -1);
     CHECK_NEAR(far.value, 10, 0);
     CHECK_NEAR(far.slope, 0, 0);
