@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks docs/learning.md against the program: every value of a setting that chooses a formula has a row
-in the table of formulas, every row names a test, and every test that is named exists.
+in the table of formulas, every row names a test (a case of CTest, or a script that has several), and every test
+that is named exists.
 Usage: check_learning.py ROOT CTEST BUILD. Exit status 1 and one line per difference.
 """
 import json
@@ -27,14 +28,18 @@ def tables(text):
         yield rows[0], rows[2:]
 
 
-def check_rows(text, known):
+def check_rows(root, text, known):
     aliases = dict(re.findall(r"^- ([A-Z]): `([a-z0-9_.]+)`", text, re.M))
     for heading, rows in tables(text):
         if heading[-1] != "test":
             continue
         for row in rows:
             named = TEST.findall(row[-1]) + [aliases[a] for a in re.findall(r"\b[A-Z]\b", row[-1]) if a in aliases]
-            if not named:
+            scripts = re.findall(r"`(tests/[a-z0-9_/]+\.py)`", row[-1])
+            for script in scripts:
+                if not (root / script).exists():
+                    yield f"there is no {script} (for {row[0]})"
+            if not named and not scripts:
                 yield f"no test is named for {row[0]}"
             for name in named:
                 if name not in known:
@@ -57,7 +62,7 @@ def check_choices(root, text):
 def main():
     root, ctest, build = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     text = (root / "docs/learning.md").read_text()
-    found = [*check_rows(text, tests_of(ctest, build)), *check_choices(root, text)]
+    found = [*check_rows(root, text, tests_of(ctest, build)), *check_choices(root, text)]
     if text.count("| formula |") != 1 or len(TEST.findall(text)) < 40:
         found.append("the table of formulas was not found")
     print("\n".join(f"docs/learning.md: {line}" for line in found) or "learning: every formula has its proof")

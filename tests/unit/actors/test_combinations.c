@@ -198,13 +198,14 @@ TEST(every_divergence_support_and_tail_has_its_cases) {
         char text[CASE_TEXT_MAX];
         size_t support = i / (2 * t * c) % (s + 1);
         bool drawn = support == s;
+        if (i % 2 == 0 && i / 2 % c > 0) continue; /* whoever answers, tokens are chosen alike */
         (void)snprintf(text, sizeof text, "opd.divergence=%s %s%s opd.tail=%s opd.token_selection=%s opd.type=%s "
                        "opd.loss_coef=0.5 opd.log_prob_top_k=2", kinds[i / (2 * t * c * (s + 1))],
                        drawn ? "opd.signal=sampled" : "opd.signal=topk opd.support=",
                        drawn ? "" : supports[support], tails[i / (2 * c) % t], choices[i / 2 % c], types[i % 2]);
         count += check_signal(text);
     }
-    CHECK(count >= d * t * c * (s + 2) + 2 * c); /* two supports by a server, all in this process; low_var drawn */
+    CHECK(count >= d * t * (s * c + 2) + c + 1); /* all in this process, two supports by a server; low_var drawn */
 }
 
 TEST(every_estimator_and_reduction_meets_a_distillation_loss) {
