@@ -37,42 +37,45 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 
 /* rollout -> panel, reward, batcher: a finished member of a group. finish: opd_finish.
  * logp [R]; spans [n, 2]: (weight version, first response token), oldest first; privileged as in
- * PROMPT. */
+ * PROMPT; topk [R, k]: the student's likeliest ids when it wrote the token, where a teacher is to be
+ * asked about them. */
 #define OPD_ROLLOUT_FIELDS(X, T)                                                              \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
     X(T, I32S, tokens) X(T, F32S, logp) X(T, U64S, spans) X(T, U8S, label) X(T, TEXT, source)             \
-    X(T, I32S, privileged)
+    X(T, I32S, privileged) X(T, I32S, topk)
 
 /* rollout -> panel: tokens offset .. of a sample whose decoding goes on. The first of a sample
  * has offset 0, the prompt (and privileged, as in PROMPT) and as much of the response as there is, maybe
- * none; each other one goes on where that before it ended. Best effort: a chunk without credit is left out and the next
+ * none; each other one goes on where that before it ended. topk [r, k]: of its r response tokens, as in
+ * ROLLOUT. Best effort: a chunk without credit is left out and the next
  * holds its tokens too, so ROLLOUT, which comes after all of them, alone is enough. */
 #define OPD_CHUNK_FIELDS(X, T)                                                                \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, offset)           \
-    X(T, TEXT, source) X(T, I32S, tokens) X(T, I32S, privileged)
+    X(T, TEXT, source) X(T, I32S, tokens) X(T, I32S, privileged) X(T, I32S, topk)
 
 /* panel -> batcher: scores of the response by T teachers, or why there are none. teachers [T]:
  * which, as places in stage->teachers, and weights [T], > 0, how much each counts; both absent:
- * T = 1. logp, valid [T, R]; topk, topk_logp [R, k] of the first, -1 = none; without logp no token
- * is valid.
+ * T = 1. logp, valid [T, R]; topk, topk_logp [R, k] of the first, -1 = none, and asked_logp [R, k], its
+ * log-probs of the ROLLOUT's topk; without logp no token is valid.
  * endpoint: the replica that answered; moves: attempts at another replica than the one before;
  * hedges: second requests sent while the first was under way; wait_ms: of latency_ms, waiting to
  * be sent. provenance: who scored what, a JSON array of an object per span (from, to, teacher,
- * endpoint, model, weight_version, attempt, protocol); degraded: tokens scored by fewer teachers
+ * endpoint, model, weight_version, attempt, protocol, privileged); degraded: tokens scored by fewer teachers
  * than are wanted, or by a fallback. */
 #define OPD_SCORES_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, member) X(T, F32S, logp) X(T, U8S, valid) X(T, I32S, topk)                 \
     X(T, U32, attempts) X(T, F64, latency_ms) X(T, TEXT, teacher) X(T, TEXT, reason)                     \
     X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)      \
-    X(T, F32S, topk_logp)
+    X(T, F32S, topk_logp) X(T, F32S, asked_logp)
 
 /* reward -> batcher. failure: why there is none, an opd_reward_failure. */
 #define OPD_REWARD_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, member) X(T, F64, reward) X(T, BOOL, valid) X(T, U32, failure)
 
 /* batcher -> trainer (and trainer -> monitor, for samples.jsonl): the joined sample. teacher_logp,
- * teacher_valid [T, R], teacher_topk and teacher_topk_logp as in SCORES; ready_ns: when all but the scores had come, 0 = unknown;
+ * teacher_valid [T, R], teacher_topk, teacher_topk_logp and asked_logp as in SCORES, topk as in
+ * ROLLOUT; ready_ns: when all but the scores had come, 0 = unknown;
  * left_over: finished answers that over-sampling dropped since the SAMPLE before. */
 #define OPD_SAMPLE_FIELDS(X, T)                                                               \
     X(T, U64, group) X(T, U32, epoch) X(T, U32, member) X(T, U32, prompt_len) X(T, U32, finish)           \
@@ -82,7 +85,7 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
     X(T, TEXT, endpoint) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms)                           \
     X(T, U8S, teachers) X(T, F64S, weights) X(T, U8S, provenance) X(T, U32, degraded)                    \
     X(T, TEXT, source) X(T, U64, ready_ns) X(T, F32S, teacher_topk_logp) X(T, U32, reward_failure) \
-    X(T, U32, left_over)
+    X(T, U32, left_over) X(T, I32S, topk) X(T, F32S, asked_logp)
 
 /* trainer -> dataset: prompts of groups below group_end may start; those that might not before, under
  * weights of at least min_version. Group `first` has that place in dataset order, and those behind it
@@ -107,7 +110,8 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
 #define OPD_GENERATED_FIELDS(X, T) X(T, U32, finish) X(T, I32S, tokens) X(T, F32S, logp)
 
 /* request to whoever scores, and its reply: log-probs of tokens start+1 .. n-1, each given all
- * before it. n = number of tokens; logp [n-1-start], topk_ids and topk_logp [.., top_k].
+ * before it. n = number of tokens; logp [n-1-start], topk_ids and topk_logp [.., top_k]; ids [.., k]:
+ * besides, the log-probs of these at each place are wanted, ids_logp [.., k].
  * affinity: the same number for requests that begin alike, so that a replica which has computed
  * the beginning is preferred; 0 = none. wait: without a replica that answers, wait for one;
  * false: reply CLOSED at once. valid [n-1-start]; absent: every finite log-prob <= 0 is valid.
@@ -116,11 +120,11 @@ enum { OPD_MESSAGE_TEXT_SIZE = 192, OPD_MESSAGE_VERSION = 1 };
  * server had computed before. */
 #define OPD_SCORE_FIELDS(X, T) \
     X(T, I32S, tokens) X(T, U32, start) X(T, U32, top_k) X(T, F64, temperature) X(T, U64, affinity) \
-    X(T, BOOL, wait) X(T, U64, deadline_ns)
+    X(T, BOOL, wait) X(T, U64, deadline_ns) X(T, I32S, ids)
 #define OPD_SCORED_FIELDS(X, T)                                                               \
     X(T, F32S, logp) X(T, I32S, topk_ids) X(T, F32S, topk_logp) X(T, U8S, valid)                         \
     X(T, U32, attempts) X(T, U32, moves) X(T, U32, hedges) X(T, F64, wait_ms) X(T, TEXT, endpoint)       \
-    X(T, TEXT, weight_version) X(T, U32, cached) X(T, TEXT, reason)
+    X(T, TEXT, weight_version) X(T, U32, cached) X(T, TEXT, reason) X(T, F32S, ids_logp)
 
 /* teacher -> panel: whether the teacher (its place in stage->teachers) answers: opd_presence. model:
  * what it serves, as it says; why: what is wrong. */

@@ -118,7 +118,7 @@ static opd_err start_trainer(opd_system *system, void *arg, opd_pid *out_pid) {
         .batch_prompts = s->batch_prompts, .samples_per_prompt = s->samples,
         .max_staleness = p->policy ? (uint32_t)c->rollout.max_staleness : 1,
         .tokens_max = s->batch_tokens,
-        .teacher_k = p->teacher ? s->teacher_k : 0,
+        .teacher_k = p->teacher ? s->teacher_k : 0, .asked_k = p->teacher ? s->asked_k : 0,
         .teacher = p->teacher, .evals = &p->a->evals, .eval_start = eval && c->eval.at_start,
         .eval_end = eval && c->eval.at_end,
         .eval_weights = p->a->evals.beside ? p->eval_weights : NULL,
@@ -180,7 +180,7 @@ static opd_err start_panel(opd_system *system, void *arg, opd_pid *out_pid) {
         OPD_TRY(opd_teacher_dir(opd_stage_teacher(p->c), p->model, sizeof p->model));
     opd_panel_config config = {
         .roles = &p->roles, .stage = p->c, .model = in_process ? p->model : NULL,
-        .max_len = s->max_len, .top_k = s->teacher_k, .samples_max = s->slots, .window_msgs = s->window_msgs,
+        .max_len = s->max_len, .top_k = s->teacher_k, .asked_k = s->asked_k, .samples_max = s->slots, .window_msgs = s->window_msgs,
         .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_panel_class, &config, &p->roles.teacher, out_pid);
 }
@@ -229,7 +229,7 @@ static opd_err start_rollout(opd_system *system, void *arg, opd_pid *out_pid) {
         .sampling = {.temperature = (float)r->temperature, .top_p = (float)r->top_p,
                      .top_k = r->top_k > 0 ? (int32_t)r->top_k : 0,
                      .greedy = r->temperature <= 0},
-        .seed = (uint64_t)r->seed, .teacher = p->teacher,
+        .seed = (uint64_t)r->seed, .teacher = p->teacher, .top_k = p->teacher ? s->asked_k : 0,
         .chunk_tokens = p->teacher ? opd_stage_chunk_tokens(p->c) : 0,
         .window_msgs = s->window_msgs, .window_bytes = s->window_bytes, .alloc = p->a->alloc};
     return spawn(p, &opd_rollout_class, &config, &p->roles.rollout, out_pid);

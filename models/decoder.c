@@ -31,6 +31,9 @@ typedef struct decoder {
     int32_t *ids, *positions;
     opd_kv_view *views;
     const opd_sampling **sampling;
+    size_t top_k;
+    int32_t *top_ids; /* [slots, top_k] */
+    float *top_logp, *ones; /* [slots, top_k], [slots] */
     const struct opd_alloc *alloc;
 } decoder;
 
@@ -62,6 +65,20 @@ static opd_err fill_rows(decoder *d) {
     return OPD_OK;
 }
 
+static opd_err fill_top(decoder *d) {
+    size_t n = d->slots, k = d->top_k;
+    if (k == 0) return OPD_OK;
+    if (k > d->dims->vocab)
+        return opd_fail(OPD_ERR_INVALID, "decoder: top %zu of a vocabulary of %zu", k, d->dims->vocab);
+    d->top_ids = opd_mem_get(d->alloc, n * k * sizeof *d->top_ids);
+    d->top_logp = opd_mem_get(d->alloc, n * (k + 1) * sizeof *d->top_logp);
+    if (d->top_ids == NULL || d->top_logp == NULL)
+        return opd_fail(OPD_ERR_NOMEM, "decoder of %zu rows with %zu ids each", n, k);
+    d->ones = d->top_logp + n * k;
+    for (size_t i = 0; i < n; i++) d->ones[i] = 1;
+    return OPD_OK;
+}
+
 static opd_err fill(decoder *d, const opd_model_config *config, size_t prefill_max) {
     opd_graph *graph;
     OPD_TRY(opd_graph_create(d->kernels, config, OPD_GRAPH_SCORE, prefill_max, d->alloc, &graph));
@@ -80,7 +97,8 @@ static opd_err fill(decoder *d, const opd_model_config *config, size_t prefill_m
     if (d->cache == NULL || d->lengths == NULL || d->taken == NULL)
         return opd_fail(OPD_ERR_NOMEM, "KV cache of %zu slots of %zu tokens; lower either",
                         d->slots, d->max_len);
-    return fill_rows(d);
+    OPD_TRY(fill_rows(d));
+    return fill_top(d);
 }
 
 static void decoder_destroy(opd_decoder *base) {
@@ -94,6 +112,8 @@ static void decoder_destroy(opd_decoder *base) {
     opd_mem_free(alloc, d->ids);
     opd_mem_free(alloc, d->views);
     opd_mem_free(alloc, d->sampling);
+    opd_mem_free(alloc, d->top_ids);
+    opd_mem_free(alloc, d->top_logp);
     opd_mem_free(alloc, d);
 }
 
@@ -215,6 +235,20 @@ typedef struct step_job {
     size_t n, block;
 } step_job;
 
+/* The likely ids of rows [first, first + n), where one of them wants them. */
+static void list_block(const step_job *job, opd_kernels *k, size_t first, size_t n) {
+    decoder *d = job->decoder;
+    size_t width = d->top_k, vocab = d->dims->vocab;
+    bool wanted = false;
+    for (size_t i = first; i < first + n; i++) wanted = wanted || job->rows[i].top_ids != NULL;
+    if (width == 0 || !wanted) return;
+    k->ops->logprob(k, NULL, NULL, d->top_ids + first * width, d->top_logp + first * width, width,
+                    d->logits + first * vocab, d->ids + first, d->ones + first, n, vocab);
+    for (size_t i = first; i < first + n; i++)
+        if (job->rows[i].top_ids != NULL)
+            memcpy(job->rows[i].top_ids, d->top_ids + i * width, width * sizeof *d->top_ids);
+}
+
 /* One layer of rows [first, first + n); x in place. */
 static void step_layer(const step_job *job, opd_kernels *k, size_t layer, size_t first, size_t n) {
     decoder *d = job->decoder;
@@ -259,6 +293,7 @@ static void step_block(void *arg, opd_kernels *k, size_t block) {
     k->ops->rmsnorm(k, normed, NULL, x, weights->plain + weights->layout.norm, n, m->hidden, m->eps);
     k->ops->linear(k, d->logits + first * m->vocab, normed, weights->head, n, m->vocab, m->hidden,
                    false);
+    list_block(job, k, first, n); /* before the draw, which works in the logits */
     k->ops->sample(k, d->ids + first, d->logp + first, d->logits + first * m->vocab,
                    d->uniforms + first, d->sampling + first, n, m->vocab);
 }
@@ -313,6 +348,7 @@ opd_err opd_decoder_create(opd_kernels *kernels, const opd_model_config *config,
     d->kernels = kernels;
     d->slots = options->slots;
     d->max_len = options->max_len;
+    d->top_k = options->top_k;
     d->alloc = alloc;
     opd_err err = fill(d, config, options->prefill_max_tokens == 0 ? options->max_len
                                                                    : options->prefill_max_tokens);

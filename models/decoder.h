@@ -32,6 +32,7 @@ typedef struct opd_decoder_options {
     size_t slots;              /* sequences held at once, >= 1                        */
     size_t max_len;            /* tokens per sequence, <= config max_position         */
     size_t prefill_max_tokens; /* most tokens of one prefill call; 0 = max_len        */
+    size_t top_k;              /* likely ids that a row may ask for, <= vocab_size    */
 } opd_decoder_options;
 
 /* One sequence's part in a decode step. */
@@ -40,6 +41,8 @@ typedef struct opd_decode_row {
     int32_t token;                /* input: appended to the slot, then predicted from  */
     float uniform;                /* in [0, 1): the draw for this position              */
     const opd_sampling *sampling; /* how to choose (kernels/kernels.h)                 */
+    int32_t *top_ids;             /* [top_k] gets the most likely ids of this position, before top-k and
+                                     top-p; most likely first, ties by the lower id; NULL: not wanted */
 } opd_decode_row;
 
 /* What came out of a step for one row. */

@@ -48,6 +48,7 @@ static size_t carve_all(opd__graph *g) {
     g->head_inv = carve(g, &at, g->chunk);
     g->logits = carve(g, &at, g->chunk * d->vocab);
     g->inv_t = carve(g, &at, g->chunk);
+    g->first_logp = carve(g, &at, g->chunk);
     if (!train) return at;
     g->dx = carve(g, &at, t * d->hidden);
     g->dnormed = carve(g, &at, t * d->hidden);
@@ -71,12 +72,13 @@ static opd_err fill(opd__graph *g) {
     g->chunk = opd__least(opd__least(g->chunk, CHUNK_MAX), g->max_tokens);
     g->layers = opd_mem_get(g->alloc, d->layers * sizeof *g->layers);
     g->seq_start = opd_mem_get(g->alloc, (g->max_tokens + 1) * sizeof *g->seq_start);
-    g->ints = opd_mem_get(g->alloc, (2 * g->max_tokens + g->chunk) * sizeof *g->ints);
+    g->ints = opd_mem_get(g->alloc, 2 * (g->max_tokens + g->chunk) * sizeof *g->ints);
     if (g->layers == NULL || g->seq_start == NULL || g->ints == NULL)
         return opd_fail(OPD_ERR_NOMEM, "graph for %zu tokens", g->max_tokens);
     g->ids = g->ints;
     g->positions = g->ids + g->max_tokens;
     g->targets = g->positions + g->max_tokens;
+    g->first = g->targets + g->chunk;
     size_t floats = carve_all(g);
     g->arena = opd_floats_create(g->alloc, floats);
     if (g->arena == NULL)
@@ -199,6 +201,28 @@ static void collide(opd__graph *g, const float *logp, size_t count, float *out) 
     for (size_t i = 0; i < count; i++) out[i] = 2 * logp[i] - out[i];
 }
 
+static opd_err check_given(const opd__graph *g, const opd_scores *out, size_t n) {
+    for (size_t i = 0; i < n * out->ids_k; i++)
+        if (out->ids[i] < 0 || (size_t)out->ids[i] >= g->weights.dims.vocab)
+            return opd_fail(OPD_ERR_INVALID, "score: given id %d is outside 0..%zu", (int)out->ids[i],
+                            g->weights.dims.vocab - 1);
+    return OPD_OK;
+}
+
+/* Log-probs of given ids of the rows whose logits are there, by the same sums as those of the list:
+ * z - max - log(sum), of which the likeliest id has told the two. */
+static void score_given(opd__graph *g, const int32_t *ids, size_t ids_k, size_t count, float *out) {
+    size_t vocab = g->weights.dims.vocab;
+    g->kernels->ops->logprob(g->kernels, NULL, NULL, g->first, g->first_logp, 1, g->logits, g->targets,
+                             g->inv_t, count, vocab);
+    for (size_t i = 0; i < count; i++) {
+        const float *logits = g->logits + i * vocab;
+        float max = logits[g->first[i]] * g->inv_t[i];
+        for (size_t j = i * ids_k; j < (i + 1) * ids_k; j++)
+            out[j] = logits[ids[j]] * g->inv_t[i] - max + g->first_logp[i];
+    }
+}
+
 static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
                            const opd_scores *out_scores) {
     opd__graph *graph = (opd__graph *)base;
@@ -211,6 +235,7 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
                         graph->weights.dims.vocab);
     OPD_ASSERT(top == 0 || (out->top_ids != NULL && out->top_logp != NULL));
     OPD_ASSERT(out->collision == NULL || out->logp != NULL);
+    OPD_TRY(check_given(graph, out, n));
     for (size_t i = 0; i < n; i += graph->chunk) {
         size_t count = opd__least(n - i, graph->chunk);
         opd__graph_head(graph, rows + i, count);
@@ -219,6 +244,8 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
                         top == 0 ? NULL : out->top_ids + i * top,
                         top == 0 ? NULL : out->top_logp + i * top, top, graph->logits,
                         graph->targets, graph->inv_t, count, graph->weights.dims.vocab);
+        if (out->ids_k > 0)
+            score_given(graph, out->ids + i * out->ids_k, out->ids_k, count, out->ids_logp + i * out->ids_k);
         if (out->collision != NULL) collide(graph, out->logp + i, count, out->collision + i);
     }
     return OPD_OK;

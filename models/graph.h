@@ -50,6 +50,9 @@ typedef struct opd_scores {
     float *top_logp;  /* [n, top_k]; needed, with top_ids, where top_k > 0          */
     float *collision; /* [n] log of the sum of all squared probabilities; needs logp. Graphs
                          only, a reader leaves it alone                             */
+    size_t ids_k;       /* given ids per row; 0 = none                              */
+    const int32_t *ids; /* [n, ids_k], in any order                                 */
+    float *ids_logp;    /* [n, ids_k] log-probs of these                            */
 } opd_scores;
 
 typedef struct opd_graph opd_graph;
@@ -72,7 +75,7 @@ void opd_graph_set_weights(opd_graph *graph, const float *params);
 OPD_MUST_CHECK opd_err opd_graph_forward(opd_graph *graph, const opd_packed *packed);
 
 /* Scores n rows of the last forward, in any order, repeats allowed.
- * Errors: INVALID (row, target or top_k out of range, inverse temperature not positive). */
+ * Errors: INVALID (row, target, given id or top_k out of range, inverse temperature not positive). */
 OPD_MUST_CHECK opd_err opd_graph_score(opd_graph *graph, const opd_score_row *rows, size_t n,
                                        const opd_scores *out_scores);
 

@@ -47,7 +47,8 @@ typedef struct opd__graph {
     size_t chunk;
     float *head_in, *head_normed, *head_inv, *logits; /* [chunk, .] */
     float *dhead_in, *dhead_normed;                   /* TRAIN only */
-    int32_t *targets;
+    int32_t *targets, *first; /* [chunk]; first: the likeliest id, where ids are given */
+    float *first_logp;        /* of these; less than 0 by the logarithm of the softmax's sum */
     float *inv_t;
     const struct opd_alloc *alloc;
     float *arena;  /* every float array above */

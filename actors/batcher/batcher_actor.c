@@ -72,6 +72,8 @@ static opd_err check_sizes(const opd_sample_fields *f) {
                 f->teacher_topk.size_bytes % (rows * sizeof(int32_t)) == 0 &&
                 (f->teacher_topk_logp.buf == NULL ||
                  f->teacher_topk_logp.size_bytes == f->teacher_topk.size_bytes);
+    whole = whole && f->topk.size_bytes % (rows * sizeof(int32_t)) == 0 &&
+            (f->asked_logp.buf == NULL || f->asked_logp.size_bytes == f->topk.size_bytes);
     if (whole) return OPD_OK;
     return opd_fail(OPD_ERR_MISMATCH, "batcher: the parts of sample %llu/%u have different lengths, or "
                     "its teachers no weights",
@@ -92,7 +94,7 @@ static opd_err sample_of(opd_msg *const *parts, bool teacher, opd_sample_fields 
         .reward_valid = reward.valid, .reward_failure = reward.failure, .attempts = scores.attempts,
         .latency_ms = scores.latency_ms, .tokens = rollout.tokens, .logp = rollout.logp,
         .teacher_logp = scores.logp, .teacher_valid = scores.valid, .teacher_topk = scores.topk,
-        .teacher_topk_logp = scores.topk_logp,
+        .teacher_topk_logp = scores.topk_logp, .topk = rollout.topk, .asked_logp = scores.asked_logp,
         .spans = rollout.spans, .moves = scores.moves, .hedges = scores.hedges,
         .wait_ms = scores.wait_ms, .teachers = scores.teachers, .weights = scores.weights,
         .provenance = scores.provenance, .degraded = scores.degraded};

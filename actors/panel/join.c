@@ -24,8 +24,8 @@ static opd_err room(opd_slice *slice, const opd_alloc *alloc, size_t size_bytes)
 }
 
 void opd_panel_scores_drop(opd_scores_fields *f) {
-    opd_slice *slices[] = {&f->logp, &f->valid, &f->topk, &f->topk_logp, &f->teachers, &f->weights,
-                           &f->provenance};
+    opd_slice *slices[] = {&f->logp, &f->valid, &f->topk, &f->topk_logp, &f->asked_logp, &f->teachers,
+                           &f->weights, &f->provenance};
     for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
         opd_buf_release(slices[i]->buf);
         *slices[i] = (opd_slice){.buf = NULL};
@@ -35,9 +35,12 @@ void opd_panel_scores_drop(opd_scores_fields *f) {
 /* ---- numbers ---- */
 
 /* The lists of a part of the first slot. Ids without log-probs are of use still: to be counted. */
-static void copy_lists(const opd_panel_part *part, uint32_t top_k, opd_scores_fields *f) {
-    size_t at = (size_t)(part->from - part->sample->prompt_len) * top_k;
-    size_t count = (size_t)(part->to - part->from) * top_k;
+static void copy_lists(const opd_panel_part *part, uint32_t top_k, uint32_t asked_k, opd_scores_fields *f) {
+    size_t from = part->from - part->sample->prompt_len, rows = part->to - part->from;
+    size_t at = from * top_k, count = rows * top_k;
+    if (f->asked_logp.buf != NULL && part->scored.ids_logp.buf != NULL)
+        memcpy((float *)opd_slice_data(f->asked_logp) + from * asked_k, opd_slice_data(part->scored.ids_logp),
+               rows * asked_k * sizeof(float));
     if (f->topk.buf == NULL || part->scored.topk_ids.buf == NULL) return;
     memcpy((int32_t *)opd_slice_data(f->topk) + at, opd_slice_data(part->scored.topk_ids),
            count * sizeof(int32_t));
@@ -59,12 +62,16 @@ static void copy_part(const opd_panel_part *part, float *logp, uint8_t *valid) {
 }
 
 /* Arrays of all slots without any score. */
-static opd_err make_room(opd_scores_fields *f, size_t slots, size_t rows, uint32_t top_k,
+static opd_err make_room(opd_scores_fields *f, size_t slots, size_t rows, uint32_t top_k, uint32_t asked_k,
                          const opd_alloc *alloc) {
     OPD_TRY(room(&f->logp, alloc, slots * rows * sizeof(float)));
     OPD_TRY(room(&f->valid, alloc, slots * rows));
     memset(opd_slice_data(f->logp), 0, f->logp.size_bytes);
     memset(opd_slice_data(f->valid), 0, f->valid.size_bytes);
+    if (asked_k > 0) {
+        OPD_TRY(room(&f->asked_logp, alloc, rows * asked_k * sizeof(float)));
+        memset(opd_slice_data(f->asked_logp), 0xff, f->asked_logp.size_bytes); /* no numbers */
+    }
     if (top_k == 0) return OPD_OK;
     OPD_TRY(room(&f->topk, alloc, rows * top_k * sizeof(int32_t)));
     OPD_TRY(room(&f->topk_logp, alloc, rows * top_k * sizeof(float)));
@@ -113,7 +120,8 @@ static void hand_on(const opd_panel_part *part, uint32_t rows, opd_scores_fields
     f->valid = part->scored.valid;
     f->topk = part->scored.topk_ids;
     f->topk_logp = part->scored.topk_logp;
-    const opd_slice kept[] = {f->logp, f->valid, f->topk, f->topk_logp};
+    f->asked_logp = part->scored.ids_logp;
+    const opd_slice kept[] = {f->logp, f->valid, f->topk, f->topk_logp, f->asked_logp};
     for (size_t i = 0; i < OPD_COUNTOF(kept); i++)
         if (kept[i].buf != NULL) (void)opd_buf_retain(kept[i].buf);
     if (part->rungs.at == part->sample->slots[0].teacher) return;
@@ -121,8 +129,8 @@ static void hand_on(const opd_panel_part *part, uint32_t rows, opd_scores_fields
     for (uint32_t i = 0; i < rows; i++) f->degraded += valid[i];
 }
 
-static opd_err join_numbers(const opd_panel_sample *s, uint32_t top_k, const opd_alloc *alloc,
-                            opd_scores_fields *f) {
+static opd_err join_numbers(const opd_panel_sample *s, uint32_t top_k, uint32_t asked_k,
+                            const opd_alloc *alloc, opd_scores_fields *f) {
     size_t rows = s->have - s->prompt_len;
     const opd_panel_part *only = only_part(s);
     if (only != NULL) {
@@ -131,14 +139,14 @@ static opd_err join_numbers(const opd_panel_sample *s, uint32_t top_k, const opd
     }
     uint8_t *instead = opd_mem_get(alloc, s->slot_count * rows); /* zeroed */
     if (instead == NULL) return opd_fail(OPD_ERR_NOMEM, "no memory to join scores");
-    opd_err err = make_room(f, s->slot_count, rows, top_k, alloc);
+    opd_err err = make_room(f, s->slot_count, rows, top_k, asked_k, alloc);
     for (const opd_list *n = s->parts.next; err == OPD_OK && n != &s->parts; n = n->next) {
         const opd_panel_part *part = part_of(n);
         size_t row = part->slot * rows;
         if (part->state != OPD_PART_DONE) continue;
         copy_part(part, (float *)opd_slice_data(f->logp) + row,
                   (uint8_t *)opd_slice_data(f->valid) + row);
-        if (part->slot == 0) copy_lists(part, top_k, f);
+        if (part->slot == 0) copy_lists(part, top_k, asked_k, f);
         if (part->rungs.at != s->slots[part->slot].teacher)
             memset(instead + row + part->from - s->prompt_len, 1, part->to - part->from);
     }
@@ -245,20 +253,20 @@ static bool any_done(const opd_panel_sample *s) {
 }
 
 static opd_err join(const opd_panel_sample *s, const opd_panel_names *names, uint32_t top_k,
-                    const opd_alloc *alloc, opd_scores_fields *f) {
+                    uint32_t asked_k, const opd_alloc *alloc, opd_scores_fields *f) {
     OPD_TRY(join_teachers(s, names, alloc, f));
     if (!any_done(s)) return OPD_OK;
-    OPD_TRY(join_numbers(s, top_k, alloc, f));
+    OPD_TRY(join_numbers(s, top_k, asked_k, alloc, f));
     name_endpoint(s, f);
     return join_provenance(s, names, alloc, f);
 }
 
 opd_err opd_panel_join(const opd_panel_sample *s, const opd_panel_names *names, uint32_t top_k,
-                       const opd_alloc *alloc, opd_scores_fields *out_scores) {
+                       uint32_t asked_k, const opd_alloc *alloc, opd_scores_fields *out_scores) {
     *out_scores = (opd_scores_fields){.group = s->group, .member = s->member, .attempts = s->attempts,
                                       .moves = s->moves, .hedges = s->hedges, .wait_ms = s->wait_ms};
     (void)snprintf(out_scores->reason, sizeof out_scores->reason, "%s", s->reason);
-    opd_err err = join(s, names, top_k, alloc, out_scores);
+    opd_err err = join(s, names, top_k, asked_k, alloc, out_scores);
     if (err != OPD_OK) opd_panel_scores_drop(out_scores);
     return err;
 }

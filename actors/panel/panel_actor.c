@@ -77,8 +77,7 @@ static opd_err flush(opd__panel *self) {
 static opd_err deliver(opd__panel *self, opd_panel_sample *s) {
     opd_panel_names names = {.stage = self->c.stage, .model = opd__panel_model, .arg = self};
     opd_scores_fields scores;
-    OPD_TRY(opd_panel_join(s, &names, self->c.top_k, self->c.alloc,
-                           &scores));
+    OPD_TRY(opd_panel_join(s, &names, self->c.top_k, self->c.asked_k, self->c.alloc, &scores));
     scores.latency_ms = (double)(opd_now_ns(self->ctx) - s->began_ns) / 1e6;
     opd_err err = opd_message_create(opd_self_system(self->ctx), OPD_MESSAGE_SCORES, &scores,
                                      &s->message);
@@ -144,6 +143,7 @@ static opd_err ask(opd__panel *self, opd_panel_part *part) {
                           .deadline_ns = part_deadline(self, part)};
     OPD_TRY(opd_panel_question(part, opd_panel_privileged(s, stage, place), self->c.alloc, &f.tokens,
                                &f.start));
+    if (part->slot == 0) f.ids = opd_panel_ids(part, self->c.asked_k);
     opd_trace_set(self->ctx, opd_sample_trace(s->group, s->member));
     opd_err err = opd_message_request(self->ctx, pid_of(self, place), OPD_MESSAGE_SCORE, &f,
                                       OPD_NO_DEADLINE, on_scored, part, NULL);
@@ -227,8 +227,8 @@ static opd_err on_scored(opd_ctx *ctx, void *state, void *arg, opd_err err, opd_
     else part->sample->attempts += err != OPD_ERR_CLOSED;
     if (err == OPD_OK && f.logp.buf == NULL) err = opd_fail(OPD_ERR_REMOTE, "%s", f.reason);
     if (err == OPD_OK)
-        err = opd_panel_answered(part, &f, part->slot == 0 ? self->c.top_k
-                                                           : 0);
+        err = opd_panel_answered(part, &f, part->slot == 0 ? self->c.top_k : 0,
+                                 part->slot == 0 ? self->c.asked_k : 0);
     if (err != OPD_OK) {
         if (why[0] == '\0') (void)snprintf(why, sizeof why, "%s", opd_err_context());
         OPD_TRY(next_rung(self, part, err, why));
@@ -301,7 +301,7 @@ static opd_err take_rollout(opd__panel *self, opd_msg *msg) {
     if (s == NULL) OPD_TRY(sample_create(self, f.group, f.member, f.prompt_len, f.source, f.privileged, &s));
     else if (s->rollout == NULL) self->early_count--;
     else return opd_fail(OPD_ERR_INTERNAL, "sample %" PRIu64 "/%u comes twice", f.group, f.member);
-    OPD_TRY(opd_panel_complete(s, &f));
+    OPD_TRY(opd_panel_complete(s, &f, self->c.asked_k));
     opd_msg_take(self->ctx, msg);
     s->rollout = msg;
     s->began_ns = opd_now_ns(self->ctx);
@@ -367,7 +367,7 @@ static opd_err take_chunk(opd__panel *self, const opd_msg *msg) {
         OPD_TRY(sample_create(self, f.group, f.member, f.prompt_len, f.source, f.privileged, &s));
         self->early_count++;
     }
-    OPD_TRY(opd_panel_chunk(s, &f, self->c.max_len, self->c.alloc, &taken));
+    OPD_TRY(opd_panel_chunk(s, &f, self->c.max_len, self->c.asked_k, self->c.alloc, &taken));
     for (uint32_t slot = 0; taken && slot < s->slot_count; slot++) {
         if (s->have == s->prompt_len) OPD_TRY(warm(self, s, s->slots[slot].teacher));
         else OPD_TRY(ask_early(self, s, slot));

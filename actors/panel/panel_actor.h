@@ -35,6 +35,7 @@ typedef struct opd_panel_config {
     const char *model;    /* what the in-process teacher is; NULL: teachers tell it */
     uint32_t max_len;     /* tokens of a sequence at most                          */
     uint32_t top_k;       /* likely ids of each token that the first teacher lists */
+    uint32_t asked_k;     /* of the student's likely ids about which it is asked besides */
     uint32_t samples_max; /* that are known by their chunks; of others none are scored early */
     uint32_t window_msgs; /* of the link to the batcher                            */
     uint64_t window_bytes;

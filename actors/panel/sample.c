@@ -26,7 +26,8 @@ void opd_panel_sample_init(opd_panel_sample *sample, const opd_config_stage *sta
 }
 
 static void scored_drop(opd_scored_fields *scored) {
-    opd_slice *slices[] = {&scored->logp, &scored->valid, &scored->topk_ids, &scored->topk_logp};
+    opd_slice *slices[] = {&scored->logp, &scored->valid, &scored->topk_ids, &scored->topk_logp,
+                           &scored->ids_logp};
     for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
         opd_buf_release(slices[i]->buf);
         *slices[i] = (opd_slice){.buf = NULL};
@@ -45,6 +46,7 @@ void opd_panel_sample_destroy(opd_panel_sample *sample, const opd_alloc *alloc) 
         part_destroy(part_of(node), alloc);
     opd_list_remove(&sample->node);
     opd_buf_release(sample->tokens.buf);
+    opd_buf_release(sample->topk.buf);
     opd_buf_release(sample->privileged.buf);
     opd_msg_release(sample->message);
     opd_msg_release(sample->rollout);
@@ -60,13 +62,27 @@ static opd_err room(opd_slice *slice, const opd_alloc *alloc, size_t size_bytes)
     return OPD_OK;
 }
 
+/* Adds `rows` lists to those of the response so far. */
+static opd_err add_lists(opd_panel_sample *s, opd_slice topk, uint32_t rows, uint32_t max_len, uint32_t asked_k,
+                         const opd_alloc *alloc) {
+    if (rows == 0 || asked_k == 0) return OPD_OK;
+    size_t row_bytes = asked_k * sizeof(int32_t), from = s->have > s->prompt_len ? s->have - s->prompt_len : 0;
+    if (s->topk.buf == NULL) OPD_TRY(room(&s->topk, alloc, (max_len - s->prompt_len) * row_bytes));
+    memcpy((char *)opd_slice_data(s->topk) + from * row_bytes, opd_slice_data(topk), topk.size_bytes);
+    return OPD_OK;
+}
+
 opd_err opd_panel_chunk(opd_panel_sample *sample, const opd_chunk_fields *chunk, uint32_t max_len,
-                        const opd_alloc *alloc, bool *out_taken) {
-    uint64_t count = chunk->tokens.size_bytes / sizeof(int32_t);
+                        uint32_t asked_k, const opd_alloc *alloc, bool *out_taken) {
+    uint64_t count = chunk->tokens.size_bytes / sizeof(int32_t), to = chunk->offset + count;
+    uint32_t begin = chunk->offset > chunk->prompt_len ? chunk->offset : chunk->prompt_len;
+    uint32_t rows = to > begin ? (uint32_t)(to - begin) : 0;
     *out_taken = sample->rollout == NULL && chunk->offset == sample->have && count > 0 &&
                  chunk->offset + count <= max_len && chunk->prompt_len == sample->prompt_len &&
-                 chunk->offset + count >= sample->prompt_len;
+                 chunk->offset + count >= sample->prompt_len &&
+                 chunk->topk.size_bytes == (uint64_t)rows * asked_k * sizeof(int32_t);
     if (!*out_taken) return OPD_OK;
+    OPD_TRY(add_lists(sample, chunk->topk, rows, max_len, asked_k, alloc));
     if (sample->tokens.buf == NULL) OPD_TRY(room(&sample->tokens, alloc, max_len * sizeof(int32_t)));
     int32_t *tokens = opd_slice_data(sample->tokens);
     memcpy(tokens + sample->have, opd_slice_data(chunk->tokens), chunk->tokens.size_bytes);
@@ -74,11 +90,14 @@ opd_err opd_panel_chunk(opd_panel_sample *sample, const opd_chunk_fields *chunk,
     return OPD_OK;
 }
 
-opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *rollout) {
+opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *rollout, uint32_t asked_k) {
     uint32_t count = (uint32_t)(rollout->tokens.size_bytes / sizeof(int32_t));
     if (rollout->prompt_len == 0 || rollout->prompt_len > count)
         return opd_fail(OPD_ERR_PARSE, "rollout of %u tokens with a prompt of %u", count,
                         rollout->prompt_len);
+    if (rollout->topk.size_bytes != (size_t)(count - rollout->prompt_len) * asked_k * sizeof(int32_t))
+        return opd_fail(OPD_ERR_PARSE, "rollout of %u tokens with %zu bytes of likely ids", count,
+                        rollout->topk.size_bytes);
     bool same = sample->have <= count && rollout->prompt_len == sample->prompt_len;
     if (same && sample->have > 0)
         same = memcmp(opd_slice_data(sample->tokens), opd_slice_data(rollout->tokens),
@@ -89,8 +108,19 @@ opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *r
     sample->fields = *rollout;
     sample->have = count;
     opd_buf_release(sample->tokens.buf);
-    sample->tokens = (opd_slice){.buf = NULL};
+    opd_buf_release(sample->topk.buf);
+    sample->tokens = sample->topk = (opd_slice){.buf = NULL};
     return OPD_OK;
+}
+
+opd_slice opd_panel_ids(const opd_panel_part *part, uint32_t asked_k) {
+    const opd_panel_sample *s = part->sample;
+    opd_slice topk = s->tokens.buf != NULL ? s->topk : s->fields.topk;
+    if (asked_k == 0 || topk.buf == NULL) return (opd_slice){.buf = NULL};
+    size_t row_bytes = asked_k * sizeof(int32_t);
+    topk.offset_bytes += (part->from - s->prompt_len) * row_bytes;
+    topk.size_bytes = (part->to - part->from) * row_bytes;
+    return topk;
 }
 
 opd_slice opd_panel_privileged(const opd_panel_sample *sample, const opd_config_stage *stage, int place) {
@@ -158,15 +188,18 @@ static void close_part(opd_panel_part *part, opd_part_state state) {
     if (part->early) part->sample->slots[part->slot].early_under_way = false;
 }
 
-opd_err opd_panel_answered(opd_panel_part *part, const opd_scored_fields *scored, uint32_t top_k) {
+opd_err opd_panel_answered(opd_panel_part *part, const opd_scored_fields *scored, uint32_t top_k,
+                           uint32_t asked_k) {
     size_t rows = part->to - part->from;
     if (scored->logp.buf == NULL || !fits(scored->logp, rows, sizeof(float)) ||
         !fits(scored->valid, rows, 1) || !fits(scored->topk_ids, rows, top_k * sizeof(int32_t)) ||
-        !fits(scored->topk_logp, rows, top_k * sizeof(float)))
+        !fits(scored->topk_logp, rows, top_k * sizeof(float)) ||
+        !fits(scored->ids_logp, rows, asked_k * sizeof(float)))
         return opd_fail(OPD_ERR_INTERNAL, "the teacher gave %zu scores for %zu tokens",
                         scored->logp.size_bytes / sizeof(float), rows);
     part->scored = *scored;
-    const opd_slice kept[] = {scored->logp, scored->valid, scored->topk_ids, scored->topk_logp};
+    const opd_slice kept[] = {scored->logp, scored->valid, scored->topk_ids, scored->topk_logp,
+                              scored->ids_logp};
     for (size_t i = 0; i < OPD_COUNTOF(kept); i++)
         if (kept[i].buf != NULL) (void)opd_buf_retain(kept[i].buf);
     close_part(part, OPD_PART_DONE);

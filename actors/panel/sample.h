@@ -55,6 +55,7 @@ typedef struct opd_panel_sample {
     uint32_t member;
     uint32_t prompt_len, have;   /* tokens known                                       */
     opd_slice tokens;            /* of chunks: a buffer of its own; buf NULL: none     */
+    opd_slice topk;              /* the same of the student's likely ids               */
     opd_slice privileged;        /* retained; buf NULL: every teacher sees the prompt  */
     opd_msg *rollout;            /* held; NULL: the student still writes               */
     opd_rollout_fields fields;   /* of it; slices live as long                         */
@@ -85,16 +86,21 @@ void opd_panel_sample_init(opd_panel_sample *sample, const opd_config_stage *sta
 void opd_panel_sample_destroy(opd_panel_sample *sample, const opd_alloc *alloc);
 
 /* Adds the tokens of a CHUNK, if they go on where the last one ended and fit into max_len; false if
- * not, and nothing is changed. Errors: NOMEM. */
+ * not, and nothing is changed. asked_k: ids that come with each response token. Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_panel_chunk(opd_panel_sample *sample, const opd_chunk_fields *chunk,
-                                       uint32_t max_len, const opd_alloc *alloc, bool *out_taken);
+                                       uint32_t max_len, uint32_t asked_k, const opd_alloc *alloc,
+                                       bool *out_taken);
 
 /* The ROLLOUT is there; it is the caller's to take. Errors: PARSE (a body that is none), INTERNAL
  * (its tokens do not begin as the chunks did). */
-OPD_MUST_CHECK opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *rollout);
+OPD_MUST_CHECK opd_err opd_panel_complete(opd_panel_sample *sample, const opd_rollout_fields *rollout,
+                                          uint32_t asked_k);
 
 /* Where the next early part of a slot would end; 0: it is not due. */
 uint32_t opd_panel_early_to(const opd_panel_sample *sample, uint32_t slot, uint32_t chunk_tokens);
+
+/* The student's likely ids at the tokens of a part, borrowed; buf NULL: nobody asks about them. */
+opd_slice opd_panel_ids(const opd_panel_part *part, uint32_t asked_k);
 
 /* A new part [asked_to, to) of a slot, WAITING, at the beginning of its chain. Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_panel_part_add(opd_panel_sample *sample, uint32_t slot, uint32_t to,
@@ -114,7 +120,7 @@ OPD_MUST_CHECK opd_err opd_panel_question(const opd_panel_part *part, opd_slice 
 /* A part was answered: its answer is kept. Errors: INTERNAL (arrays of another length; the part is
  * as before). */
 OPD_MUST_CHECK opd_err opd_panel_answered(opd_panel_part *part, const opd_scored_fields *scored,
-                                          uint32_t top_k);
+                                          uint32_t top_k, uint32_t asked_k);
 
 /* An early part failed: freed where the student still writes, else it is asked again as any other,
  * from the beginning of its chain (true). */
@@ -129,7 +135,7 @@ bool opd_panel_settled(const opd_panel_sample *sample);
 /* The SCORES of a settled sample; the caller releases its slices (opd_panel_scores_drop).
  * Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_panel_join(const opd_panel_sample *sample, const opd_panel_names *names,
-                                      uint32_t top_k, const opd_alloc *alloc,
+                                      uint32_t top_k, uint32_t asked_k, const opd_alloc *alloc,
                                       opd_scores_fields *out_scores);
 void opd_panel_scores_drop(opd_scores_fields *scores);
 

@@ -39,7 +39,7 @@ typedef struct start {
 struct opd_engine {
     const opd_alloc *alloc;
     opd_model_config model;
-    uint32_t slots_max, max_len, entries_max;
+    uint32_t slots_max, max_len, entries_max, top_k;
     opd_decoder *decoder;
     uint64_t version;
     opd_slice offered; /* buf NULL: none */
@@ -54,6 +54,7 @@ struct opd_engine {
     slot *slots;       /* [slots_max] */
     int32_t *tokens;   /* [slots_max][max_len] */
     float *logp;       /* [slots_max][max_len], by response position */
+    int32_t *topk;     /* [slots_max][max_len][top_k], the same; the lane writes them */
     size_t *active;    /* [slots_max] */
     size_t active_count;
     size_t *free_slots; /* stack */
@@ -78,6 +79,7 @@ static opd_err engine_alloc(opd_engine *e) {
     e->slots = opd_mem_get(e->alloc, n * sizeof *e->slots);
     e->tokens = opd_mem_get(e->alloc, cells * sizeof *e->tokens);
     e->logp = opd_mem_get(e->alloc, cells * sizeof *e->logp);
+    e->topk = opd_mem_get(e->alloc, (e->top_k > 0 ? cells * e->top_k : 1) * sizeof *e->topk);
     e->active = opd_mem_get(e->alloc, n * sizeof *e->active);
     e->free_slots = opd_mem_get(e->alloc, n * sizeof *e->free_slots);
     e->starts = opd_mem_get(e->alloc, n * sizeof *e->starts);
@@ -87,7 +89,7 @@ static opd_err engine_alloc(opd_engine *e) {
     e->prefill_tokens = opd_mem_get(e->alloc, e->prefill_max * sizeof *e->prefill_tokens);
     e->rows = opd_mem_get(e->alloc, n * sizeof *e->rows);
     e->outs = opd_mem_get(e->alloc, n * sizeof *e->outs);
-    bool whole = e->entries && e->queue && e->slots && e->tokens && e->logp && e->active &&
+    bool whole = e->entries && e->queue && e->slots && e->tokens && e->logp && e->topk && e->active &&
                  e->free_slots && e->starts && e->copies && e->prefill_slots &&
                  e->prefill_start && e->prefill_tokens && e->rows && e->outs;
     if (!whole)
@@ -101,14 +103,14 @@ opd_err opd_engine_create(const opd_engine_options *options, opd_engine **out) {
     opd_engine *e = opd_mem_get(options->alloc, sizeof *e);
     if (e == NULL) return opd_fail(OPD_ERR_NOMEM, "rollout: no memory for the engine");
     *e = (opd_engine){.alloc = options->alloc, .model = *options->model,
-                      .slots_max = options->slots, .max_len = options->max_len,
+                      .slots_max = options->slots, .max_len = options->max_len, .top_k = options->top_k,
                       .entries_max = options->prompts_max, .version = UINT64_MAX};
     /* One prefill holds several short prompts, or at least the longest one. */
     e->prefill_max = e->max_len > 4096 ? e->max_len : 4096;
     opd_err err;
     OPD_TRY_GOTO(engine_alloc(e), fail);
     opd_decoder_options decoder = {.slots = options->slots, .max_len = options->max_len,
-                                   .prefill_max_tokens = e->prefill_max};
+                                   .prefill_max_tokens = e->prefill_max, .top_k = e->top_k};
     const opd_lm_ops *lm = opd_lm_or_default(options->lm);
     OPD_TRY_GOTO(lm->decoder_create(options->kernels, &e->model, &decoder, e->alloc,
                                     &e->decoder), fail);
@@ -127,7 +129,7 @@ void opd_engine_destroy(opd_engine *e) {
         if (e->entries[i].used) opd_buf_release(e->entries[i].prompt.tokens.buf);
     opd_buf_release(e->offered.buf);
     opd_decoder_destroy(e->decoder);
-    void *blocks[] = {e->entries, e->queue, e->slots, e->tokens, e->logp, e->active,
+    void *blocks[] = {e->entries, e->queue, e->slots, e->tokens, e->logp, e->topk, e->active,
                       e->free_slots, e->starts, e->copies, e->prefill_slots,
                       e->prefill_start, e->prefill_tokens, e->rows, e->outs};
     for (size_t i = 0; i < OPD_COUNTOF(blocks); i++) opd_mem_free(e->alloc, blocks[i]);
@@ -179,6 +181,12 @@ void opd_engine_offer(opd_engine *e, opd_slice params, uint64_t version) {
     e->offered = params;
     e->offered_version = version;
     opd_buf_release(old);
+}
+
+/* Where the likely ids of a slot's response stand; NULL: its prompt does not keep them. */
+static int32_t *lists_of(const opd_engine *e, size_t s) {
+    bool kept = e->top_k > 0 && e->entries[e->slots[s].entry].prompt.lists;
+    return kept ? e->topk + s * e->max_len * e->top_k : NULL;
 }
 
 static void entry_release(opd_engine *e, uint32_t index) {
@@ -256,6 +264,8 @@ bool opd_engine_plan(opd_engine *e) {
                                       .token = e->tokens[s * e->max_len + sl->length - 1],
                                       .uniform = uniform,
                                       .sampling = &e->entries[sl->entry].prompt.sampling};
+        int32_t *lists = lists_of(e, s);
+        if (lists != NULL) e->rows[i].top_ids = lists + (size_t)(sl->length - sl->prompt_len) * e->top_k;
     }
     e->planned = true;
     return true;
@@ -284,7 +294,7 @@ static void finish_slot(opd_engine *e, size_t s, opd_finish why, opd_engine_fini
         .prompt = &en->prompt, .member = sl->member, .finish = why,
         .tokens = e->tokens + s * e->max_len, .prompt_len = sl->prompt_len,
         .response_len = sl->length - sl->prompt_len, .logp = e->logp + s * e->max_len,
-        .span_count = sl->span_count};
+        .topk = lists_of(e, s), .span_count = sl->span_count};
     memcpy(sample.span_version, sl->span_version, sizeof sl->span_version);
     memcpy(sample.span_start, sl->span_start, sizeof sl->span_start);
     finish(arg, &sample);
@@ -329,7 +339,7 @@ void opd_engine_tell(opd_engine *e, opd_engine_progress_fn progress, void *arg) 
         slot *sl = &e->slots[s];
         opd_engine_progress p = {
             .prompt = &e->entries[sl->entry].prompt, .member = sl->member,
-            .tokens = e->tokens + s * e->max_len, .prompt_len = sl->prompt_len,
+            .tokens = e->tokens + s * e->max_len, .topk = lists_of(e, s), .prompt_len = sl->prompt_len,
             .length = sl->length, .told = sl->told};
         if (progress(arg, &p)) sl->told = sl->length;
     }

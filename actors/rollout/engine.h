@@ -40,6 +40,7 @@ typedef struct opd_engine_prompt {
     uint64_t seed, epoch, group; /* key of the random numbers; member is added     */
     uint64_t min_version;  /* weights that are new enough                          */
     bool ignore_eos;       /* go on after EOS                                      */
+    bool lists;            /* keep the likely ids of each position (options.top_k) */
     uint64_t user;         /* handed back                                          */
 } opd_engine_prompt;
 
@@ -51,6 +52,7 @@ typedef struct opd_engine_sample {
     const int32_t *tokens; /* [prompt_len + response_len]                          */
     uint32_t prompt_len, response_len;
     const float *logp;     /* [response_len] at the sampling temperature           */
+    const int32_t *topk;   /* [response_len, top_k] likely ids; NULL: not kept     */
     uint32_t span_count;   /* weight versions, oldest first                        */
     uint64_t span_version[OPD_ENGINE_SPANS_MAX];
     uint32_t span_start[OPD_ENGINE_SPANS_MAX]; /* first response token             */
@@ -63,6 +65,7 @@ typedef struct opd_engine_progress {
     const opd_engine_prompt *prompt;
     uint32_t member;
     const int32_t *tokens; /* [length], the prompt included                        */
+    const int32_t *topk;   /* [length - prompt_len, top_k]; NULL: not kept         */
     uint32_t prompt_len, length;
     uint32_t told;         /* length at the last callback that took it; 0: none    */
 } opd_engine_progress;
@@ -76,6 +79,7 @@ typedef struct opd_engine_options {
     opd_kernels *kernels;   /* borrowed: the lane's                                */
     uint32_t slots;         /* sequences at once                                   */
     uint32_t max_len;       /* tokens of a sequence at most                        */
+    uint32_t top_k;         /* likely ids of a position, for prompts that keep them */
     uint32_t prompts_max;   /* prompts queued or running at most                   */
     const opd_alloc *alloc;
 } opd_engine_options;

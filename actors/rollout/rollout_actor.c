@@ -85,6 +85,12 @@ static opd_err spans_slice(const rollout *r, const opd_engine_sample *s, opd_sli
     return opd_slice_copy(r->c.alloc, pairs, 2 * s->span_count * sizeof *pairs, out);
 }
 
+/* The likely ids of `count` positions; none where they are not kept. */
+static opd_err lists_slice(const rollout *r, const int32_t *topk, size_t count, opd_slice *out) {
+    if (topk == NULL || count == 0) return OPD_OK;
+    return opd_slice_copy(r->c.alloc, topk, count * r->c.top_k * sizeof *topk, out);
+}
+
 /* One ROLLOUT per receiver, all sharing the same buffers. */
 static opd_err post_rollout(rollout *r, const opd_engine_sample *s, const work *w) {
     opd_rollout_fields f = {.group = w->group, .epoch = (uint32_t)s->prompt->epoch,
@@ -97,6 +103,7 @@ static opd_err post_rollout(rollout *r, const opd_engine_sample *s, const work *
     OPD_TRY_GOTO(opd_slice_copy(r->c.alloc, s->logp, s->response_len * sizeof(float), &f.logp),
                  out);
     OPD_TRY_GOTO(spans_slice(r, s, &f.spans), out);
+    OPD_TRY_GOTO(lists_slice(r, s->topk, s->response_len, &f.topk), out);
     for (size_t i = 0; i < r->link_count && err == OPD_OK; i++) {
         opd_msg *msg;
         err = opd_message_create(opd_self_system(r->ctx), OPD_MESSAGE_ROLLOUT, &f, &msg);
@@ -107,6 +114,7 @@ out:
     opd_buf_release(f.tokens.buf);
     opd_buf_release(f.logp.buf);
     opd_buf_release(f.spans.buf);
+    opd_buf_release(f.topk.buf);
     return err;
 }
 
@@ -124,9 +132,11 @@ static bool send_chunk(void *arg, const opd_engine_progress *p) {
     if (p->told == 0) f.privileged = w->privileged;
     opd_err err = opd_slice_copy(r->c.alloc, p->tokens + p->told,
                                  (p->length - p->told) * sizeof(int32_t), &f.tokens);
-    if (err != OPD_OK) return false;
-    err = opd_message_link_send(r->ctx, r->teacher, OPD_MESSAGE_CHUNK, &f);
+    if (err == OPD_OK && p->topk != NULL)
+        err = lists_slice(r, p->topk + (size_t)(from - p->prompt_len) * r->c.top_k, p->length - from, &f.topk);
+    if (err == OPD_OK) err = opd_message_link_send(r->ctx, r->teacher, OPD_MESSAGE_CHUNK, &f);
     opd_buf_release(f.tokens.buf);
+    opd_buf_release(f.topk.buf);
     if (err == OPD_ERR_CLOSED) fail_later(r, opd_err_prefix(err, "rollout: the teacher is gone"));
     return err == OPD_OK;
 }
@@ -191,7 +201,7 @@ static opd_err add_prompt(rollout *r, opd_msg *msg) {
     opd_engine_prompt prompt = {.tokens = f.tokens, .count = r->c.samples_per_prompt,
                                 .max_new = r->c.max_new, .sampling = r->c.sampling,
                                 .seed = r->c.seed, .epoch = f.epoch, .group = f.place,
-                                .min_version = f.min_version, .user = i};
+                                .min_version = f.min_version, .lists = r->c.top_k > 0, .user = i};
     opd_err err = opd_engine_add(r->engine, &prompt);
     if (err != OPD_OK) work_drop(r, i);
     return err;
@@ -371,7 +381,7 @@ static opd_err on_start(opd_ctx *ctx, void *state, const void *config) {
     if (r->works == NULL || r->outbox == NULL || r->waiting == NULL)
         return opd_fail(OPD_ERR_NOMEM, "rollout: no memory for %u prompts", places(r));
     opd_engine_options engine = {.model = r->c.model, .lm = r->c.lm, .kernels = r->c.kernels,
-                                 .slots = r->c.slots, .max_len = r->c.max_len,
+                                 .slots = r->c.slots, .max_len = r->c.max_len, .top_k = r->c.top_k,
                                  .prompts_max = places(r), .alloc = r->c.alloc};
     OPD_TRY(opd_engine_create(&engine, &r->engine));
     opd_timer_init(&r->expiry, ctx, expiry_fired);

@@ -41,6 +41,7 @@ typedef struct opd_rollout_config {
     opd_sampling sampling;
     uint64_t seed;
     bool teacher;            /* send rollouts to roles->teacher                         */
+    uint32_t top_k;          /* likely ids of each position that go with them; 0: none  */
     uint32_t chunk_tokens;   /* and, before, this many tokens at a time; 0: only rollouts */
     uint32_t window_msgs;    /* window of each outgoing link                            */
     uint64_t window_bytes;

@@ -301,13 +301,18 @@ static uint64_t teacher_cache_bytes(const opd_assets *a, const opd_sizes *s) {
     return wanted < pages * page_bytes ? wanted : pages * page_bytes;
 }
 
-/* Likely ids that the teacher lists of each token: those that are compared, or the vocabulary where
- * the support is chosen among all of it. */
+/* Likely ids that the teacher lists of each token: those that are compared, or the vocabulary. */
 static uint32_t teacher_k(const opd_assets *a) {
     const opd_config_opd *o = &a->config->opd;
-    bool whole = o->signal == OPD_CONFIG_SIGNAL_TOPK && opd_support_needs_all(opd_stage_support(o));
+    bool whole = o->signal == OPD_CONFIG_SIGNAL_TOPK && opd_stage_support(o) == OPD_SUPPORT_FULL;
     if (!o->enabled) return 0;
     return (uint32_t)(whole ? a->model->config.vocab_size : o->log_prob_top_k);
+}
+
+/* Likely ids of the student about which the teacher is asked, since it may not list them. */
+static uint32_t asked_k(const opd_assets *a) {
+    const opd_config_opd *o = &a->config->opd;
+    return o->enabled && opd_support_asks(opd_stage_support(o)) ? (uint32_t)o->log_prob_top_k : 0;
 }
 
 static opd_sizes sizes_of(const opd_assets *a) {
@@ -326,7 +331,8 @@ static opd_sizes sizes_of(const opd_assets *a) {
     uint64_t teachers = c->teacher_count > 0 ? c->teacher_count : 1, chunk = opd_stage_chunk_tokens(c);
     s.parts = (uint32_t)(teachers * (2 + (chunk == 0 ? 0 : s.max_len / chunk)));
     s.teacher_k = teacher_k(a);
-    uint64_t per_token = 11 + 5 * teachers + 8 * (uint64_t)s.teacher_k;
+    s.asked_k = asked_k(a);
+    uint64_t per_token = 11 + 5 * teachers + 8 * (uint64_t)s.teacher_k + 8 * (uint64_t)s.asked_k;
     uint64_t per_sample = OPD_MSG_BODY_MAX + s.parts * (uint64_t)OPD_PANEL_PROVENANCE_SIZE +
                           sizeof(int32_t) * (uint64_t)(a->train != NULL ? a->train->privileged_max : 0);
     s.window_bytes = s.window_msgs * (s.max_len * per_token + per_sample);
@@ -390,7 +396,7 @@ static opd_err create_learner(opd_assets *a) {
         .micro_batch_tokens = a->sizes.micro_tokens,
         .samples_max = (size_t)a->sizes.batch_prompts * a->sizes.samples,
         .tokens_max = a->sizes.batch_tokens,
-        .teacher_k = a->sizes.teacher_k,
+        .teacher_k = a->sizes.teacher_k, .asked_k = a->sizes.asked_k,
         .teachers_max = c->teacher_count > 0 ? c->teacher_count : 1,
         .steps_per_batch = (uint32_t)shares,
         .ref_params = a->reference != NULL ? a->reference->params : NULL,

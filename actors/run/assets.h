@@ -27,6 +27,7 @@ typedef struct opd_sizes {
     uint32_t slots;          /* sequences decoded at once                                */
     uint32_t messages_max;   /* envelopes of the system                                  */
     uint32_t teacher_k;      /* likely ids of each token that the teacher lists          */
+    uint32_t asked_k;        /* of the student's likely ids about which it is asked      */
     uint32_t parts;          /* questions about one sample, to all its teachers          */
     size_t micro_tokens;     /* of a micro-batch                                         */
     uint64_t teacher_cache_bytes; /* keys and values that an in-process teacher keeps     */

@@ -71,8 +71,8 @@ static uint64_t graph_bytes(const shape *s, bool train, uint64_t tokens) {
     uint64_t scratch = 2 * s->hidden + s->inner;
     if (train) scratch += 2 * s->hidden + s->qkv + s->q + 3 * s->inner;
     uint64_t floats = tokens * ((train ? s->layers : 1) * layer + scratch) +
-                      rows * (4 * s->hidden + 2) + logits + 16 * (7 * s->layers + 20);
-    uint64_t ints = FLOAT * (2 * tokens + rows) + sizeof(size_t) * (tokens + 1);
+                      rows * (4 * s->hidden + 3) + logits + 16 * (7 * s->layers + 20);
+    uint64_t ints = FLOAT * 2 * (tokens + rows) + sizeof(size_t) * (tokens + 1);
     return FLOAT * floats + ints + s->layers * 256;
 }
 
@@ -83,9 +83,10 @@ static uint64_t engine_bytes(const shape *s, const opd_sizes *sizes) {
     uint64_t prefill = sizes->max_len > PREFILL_TOKENS ? sizes->max_len : PREFILL_TOKENS;
     uint64_t cache = slots * s->layers * 2 * s->kv * length;
     uint64_t row = 2 * s->hidden + s->qkv + s->q + 3 * s->inner + s->vocab + 2;
-    uint64_t texts = slots * sizes->max_len * 2 + prefill;
+    uint64_t texts = slots * sizes->max_len * (2 + (uint64_t)sizes->asked_k) + prefill;
+    uint64_t lists = slots * (2 * (uint64_t)sizes->asked_k + 1);
     uint64_t prompts = (uint64_t)sizes->window_groups + slots;
-    return FLOAT * (cache + slots * row + texts) + graph_bytes(s, false, prefill) +
+    return FLOAT * (cache + slots * row + texts + lists) + graph_bytes(s, false, prefill) +
            1024 * slots + 256 * prompts + 64 * (uint64_t)sizes->samples + SMALL;
 }
 
@@ -183,7 +184,8 @@ static uint64_t batch_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;
     uint64_t k = z->teacher_k > 0 ? z->teacher_k : 1;
     uint64_t teachers = a->config->teacher_count > 0 ? a->config->teacher_count : 1;
-    uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + 2 * FLOAT * k;
+    uint64_t asked = z->asked_k > 0 ? z->asked_k : 1;
+    uint64_t flat = 2 * FLOAT + 1 + teachers * (FLOAT + 1) + 2 * FLOAT * (k + asked);
     uint64_t learner = 15 * FLOAT + 3 + 2 * FLOAT * k + 16, distil = 2 * FLOAT + 2 + sizeof(size_t);
     uint64_t samples = (uint64_t)z->batch_prompts * z->samples;
     uint64_t copies = a->validation != NULL ? 2 : 1; /* trainer/validation.c has a batch of its own */
@@ -196,12 +198,12 @@ static uint64_t panel_bytes(const opd_assets *a) {
     const opd_sizes *z = &a->sizes;
     uint64_t teachers = teachers_used(a), k = z->teacher_k;
     uint64_t samples = (uint64_t)z->window_msgs + z->slots;
-    uint64_t answers = teachers * z->max_len * (FLOAT + 1 + 2 * FLOAT * k);
+    uint64_t answers = teachers * z->max_len * (FLOAT + 1 + 2 * FLOAT * k + FLOAT * z->asked_k);
     if (teachers == 0 || a->config->kind != OPD_CONFIG_KIND_RL) return 0;
     if (a->train->privileged_max > 0)
         answers += z->parts * FLOAT * (uint64_t)z->score_len; /* questions with another prompt are copies */
     return samples * (sizeof(opd_panel_sample) + z->parts * sizeof(opd_panel_part) + answers + 64) +
-           (uint64_t)z->slots * z->max_len * FLOAT + SMALL;
+           (uint64_t)z->slots * z->max_len * FLOAT * (1 + (uint64_t)z->asked_k) + SMALL;
 }
 
 /* Calls under way to a teacher's servers, each with its question and its answer: scores, and for

@@ -29,7 +29,7 @@ typedef struct request {
     uint32_t at;     /* read up to here, or cached */
     uint32_t cached;
     opd_chain chain; /* while it runs */
-    opd_slice logp, topk_ids, topk_logp;
+    opd_slice logp, topk_ids, topk_logp, ids_logp;
 } request;
 
 /* A request's tokens in a step. */
@@ -148,6 +148,25 @@ void opd_score_engine_destroy(opd_score_engine *e) {
 
 /* ---- requests come and go -------------------------------------------------------------- */
 
+/* Ids wanted of each of `rows` tokens. */
+static size_t ids_width(const opd_score_ask *ask, size_t rows) {
+    return ask->ids.buf != NULL ? ask->ids.size_bytes / (rows * sizeof(int32_t)) : 0;
+}
+
+static opd_err check_ids(const opd_score_engine *e, const opd_score_ask *ask, size_t rows) {
+    const int32_t *ids = opd_slice_data(ask->ids);
+    size_t k = ids_width(ask, rows), vocab = (size_t)e->model.vocab_size;
+    if (ask->ids.buf == NULL) return OPD_OK;
+    if (k == 0 || k > vocab || ask->ids.size_bytes != k * rows * sizeof(int32_t))
+        return opd_fail(OPD_ERR_INVALID, "%zu bytes of ids for %zu tokens, in a vocabulary of %zu",
+                        ask->ids.size_bytes, rows, vocab);
+    for (size_t i = 0; i < k * rows; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= vocab)
+            return opd_fail(OPD_ERR_INVALID, "id %zu of those to score is %d; the vocabulary has %zu ids", i,
+                            ids[i], vocab);
+    return OPD_OK;
+}
+
 static opd_err check_ask(const opd_score_engine *e, const opd_score_ask *ask) {
     const int32_t *ids = opd_slice_data(ask->tokens);
     size_t count = ask->tokens.size_bytes / sizeof(int32_t);
@@ -168,7 +187,7 @@ static opd_err check_ask(const opd_score_engine *e, const opd_score_ask *ask) {
         if (ids[i] < 0 || ids[i] >= e->model.vocab_size)
             return opd_fail(OPD_ERR_INVALID, "token %zu is %d; the vocabulary has %d ids", i,
                             ids[i], e->model.vocab_size);
-    return OPD_OK;
+    return check_ids(e, ask, count - 1 - ask->start);
 }
 
 opd_err opd_score_engine_add(opd_score_engine *e, const opd_score_ask *ask) {
@@ -181,6 +200,7 @@ opd_err opd_score_engine_add(opd_score_engine *e, const opd_score_ask *ask) {
     *r = (request){.ask = *ask, .order = e->order++,
                    .length = (uint32_t)(ask->tokens.size_bytes / sizeof(int32_t)) - 1};
     (void)opd_buf_retain(ask->tokens.buf);
+    if (ask->ids.buf != NULL) (void)opd_buf_retain(ask->ids.buf);
     opd_list_init(&r->node);
     opd_list_push_back(&e->waiting, &r->node);
     e->waiting_count++;
@@ -190,7 +210,7 @@ opd_err opd_score_engine_add(opd_score_engine *e, const opd_score_ask *ask) {
 static bool runs(const request *r) { return r->chain.pages != NULL; }
 
 static void drop_answer(request *r) {
-    opd_slice *slices[] = {&r->logp, &r->topk_ids, &r->topk_logp};
+    opd_slice *slices[] = {&r->logp, &r->topk_ids, &r->topk_logp, &r->ids_logp};
     for (size_t i = 0; i < OPD_COUNTOF(slices); i++) {
         opd_buf_release(slices[i]->buf);
         *slices[i] = (opd_slice){.buf = NULL};
@@ -211,9 +231,11 @@ static void finish(opd_score_engine *e, request *r, opd_err err, const opd_score
     if (runs(r)) stop_running(e, r);
     else e->waiting_count--;
     opd_score_done done = {.user = r->ask.user, .err = err, .cached = r->cached, .logp = r->logp,
-                           .topk_ids = r->topk_ids, .topk_logp = r->topk_logp};
+                           .topk_ids = r->topk_ids, .topk_logp = r->topk_logp,
+                           .ids_logp = r->ids_logp};
     l->finish(l->arg, &done);
     opd_buf_release(r->ask.tokens.buf);
+    opd_buf_release(r->ask.ids.buf);
     drop_answer(r);
     opd_list_push_back(&e->free, &r->node);
 }
@@ -253,8 +275,9 @@ static opd_err slice_create(const opd_alloc *alloc, size_t size_bytes, opd_slice
 
 /* The buffers of the answer; finish frees them. */
 static opd_err make_room(const opd_score_engine *e, request *r) {
-    size_t n = r->length - r->ask.start, k = r->ask.top_k;
+    size_t n = r->length - r->ask.start, k = r->ask.top_k, ids = ids_width(&r->ask, n);
     OPD_TRY(slice_create(e->o.alloc, n * sizeof(float), &r->logp));
+    if (ids > 0) OPD_TRY(slice_create(e->o.alloc, n * ids * sizeof(float), &r->ids_logp));
     if (k == 0) return OPD_OK;
     OPD_TRY(slice_create(e->o.alloc, n * k * sizeof(int32_t), &r->topk_ids));
     return slice_create(e->o.alloc, n * k * sizeof(float), &r->topk_logp);
@@ -365,8 +388,12 @@ static opd_err score_part(opd_score_engine *e, const part *p, size_t begin) {
     for (uint32_t i = 0; i < n; i++)
         e->rows[i] = (opd_score_row){.row = begin + skipped + i, .target = tokens[first + i + 1],
                                      .inverse_temperature = (float)(1.0 / r->ask.temperature)};
-    size_t done = first - start, k = r->ask.top_k;
-    opd_scores out = {.logp = (float *)opd_slice_data(r->logp) + done, .top_k = k};
+    size_t done = first - start, k = r->ask.top_k, ids = ids_width(&r->ask, r->length - start);
+    opd_scores out = {.logp = (float *)opd_slice_data(r->logp) + done, .top_k = k, .ids_k = ids};
+    if (ids > 0) {
+        out.ids = (const int32_t *)opd_slice_data(r->ask.ids) + done * ids;
+        out.ids_logp = (float *)opd_slice_data(r->ids_logp) + done * ids;
+    }
     if (k > 0) {
         out.top_ids = (int32_t *)opd_slice_data(r->topk_ids) + done * k;
         out.top_logp = (float *)opd_slice_data(r->topk_logp) + done * k;

@@ -45,6 +45,8 @@ typedef struct opd_score_engine_options {
 /* What is to be scored: tokens start+1 .. n-1 of n. */
 typedef struct opd_score_ask {
     opd_slice tokens; /* int32 ids, at least two, all in the vocabulary */
+    opd_slice ids;    /* int32 [tokens to score, k], in the vocabulary: their log-probs are wanted;
+                         buf NULL: none */
     uint32_t start, top_k;
     double temperature;
     void *user; /* handed back */
@@ -54,7 +56,7 @@ typedef struct opd_score_ask {
 typedef struct opd_score_done {
     void *user;
     opd_err err; /* its text is opd_err_context() */
-    opd_slice logp, topk_ids, topk_logp;
+    opd_slice logp, topk_ids, topk_logp, ids_logp;
     uint32_t cached; /* tokens that were not read for this request */
 } opd_score_done;
 
@@ -84,8 +86,8 @@ void opd_score_engine_renew(opd_score_engine *engine);
 void opd_score_engine_set_weights(opd_score_engine *engine, const float *params);
 
 /* Takes a request (and a reference to its tokens). Errors: AGAIN (requests_max reached), INVALID
- * (too few or too many tokens, a token outside the vocabulary, start, top_k or temperature out of
- * range). */
+ * (too few or too many tokens, a token or an id outside the vocabulary, not as many ids for each token,
+ * start, top_k or temperature out of range). */
 OPD_MUST_CHECK opd_err opd_score_engine_add(opd_score_engine *engine, const opd_score_ask *ask);
 
 /* Drops what is not wanted any more, lets in what has room and prepares a step. False when there

@@ -82,7 +82,8 @@ static void finished(void *arg, const opd_score_done *done) {
     const scorer *self = arg;
     opd_msg *msg = done->user;
     opd_scored_fields scored = {.logp = done->logp, .topk_ids = done->topk_ids,
-                                .topk_logp = done->topk_logp, .cached = done->cached};
+                                .topk_logp = done->topk_logp, .ids_logp = done->ids_logp,
+                                .cached = done->cached};
     if (self->config.weights != NULL && self->version != UINT64_MAX)
         (void)snprintf(scored.weight_version, sizeof scored.weight_version, "%" PRIu64, self->version);
     if (done->err == OPD_OK) opd_message_reply(self->ctx, msg, OPD_MESSAGE_SCORED, &scored);
@@ -171,7 +172,7 @@ static opd_err on_message(opd_ctx *ctx, void *state, opd_msg *msg) {
         OPD_LOG_WARN("the scorer got a message that asks nothing (kind %u)", opd_msg_kind(msg));
         return OPD_OK;
     }
-    opd_score_ask ask = {.tokens = fields.tokens, .start = fields.start, .top_k = fields.top_k,
+    opd_score_ask ask = {.tokens = fields.tokens, .ids = fields.ids, .start = fields.start, .top_k = fields.top_k,
                          .temperature = fields.temperature, .user = msg};
     if (err == OPD_OK) err = opd_score_engine_add(self->engine, &ask);
     if (err != OPD_OK) {

@@ -7,11 +7,11 @@
 #include "core/base/check.h"
 
 opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max, size_t tokens_max,
-                         size_t top_k, size_t teachers_max, opd_batch **out) {
+                         size_t top_k, size_t asked_k, size_t teachers_max, opd_batch **out) {
     opd_batch *b = opd_mem_get(alloc, sizeof *b);
     if (b == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch");
     *b = (opd_batch){.alloc = alloc, .samples_max = samples_max, .tokens_max = tokens_max,
-                     .top_k = top_k, .teachers_max = teachers_max};
+                     .top_k = top_k, .asked_k = asked_k, .teachers_max = teachers_max};
     size_t scores = tokens_max * teachers_max, parts = samples_max * teachers_max;
     b->scores_start = opd_mem_get(alloc, (samples_max + 1) * sizeof *b->scores_start);
     b->teacher_count = opd_mem_get(alloc, samples_max);
@@ -30,10 +30,12 @@ opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max, size_t toke
     b->teacher_valid = opd_mem_get(alloc, scores);
     b->teacher_topk = opd_mem_get(alloc, tokens_max * (top_k ? top_k : 1) * sizeof(int32_t));
     b->teacher_topk_logp = opd_mem_get(alloc, tokens_max * (top_k ? top_k : 1) * sizeof(float));
+    b->asked_ids = opd_mem_get(alloc, tokens_max * (asked_k ? asked_k : 1) * sizeof(int32_t));
+    b->asked_logp = opd_mem_get(alloc, tokens_max * (asked_k ? asked_k : 1) * sizeof(float));
     if (!b->seq_start || !b->offsets || !b->groups || !b->rewards || !b->reward_valid ||
         !b->reuse_logp || !b->tokens || !b->rollout_logp || !b->teacher_logp ||
         !b->teacher_valid || !b->teacher_topk || !b->teacher_topk_logp || !b->scores_start || !b->teacher_count ||
-        !b->teachers || !b->weights || !b->learn) {
+        !b->teachers || !b->weights || !b->learn || !b->asked_ids || !b->asked_logp) {
         opd_batch_destroy(b);
         return opd_fail(OPD_ERR_NOMEM, "trainer: no memory for a batch of %zu samples of %zu "
                         "tokens in all; lower rollout.batch_prompts or max_response_len",
@@ -48,7 +50,7 @@ void opd_batch_destroy(opd_batch *b) {
     void *blocks[] = {b->seq_start, b->offsets, b->groups, b->rewards, b->reward_valid,
                       b->reuse_logp, b->tokens, b->rollout_logp, b->teacher_logp,
                       b->teacher_valid, b->teacher_topk, b->teacher_topk_logp, b->scores_start, b->teacher_count,
-                      b->teachers, b->weights, b->learn};
+                      b->teachers, b->weights, b->learn, b->asked_ids, b->asked_logp};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++) opd_mem_free(b->alloc, blocks[i]);
     opd_mem_free(b->alloc, b);
 }
@@ -83,6 +85,11 @@ static void add_scores(opd_batch *b, const opd_batch_sample *s, size_t count) {
                  rows * b->top_k * sizeof(int32_t), 0xff); /* all bits set: id -1 */
     copy_or_fill(b->teacher_topk_logp + row * b->top_k, s->teacher_topk_logp,
                  rows * b->top_k * sizeof(float), 0xff); /* all bits set: no number */
+    bool asked = s->asked_ids != NULL && s->asked_logp != NULL;
+    copy_or_fill(b->asked_ids + row * b->asked_k, asked ? s->asked_ids : NULL,
+                 rows * b->asked_k * sizeof(int32_t), 0xff);
+    copy_or_fill(b->asked_logp + row * b->asked_k, asked ? s->asked_logp : NULL,
+                 rows * b->asked_k * sizeof(float), 0xff);
     for (size_t t = 0; count > 1 && scored && t < rows; t++) /* others may be valid where it is not */
         if (!s->teacher_valid[t])
             memset(b->teacher_topk + (row + t) * b->top_k, 0xff, b->top_k * sizeof(int32_t));

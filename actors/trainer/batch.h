@@ -22,6 +22,7 @@
 
 typedef struct opd_batch {
     size_t samples_max, tokens_max, top_k; /* capacities; top_k is the teacher's width */
+    size_t asked_k;         /* of the student's ids about which it was asked; 0: none */
     size_t teachers_max;    /* of one sample, and all teachers that there are         */
     size_t sample_count, token_count, row_count, score_count;
     size_t *seq_start;      /* [samples_max + 1]                                  */
@@ -37,6 +38,8 @@ typedef struct opd_batch {
     uint8_t *teacher_valid; /* [scores]                                           */
     int32_t *teacher_topk;  /* [rows, top_k] of the first teacher, -1 = none      */
     float *teacher_topk_logp; /* [rows, top_k] NaN where it told none             */
+    int32_t *asked_ids;     /* [rows, asked_k] likeliest of the student when it wrote, -1 = none */
+    float *asked_logp;      /* [rows, asked_k] the first teacher's log-probs of these; NaN: none */
     uint8_t *teacher_count; /* [samples] T                                        */
     uint8_t *teachers;      /* [samples, teachers_max] below teachers_max         */
     double *weights;        /* [samples, teachers_max] of these                   */
@@ -54,6 +57,8 @@ typedef struct opd_batch_sample {
     const uint8_t *teacher_valid; /* [T, R] */
     const int32_t *teacher_topk;  /* [R, top_k] or NULL */
     const float *teacher_topk_logp; /* [R, top_k] or NULL */
+    const int32_t *asked_ids;     /* [R, asked_k] or NULL */
+    const float *asked_logp;      /* [R, asked_k] or NULL: then its ids are none, too */
     size_t teacher_count;         /* T; 0 is 1                                */
     const uint8_t *teachers;      /* [T] which; NULL: the first               */
     const double *weights;        /* [T]; NULL: the same for all              */
@@ -64,7 +69,8 @@ typedef struct opd_batch_sample {
 
 /* An empty batch of at most these sizes. Errors: NOMEM. */
 OPD_MUST_CHECK opd_err opd_batch_create(const opd_alloc *alloc, size_t samples_max,
-                                        size_t tokens_max, size_t top_k, size_t teachers_max,
+                                        size_t tokens_max, size_t top_k, size_t asked_k,
+                                        size_t teachers_max,
                                         opd_batch **out);
 void opd_batch_destroy(opd_batch *batch);
 

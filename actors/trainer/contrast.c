@@ -71,6 +71,7 @@ static size_t take_support(opd_contrast *c, size_t row, int32_t *out_ids) {
         .floored = c->config.divergence.logp_floor < 0, .sampled = in->rows[row].target,
         .sampled_logp = in->teacher_logp != NULL ? in->teacher_logp[row] : 0,
         .student_ids = in->student_ids != NULL ? in->student_ids + row * in->student_k : NULL,
+        .asked_logp = in->asked_logps != NULL ? in->asked_logps + row * in->student_k : NULL,
         .listed = in->listed, .teacher_ids = in->teacher_ids + row * in->listed,
         .teacher_logp = in->teacher_logps + row * in->listed};
     return opd_support_take(&support, out_ids, c->teacher);
@@ -173,13 +174,26 @@ void opd_contrast_grad(void *contrast, size_t first, size_t count, float *logits
 
 /* ---- the choice of tokens ---- */
 
+static bool any_id(const int32_t *ids, size_t k) {
+    for (size_t j = 0; j < k; j++)
+        if (ids[j] >= 0) return true;
+    return false;
+}
+
+static bool any_number(const float *logp, size_t k) {
+    for (size_t j = 0; j < k; j++)
+        if (!isnan(logp[j])) return true;
+    return false;
+}
+
 void opd_contrast_covered(const opd_contrast_config *config, size_t rows, const uint8_t *valid,
-                        size_t listed, const int32_t *ids, uint8_t *out_covered) {
-    for (size_t t = 0; t < rows; t++) {
-        bool any = config->support == OPD_SUPPORT_SAMPLED;
-        for (size_t j = 0; valid[t] && !any && j < listed; j++) any = ids[t * listed + j] >= 0;
-        out_covered[t] = valid[t] && any;
-    }
+                          size_t listed, const int32_t *ids, size_t asked_k, const float *asked,
+                          uint8_t *out_covered) {
+    bool asks = opd_support_asks(config->support);
+    bool lists = config->support != OPD_SUPPORT_SAMPLED && config->support != OPD_SUPPORT_STUDENT_TOPK;
+    for (size_t t = 0; t < rows; t++)
+        out_covered[t] = valid[t] && (!lists || any_id(ids + t * listed, listed)) &&
+                         (!asks || any_number(asked + t * asked_k, asked_k));
 }
 
 void opd_constant_teacher(double prob, size_t n, const float *student_logp, float *out_logp,

@@ -60,8 +60,9 @@ typedef struct opd_contrast_rows {
     const float *dentropy;      /* or NULL                                    */
     const float *weights;       /* w; 0: the row has no divergence            */
     const float *teacher_logp;  /* of the drawn id; support sampled only      */
-    const int32_t *student_ids; /* [n, student_k], student_k >= k; unless the support is sampled, */
-    size_t student_k;           /* teacher_topk or full: then it is not read   */
+    const int32_t *student_ids; /* [n, student_k], student_k >= k, and the teacher's log-probs of     */
+    const float *asked_logps;   /* these, where the support reads them (support.h); else NULL        */
+    size_t student_k;
     size_t listed;              /* width of the teacher's lists               */
     const int32_t *teacher_ids; /* [n, listed]                                */
     const float *teacher_logps; /* [n, listed]                                */
@@ -83,9 +84,11 @@ void opd_contrast_begin(opd_contrast *contrast, const opd_contrast_rows *rows, o
 void opd_contrast_grad(void *contrast, size_t first, size_t count, float *logits);
 
 /* Whether a row of the teacher's answer can have a support at all: out_covered [rows] 1 or 0.
- * valid[rows]: of the drawn token's score; ids [rows, listed], -1 = none. */
+ * valid[rows]: of the drawn token's score; ids [rows, listed] of the teacher, -1 = none; asked
+ * [rows, asked_k]: its log-probs of the student's ids, NaN = none. */
 void opd_contrast_covered(const opd_contrast_config *config, size_t rows, const uint8_t *valid,
-                        size_t listed, const int32_t *ids, uint8_t *out_covered);
+                          size_t listed, const int32_t *ids, size_t asked_k, const float *asked,
+                          uint8_t *out_covered);
 
 /* The baseline without a teacher (opd.type constant; the ablation of arXiv 2608.31046: a fixed negative
  * advantage on tokens of low probability): out_logp[n] is the student's log-prob, less 1 where its

@@ -54,7 +54,8 @@ size_t opd_distil_cover(opd_distil *d, const opd_batch *b, const uint8_t *valid,
     size_t count = 0;
     d->batch = b;
     d->stats = (opd_contrast_stats){.loss = 0};
-    opd_contrast_covered(&d->config, b->row_count, valid, b->top_k, b->teacher_topk, d->covered);
+    opd_contrast_covered(&d->config, b->row_count, valid, b->top_k, b->teacher_topk, b->asked_k, b->asked_logp,
+                         d->covered);
     for (size_t t = 0; t < b->row_count; t++) {
         d->covered[t] &= mask[t] != 0;
         count += d->covered[t];
@@ -91,13 +92,16 @@ opd_err opd_distil_backward(opd_distil *d, size_t from, size_t to, const opd_dis
                             opd_graph *graph, const opd_score_row *rows, float *grads) {
     const opd_batch *b = d->batch;
     size_t first = b->offsets[from], n = b->offsets[to] - first;
+    bool asks = opd_support_asks(d->config.support);
+    size_t k = asks ? b->asked_k : view->student_k;
     weigh(d, from, to, view);
     opd_contrast_rows in = {
         .rows = rows, .dlogp = view->dlogp + first,
         .dlogp_opd = view->dlogp_opd != NULL ? view->dlogp_opd + first : NULL,
         .dentropy = view->dentropy != NULL ? view->dentropy + first : NULL,
         .weights = d->weights + first, .teacher_logp = view->teacher_logp + first,
-        .student_ids = view->student_ids + first * view->student_k, .student_k = view->student_k,
+        .student_ids = (asks ? b->asked_ids : view->student_ids) + first * k, .student_k = k,
+        .asked_logps = asks ? b->asked_logp + first * k : NULL,
         .listed = b->top_k, .teacher_ids = b->teacher_topk + first * b->top_k,
         .teacher_logps = b->teacher_topk_logp + first * b->top_k};
     opd_contrast_begin(d->contrast, &in, &d->stats);

@@ -45,7 +45,7 @@ typedef struct opd_distil_view {
     const float *dlogp, *dentropy;            /* of the policy loss; dentropy may be NULL   */
     const float *dlogp_opd;                   /* the OPD term's part of dlogp; or NULL      */
     const float *dhidden;                     /* of the value loss, of these samples' rows; or NULL */
-    const int32_t *student_ids;               /* [rows, student_k] its most likely ids      */
+    const int32_t *student_ids;               /* [rows, student_k] its most likely ids now  */
     size_t student_k;
 } opd_distil_view;
 

@@ -102,6 +102,7 @@ void opd_learner_destroy(opd_learner *l) {
 void opd_learner_begin(opd_learner *l, const opd_batch *batch) {
     OPD_ASSERT(batch->sample_count > 0 && batch->sample_count <= l->o.samples_max);
     OPD_ASSERT(batch->row_count <= l->o.tokens_max && batch->top_k == l->o.teacher_k);
+    OPD_ASSERT(batch->asked_k == l->o.asked_k);
     OPD_ASSERT(batch->teachers_max == l->o.teachers_max);
     l->batch = batch;
     l->phase = l->o.objective == OPD_OBJECTIVE_POLICY ? PHASE_PREPARE : PHASE_ADVANTAGE;

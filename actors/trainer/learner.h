@@ -42,6 +42,7 @@ typedef struct opd_learner_options {
     size_t micro_batch_tokens;        /* packed tokens of a micro-batch, at least one sample */
     size_t samples_max, tokens_max;   /* largest batch                                  */
     size_t teacher_k;                 /* width of the batch's teacher_topk              */
+    size_t asked_k;                   /* width of its asked_ids                         */
     size_t student_k;                 /* ids of overlap and support, <= teacher_k       */
     size_t teachers_max;              /* as the batch's, >= 1                           */
     uint32_t steps_per_batch;         /* optimizer steps, >= 1                          */

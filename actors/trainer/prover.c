@@ -29,7 +29,7 @@ struct opd_toy {
     float student[V], reference[V], teacher[V]; /* log-probs at the temperature */
     double probs[V];
     int32_t teacher_ids[V], student_ids[V]; /* most likely first */
-    float teacher_logps[V];
+    float teacher_logps[V], asked_logps[V]; /* of these, and of the student's */
 };
 
 /* log-softmax of logits / temperature. */
@@ -82,6 +82,7 @@ opd_err opd_toy_create(const opd_objective_claim *claim, int teacher, double sca
     rank(t->student, t->student_ids);
     rank(t->teacher, t->teacher_ids);
     for (size_t j = 0; j < V; j++) t->teacher_logps[j] = t->teacher[t->teacher_ids[j]];
+    for (size_t j = 0; j < V; j++) t->asked_logps[j] = t->teacher[t->student_ids[j]];
     opd_err err = opd_contrast_create(&t->signal, V, alloc, &t->contrast);
     if (err != OPD_OK) {
         opd_mem_free(alloc, t);
@@ -152,7 +153,7 @@ opd_err opd_toy_gradient(opd_toy *t, const int32_t *ids, double out[OPD_TOY_VOCA
     opd_score_row rows[N];
     float logits[N * V];
     int32_t student_ids[N * V], teacher_ids[N * V];
-    float teacher_logps[N * V];
+    float teacher_logps[N * V], asked_logps[N * V];
     opd_contrast_stats stats = {.loss = 0};
     fill(t, ids, &b);
     OPD_TRY(policy_pass(t, &b));
@@ -162,10 +163,12 @@ opd_err opd_toy_gradient(opd_toy *t, const int32_t *ids, double out[OPD_TOY_VOCA
         memcpy(student_ids + i * V, t->student_ids, sizeof t->student_ids);
         memcpy(teacher_ids + i * V, t->teacher_ids, sizeof t->teacher_ids);
         memcpy(teacher_logps + i * V, t->teacher_logps, sizeof t->teacher_logps);
+        memcpy(asked_logps + i * V, t->asked_logps, sizeof t->asked_logps);
         if (t->signal.coef == 0) b.weights[i] = 0;
     }
     opd_contrast_rows in = {.rows = rows, .dlogp = b.dlogp, .dentropy = b.dentropy, .weights = b.weights,
                             .teacher_logp = b.teacher, .student_ids = student_ids, .student_k = V,
+                            .asked_logps = asked_logps,
                             .listed = V, .teacher_ids = teacher_ids, .teacher_logps = teacher_logps};
     opd_contrast_begin(t->contrast, &in, &stats);
     opd_contrast_grad(t->contrast, 0, t->samples, logits);

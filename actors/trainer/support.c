@@ -3,8 +3,8 @@
 
 #include <math.h>
 
-bool opd_support_needs_all(opd_support_kind kind) {
-    return kind == OPD_SUPPORT_STUDENT_TOPK || kind == OPD_SUPPORT_UNION || kind == OPD_SUPPORT_FULL;
+bool opd_support_asks(opd_support_kind kind) {
+    return kind == OPD_SUPPORT_STUDENT_TOPK || kind == OPD_SUPPORT_UNION;
 }
 
 size_t opd_support_max(opd_support_kind kind, size_t k, size_t vocab) {
@@ -40,16 +40,15 @@ static void take(taken *to, int32_t id, float logp) {
     to->teacher[to->count++] = (double)logp;
 }
 
-/* Takes the student's ids; false if the teacher did not list one. */
+/* Takes the student's ids; false if the teacher said nothing about any of them. */
 static bool take_students(taken *to) {
     const opd_support_row *row = to->row;
+    bool said = false;
     for (size_t i = 0; i < row->k; i++) {
-        size_t at = 0;
-        while (at < row->listed && row->teacher_ids[at] != row->student_ids[i]) at++;
-        if (at == row->listed) return false;
-        take(to, row->student_ids[i], row->teacher_logp[at]);
+        take(to, row->student_ids[i], row->asked_logp[i]);
+        said = said || !isnan(row->asked_logp[i]);
     }
-    return true;
+    return said;
 }
 
 static void take_teachers(taken *to, size_t n, bool common) {

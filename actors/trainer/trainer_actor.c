@@ -412,18 +412,18 @@ static opd_err add_sample(trainer *t, const opd_msg *msg) {
     opd_batch_sample sample = {
         .group = f.group, .prompt_len = f.prompt_len, .response_len = length - f.prompt_len,
         .tokens = opd_slice_data(f.tokens), .rollout_logp = opd_slice_data(f.logp),
-        .teacher_logp = opd_slice_data(f.teacher_logp),
-        .teacher_valid = opd_slice_data(f.teacher_valid),
-        .teacher_topk = opd_slice_data(f.teacher_topk),
-        .teacher_topk_logp = opd_slice_data(f.teacher_topk_logp), .reward = f.reward,
+        .teacher_logp = opd_slice_data(f.teacher_logp), .teacher_valid = opd_slice_data(f.teacher_valid),
+        .teacher_topk = opd_slice_data(f.teacher_topk), .teacher_topk_logp = opd_slice_data(f.teacher_topk_logp),
+        .asked_ids = opd_slice_data(f.topk), .asked_logp = opd_slice_data(f.asked_logp), .reward = f.reward,
         .reward_valid = f.reward_valid, .teacher_count = f.teachers.size_bytes,
         .teachers = f.teachers.buf != NULL ? opd_slice_data(f.teachers) : &only,
-        .weights = opd_slice_data(f.weights),
-        .reuse_logp = spans != NULL && spans[0] == t->version};
-    if (sample.teacher_topk != NULL &&
-        f.teacher_topk.size_bytes != sample.response_len * t->c.teacher_k * sizeof(int32_t))
-        return opd_fail(OPD_ERR_MISMATCH, "trainer: %zu bytes of top-k ids for %u tokens",
-                        f.teacher_topk.size_bytes, sample.response_len);
+        .weights = opd_slice_data(f.weights), .reuse_logp = spans != NULL && spans[0] == t->version};
+    if ((sample.teacher_topk != NULL &&
+         f.teacher_topk.size_bytes != sample.response_len * t->c.teacher_k * sizeof(int32_t)) ||
+        (sample.asked_ids != NULL &&
+         f.topk.size_bytes != sample.response_len * t->c.asked_k * sizeof(int32_t)))
+        return opd_fail(OPD_ERR_MISMATCH, "trainer: %zu and %zu bytes of likely ids for %u tokens",
+                        f.teacher_topk.size_bytes, f.topk.size_bytes, sample.response_len);
     if (f.ready_ns > t->ready_ns) t->ready_ns = f.ready_ns;
     t->admission.last = f.group;
     opd_sample_metrics_add(t->batch_values, &f, t->version, t->batch_samples, t->c.teacher);
@@ -540,7 +540,7 @@ static opd_err on_start(opd_ctx *ctx, void *self, const void *config) {
     opd_metrics_clear(t->batch_values);
     t->held = opd_mem_get(t->c.alloc, t->held_max * sizeof *t->held);
     if (t->held == NULL) return opd_fail(OPD_ERR_NOMEM, "trainer: no memory");
-    OPD_TRY(opd_batch_create(t->c.alloc, t->batch_samples, t->c.tokens_max, t->c.teacher_k,
+    OPD_TRY(opd_batch_create(t->c.alloc, t->batch_samples, t->c.tokens_max, t->c.teacher_k, t->c.asked_k,
                              t->c.teacher_count > 0 ? t->c.teacher_count : 1, &t->batch));
     opd_batch_clear(t->batch);
     if (t->c.validation != NULL)

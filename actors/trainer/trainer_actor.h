@@ -68,7 +68,7 @@ typedef struct opd_trainer_config {
     uint32_t samples_per_prompt; /* 1 for examples                                       */
     uint32_t max_staleness;
     size_t tokens_max;          /* of a batch                                           */
-    size_t teacher_k;
+    size_t teacher_k, asked_k;  /* widths of the lists in a batch                       */
     bool teacher;               /* scores are expected                                  */
     const opd_config_teacher *teachers; /* all that there are; SCORES name them by place */
     size_t teacher_count;

@@ -9,7 +9,7 @@ opd_err opd_validation_open(opd_validation *v, const opd_dataset *dataset, opd_l
                             size_t samples_max, size_t tokens_max, const opd_alloc *alloc,
                             opd_err (*done)(void *owner, double loss), void *owner) {
     *v = (opd_validation){.dataset = dataset, .learner = learner, .done = done, .owner = owner};
-    return opd_batch_create(alloc, samples_max, tokens_max, 0, 1, &v->batch);
+    return opd_batch_create(alloc, samples_max, tokens_max, 0, 0, 1, &v->batch);
 }
 
 void opd_validation_close(opd_validation *v) { opd_batch_destroy(v->batch); }

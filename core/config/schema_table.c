@@ -217,7 +217,7 @@ const opd__key opd__keys[] = {
     BOOL("opd.only_reward", STAGE(opd.only_reward), "false", "Drop the reward's advantage: learn from the teacher alone."),
     INT("opd.log_prob_top_k", STAGE(opd.log_prob_top_k), "0", 0, 1048576, "", "k of the overlap metric and of `opd.support`; 0 = off."),
     ENUM("opd.signal", STAGE(opd.signal), "sampled", signal_names, "What is compared with the teacher: the drawn token (in the advantage), or the ids of `opd.support` (as a loss)."),
-    ENUM("opd.support", STAGE(opd.support), "teacher_topk", support_names, "Ids at which the distributions are compared. student_topk, union and full need the teacher's whole distribution, so `opd.type: megatron`."),
+    ENUM("opd.support", STAGE(opd.support), "teacher_topk", support_names, "Ids at which the distributions are compared. student_topk, union and full need a teacher that scores given ids or lists all, so `opd.type: megatron`."),
     ENUM("opd.divergence", STAGE(opd.divergence), "forward_kl", divergence_names, "How far apart the distributions are: reverse_kl is KL(student || teacher), forward_kl KL(teacher || student), jsd a mixture of both, low_var the k3 estimate."),
     ENUM("opd.tail", STAGE(opd.tail), "bucket", tail_names, "What lies outside of the support: one more element, nothing after dividing by the support's mass, or nothing."),
     FLOAT("opd.jsd_alpha", STAGE(opd.jsd_alpha), "0.5", 0, 1, ABOVE | BELOW, "", "Share of the teacher in jsd's mixture."),

@@ -58,7 +58,7 @@ typedef struct opd_cleanup opd_cleanup;
 enum {
     OPD_MSG_BODY_INLINE = 64,  /* bytes of a body that need no second block */
     OPD_MSG_BODY_MAX = 4096,   /* the largest body */
-    OPD_MSG_ATTACHMENTS_MAX = 10,
+    OPD_MSG_ATTACHMENTS_MAX = 12,
     OPD_ERROR_TEXT_SIZE = 768  /* longest kept error text, with its NUL */
 };
 

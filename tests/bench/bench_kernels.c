@@ -158,7 +158,7 @@ static void bench_decoding(opd_kernels *k, const opd_model *model, size_t rows) 
             for (size_t i = 0; i < rows; i++)
                 in[i] = (opd_decode_row){i, out[i].token,
                                          (float)opd_rng_uniform(opd_rng_at(1, i, step, 0)) * 0.99f,
-                                         &sampling};
+                                         &sampling, NULL};
             must(opd_decoder_step(decoder, in, rows, out));
         }
         if (now_s() - start < best) best = now_s() - start;

@@ -90,6 +90,24 @@ def case_current_weights_survive_a_stop(work):
     expect(e2e.weights(whole) == e2e.weights(work.folder("half")), "a run that was stopped gives other weights")
 
 
+def case_the_students_ids_are_asked_about(work):
+    """All ids of the student are the vocabulary; a few are enough to learn, and come in chunks, too."""
+    student = copier(work, 90)
+    losses = {}
+    for support, k in (("student_topk", 259), ("full", 259)):
+        config = recipe(work, student, 2)
+        config["opd"].update(signal="topk", divergence="reverse_kl", support=support, log_prob_top_k=k)
+        losses[support] = [row["train/loss"] for row in e2e.metrics(work.run(config, support), "main")]
+    for one, two in zip(losses["student_topk"], losses["full"]):
+        expect(abs(one - two) <= 1e-4 * abs(two), f"by all ids of the student and by the vocabulary: {losses}")
+    config = recipe(work, student, 20)
+    config["opd"].update(signal="topk", divergence="jsd", support="union", log_prob_top_k=4)
+    whole = work.run(config, "union")
+    expect_learnt(whole)
+    config["teachers"]["me"]["chunk_tokens"] = 1
+    expect(e2e.weights(work.run(config, "chunks")) == e2e.weights(whole), "chunks changed a weight")
+
+
 def case_what_cannot_be_is_refused(work):
     student = copier(work)
     config = recipe(work, student, 2)

@@ -63,7 +63,7 @@ size_t stub_response(const opd_model_config *config, uint64_t seed, uint64_t epo
 typedef struct decoder {
     opd_decoder base;
     opd_model_config config;
-    size_t slots, max_len;
+    size_t slots, max_len, top_k;
     size_t *lengths;    /* [slots] */
     uint64_t *prefixes; /* [slots][max_len + 1]: after so many tokens */
     const opd_alloc *alloc;
@@ -127,6 +127,8 @@ static opd_err decoder_step(opd_decoder *base, const opd_decode_row *rows, size_
         uint64_t prefix = prefixes_of(d, rows[i].slot)[d->lengths[rows[i].slot]];
         float uniform = rows[i].sampling->greedy ? 0 : rows[i].uniform;
         out[i].token = token_after(prefix, uniform, &d->config);
+        for (size_t k = 0; rows[i].top_ids != NULL && k < d->top_k; k++)
+            rows[i].top_ids[k] = (int32_t)((prefix + SALT_STUDENT + k) % (uint64_t)d->config.vocab_size);
         out[i].logp = logp_of(prefix, out[i].token, SALT_STUDENT);
     }
     return OPD_OK;
@@ -152,7 +154,7 @@ static opd_err decoder_create(opd_kernels *kernels, const opd_model_config *conf
     decoder *d = opd_mem_get(alloc, sizeof *d);
     if (d == NULL) return opd_fail(OPD_ERR_NOMEM, "stub decoder");
     *d = (decoder){.base = {&decoder_ops}, .config = *config, .slots = options->slots,
-                   .max_len = options->max_len, .alloc = alloc};
+                   .max_len = options->max_len, .top_k = options->top_k, .alloc = alloc};
     d->lengths = opd_mem_get(alloc, d->slots * sizeof *d->lengths);
     d->prefixes = opd_mem_get(alloc, d->slots * (d->max_len + 1) * sizeof *d->prefixes);
     if (d->lengths == NULL || d->prefixes == NULL) {
@@ -227,6 +229,8 @@ static opd_err graph_score(opd_graph *base, const opd_score_row *rows, size_t n,
             out->top_ids[i * out->top_k + k] = (int32_t)((prefix + salt + k) % vocab);
             out->top_logp[i * out->top_k + k] = -(float)(k + 1) / 16.0f;
         }
+        for (size_t k = i * out->ids_k; k < (i + 1) * out->ids_k; k++)
+            out->ids_logp[k] = logp_of(prefix, out->ids[k], salt);
     }
     return OPD_OK;
 }

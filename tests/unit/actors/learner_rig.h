@@ -32,7 +32,7 @@ static inline opd_batch *rig_batch(uint64_t seed, double valid_share, bool reuse
     opd_batch *batch;
     opd_rng rng;
     opd_rng_init(&rng, seed);
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 1, &batch));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 0, 1, &batch));
     opd_batch_clear(batch);
     for (uint32_t i = 0; i < RIG_SAMPLES; i++) {
         uint32_t response = 1 + (uint32_t)opd_rng_below(&rng, 12);

@@ -8,6 +8,7 @@
 static void distil_up(rig *r, opd_support_kind support, size_t listed) {
     rig_up(r, 1);
     r->o.teacher_k = listed;
+    r->o.asked_k = RIG_TOP_K;
     r->o.advantage.only_reward = true;
     r->o.advantage.kl_coef = 0;
     r->o.signal = (opd_contrast_config){.coef = 0.5, .support = support, .k = RIG_TOP_K,
@@ -21,15 +22,22 @@ static opd_batch *batch_with_lists(uint64_t seed, double valid_share, size_t lis
     opd_batch *plain = rig_batch(seed, valid_share, false), *batch;
     opd_rng rng;
     opd_rng_init(&rng, seed + 1);
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, listed, 1, &batch));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, listed, RIG_TOP_K, 1, &batch));
     opd_batch_clear(batch);
     int32_t *ids = malloc(RIG_TOKENS * listed * sizeof *ids);
     float *logps = malloc(RIG_TOKENS * listed * sizeof *logps);
+    int32_t asked[RIG_TOKENS * RIG_TOP_K]; /* of what a student may have had, and the teacher's words on it */
+    float asked_logp[RIG_TOKENS * RIG_TOP_K];
     for (size_t i = 0; i < plain->sample_count; i++) {
         size_t row = plain->offsets[i], rows = plain->offsets[i + 1] - row;
         for (size_t t = 0; t < rows; t++) {
             double sum = 0, weights[RIG_VOCAB];
             for (size_t j = 0; j < RIG_VOCAB; j++) sum += weights[j] = exp(2 * opd_rng_normal(&rng));
+            for (size_t k = 0; k < RIG_TOP_K; k++) {
+                size_t id = (t * 5 + k * 11) % RIG_VOCAB;
+                asked[t * RIG_TOP_K + k] = (int32_t)id;
+                asked_logp[t * RIG_TOP_K + k] = (float)log(weights[id] / sum);
+            }
             for (size_t k = 0; k < listed; k++) { /* the most likely first */
                 size_t best = 0;
                 for (size_t j = 1; j < RIG_VOCAB; j++)
@@ -45,7 +53,8 @@ static opd_batch *batch_with_lists(uint64_t seed, double valid_share, size_t lis
                               .rollout_logp = plain->rollout_logp + row,
                               .teacher_logp = plain->teacher_logp + row,
                               .teacher_valid = plain->teacher_valid + row, .teacher_topk = ids,
-                              .teacher_topk_logp = logps, .reward = plain->rewards[i],
+                              .teacher_topk_logp = logps, .asked_ids = asked, .asked_logp = asked_logp,
+                              .reward = plain->rewards[i],
                               .reward_valid = true};
         CHECK_OK(opd_batch_add(batch, &s));
     }
@@ -73,7 +82,7 @@ static double loss_at(const rig *from, const opd_batch *batch, const float *para
 
 static void check_weights(opd_support_kind support, opd_divergence_kind kind, opd_divergence_tail tail,
                           double temperature) {
-    size_t listed = opd_support_needs_all(support) ? RIG_VOCAB : RIG_TOP_K;
+    size_t listed = support == OPD_SUPPORT_FULL ? RIG_VOCAB : RIG_TOP_K;
     opd_batch *batch = batch_with_lists(5, 0.7, listed);
     rig r;
     distil_up(&r, support, listed);
@@ -110,6 +119,7 @@ TEST(the_gradient_of_the_weights_is_the_slope_of_the_loss) {
     check_weights(OPD_SUPPORT_FULL, OPD_DIVERGENCE_REVERSE_KL, OPD_TAIL_BUCKET, 0.7);
     check_weights(OPD_SUPPORT_TEACHER_TOPK, OPD_DIVERGENCE_JSD, OPD_TAIL_RENORMALISE, 1);
     check_weights(OPD_SUPPORT_UNION, OPD_DIVERGENCE_FORWARD_KL, OPD_TAIL_TRUNCATE, 1);
+    check_weights(OPD_SUPPORT_STUDENT_TOPK, OPD_DIVERGENCE_REVERSE_KL, OPD_TAIL_BUCKET, 0.7);
 }
 
 /* ---- beside the policy loss ---- */
@@ -223,7 +233,7 @@ TEST(a_batch_without_a_list_makes_no_step) {
 static void check_selection(opd_token_selection selection, opd_reduction reduction) {
     opd_batch *batch = batch_with_lists(9, 0.8, RIG_TOP_K);
     opd_batch *reversed;
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 1, &reversed));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, RIG_TOP_K, 1, &reversed));
     opd_batch_clear(reversed);
     for (size_t i = batch->sample_count; i-- > 0;) {
         size_t row = batch->offsets[i], rows = batch->offsets[i + 1] - row;
@@ -279,6 +289,7 @@ TEST(a_constant_teacher_dislikes_unlikely_tokens) {
     opd_batch *batch = rig_batch(3, 0, false);
     rig r;
     distil_up(&r, OPD_SUPPORT_SAMPLED, RIG_TOP_K);
+    r.o.asked_k = 0;
     r.o.signal.coef = 0;
     r.o.advantage.kl_coef = 1;
     r.o.constant_prob = 0.1;

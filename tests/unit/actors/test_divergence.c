@@ -136,18 +136,26 @@ TEST(settings_that_cannot_be_are_refused) {
 
 TEST(nothing_is_made_up_where_the_teacher_said_nothing) {
     const int32_t teacher[] = {4, 2, 4, -1, 9}, student[] = {2, 7};
-    const float logp[] = {-0.5f, NAN, -0.6f, -1, -2};
+    const float logp[] = {-0.5f, NAN, -0.6f, -1, -2}, asked[] = {NAN, -0.25f};
+    const float nothing[] = {NAN, NAN};
     int32_t out[8];
     double values[8];
     opd_support_row row = {.kind = OPD_SUPPORT_TEACHER_TOPK, .k = 5, .vocab = 8, .student_ids = student,
-                           .listed = 5, .teacher_ids = teacher, .teacher_logp = logp};
+                           .asked_logp = asked, .listed = 5, .teacher_ids = teacher, .teacher_logp = logp};
     CHECK_INT(opd_support_take(&row, out, values), 1); /* NaN, twice, none, beyond the vocabulary */
     CHECK_INT(out[0], 4);
     CHECK_NEAR(values[0], -0.5, 0);
     row.kind = OPD_SUPPORT_STUDENT_TOPK;
     row.k = 2;
-    CHECK_INT(opd_support_take(&row, out, values), 0); /* 7 was not listed */
+    CHECK_INT(opd_support_take(&row, out, values), 1); /* of 2 it said no number */
+    CHECK_INT(out[0], 7);
+    CHECK_NEAR(values[0], -0.25, 0);
     row.kind = OPD_SUPPORT_UNION;
+    CHECK_INT(opd_support_take(&row, out, values), 2);
+    CHECK(out[0] == 4 && out[1] == 7);
+    row.asked_logp = nothing; /* it was not asked, or did not answer */
+    CHECK_INT(opd_support_take(&row, out, values), 0);
+    row.kind = OPD_SUPPORT_STUDENT_TOPK;
     CHECK_INT(opd_support_take(&row, out, values), 0);
     row.kind = OPD_SUPPORT_FULL;
     CHECK_INT(opd_support_take(&row, out, values), 0);

@@ -9,7 +9,7 @@
 #include "tests/support/alloc_test.h"
 #include "tests/unit/actors/tiny.h"
 
-enum { VOCAB = 61, EOS = 2, MAX_LEN = 40, PROMPTS = 9, MEMBERS_MAX = 5, USERS = 100 };
+enum { VOCAB = 61, EOS = 2, MAX_LEN = 40, PROMPTS = 9, MEMBERS_MAX = 5, USERS = 100, TOP = 3 };
 
 typedef struct result {
     int times;
@@ -17,6 +17,7 @@ typedef struct result {
     uint32_t prompt_len, response_len, span_count;
     int32_t tokens[MAX_LEN];
     float logp[MAX_LEN];
+    int32_t topk[MAX_LEN * TOP]; /* of prompts that keep them: even groups */
     uint64_t span_version[OPD_ENGINE_SPANS_MAX];
     uint32_t span_start[OPD_ENGINE_SPANS_MAX];
 } result;
@@ -36,7 +37,7 @@ static void bench_up(bench *b, uint32_t slots, uint32_t prompts_max) {
     b->kernels = tiny_kernels(1);
     opd_engine_options options = {.model = &b->model->config, .kernels = b->kernels,
                                   .slots = slots, .max_len = MAX_LEN,
-                                  .prompts_max = prompts_max};
+                                  .prompts_max = prompts_max, .top_k = TOP};
     CHECK_OK(opd_engine_create(&options, &b->engine));
     CHECK_OK(opd_slice_copy(NULL, b->model->params, b->model->param_count * sizeof(float),
                             &b->weights));
@@ -58,7 +59,7 @@ static void add(bench *b, uint64_t group, float temperature) {
     opd_engine_prompt p = {.count = count_of(group), .max_new = group == 4 ? 1000 : 12,
                            .sampling = {.temperature = temperature, .top_p = group % 2 ? 0.9f : 1.0f,
                                         .top_k = group % 3 ? 0 : 20},
-                           .seed = 77, .epoch = 1, .group = group, .user = group};
+                           .seed = 77, .epoch = 1, .group = group, .lists = group % 2 == 0, .user = group};
     CHECK_OK(opd_slice_copy(NULL, ids, length * sizeof *ids, &p.tokens));
     CHECK_OK(opd_engine_add(b->engine, &p));
     opd_buf_release(p.tokens.buf); /* the engine has its own reference */
@@ -74,6 +75,8 @@ static void finish(void *arg, const opd_engine_sample *s) {
     r->prompt_len = s->prompt_len, r->response_len = s->response_len;
     memcpy(r->tokens, s->tokens, (s->prompt_len + s->response_len) * sizeof *r->tokens);
     if (s->response_len > 0) memcpy(r->logp, s->logp, s->response_len * sizeof *r->logp);
+    CHECK((s->topk != NULL) == s->prompt->lists || s->response_len == 0);
+    if (s->topk != NULL) memcpy(r->topk, s->topk, s->response_len * TOP * sizeof *r->topk);
     r->span_count = s->span_count;
     memcpy(r->span_version, s->span_version, sizeof r->span_version);
     memcpy(r->span_start, s->span_start, sizeof r->span_start);
@@ -105,6 +108,7 @@ static void same_sample(const result *a, const result *b) {
     CHECK_INT(a->response_len, b->response_len);
     CHECK(memcmp(a->tokens, b->tokens, (a->prompt_len + a->response_len) * sizeof *a->tokens) == 0);
     CHECK(memcmp(a->logp, b->logp, a->response_len * sizeof *a->logp) == 0);
+    CHECK(memcmp(a->topk, b->topk, sizeof a->topk) == 0);
 }
 
 /* Every prompt alone, one slot: what each sample must be. */
@@ -170,15 +174,17 @@ static void check_scores(float temperature) {
             const result *r = &b.results[g][m];
             size_t starts[2] = {0, r->prompt_len + r->response_len};
             opd_score_row rows[MAX_LEN];
-            float logp[MAX_LEN];
+            float logp[MAX_LEN], top_logp[MAX_LEN * TOP];
+            int32_t top[MAX_LEN * TOP];
             for (uint32_t t = 0; t < r->response_len; t++)
                 rows[t] = (opd_score_row){r->prompt_len + t - 1, r->tokens[r->prompt_len + t],
                                           1.0f / temperature};
             opd_packed packed = {1, starts, r->tokens};
-            opd_scores out = {.logp = logp};
+            opd_scores out = {.logp = logp, .top_k = TOP, .top_ids = top, .top_logp = top_logp};
             CHECK_OK(opd_graph_forward(graph, &packed));
             CHECK_OK(opd_graph_score(graph, rows, r->response_len, &out));
             CHECK(memcmp(logp, r->logp, r->response_len * sizeof *logp) == 0);
+            if (g % 2 == 0) CHECK(memcmp(top, r->topk, r->response_len * TOP * sizeof *top) == 0);
             bool stop = r->tokens[r->prompt_len + r->response_len - 1] == EOS;
             CHECK_INT(r->finish, stop ? OPD_FINISH_STOP : OPD_FINISH_LENGTH);
             for (uint32_t t = 0; t + 1 < r->response_len; t++) CHECK(r->tokens[r->prompt_len + t] != EOS);

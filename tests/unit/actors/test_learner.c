@@ -201,7 +201,7 @@ static void raw_rewards(opd_learner_options *o) { o->advantage.estimator.normali
 /* Samples [first, end) of a batch as a batch of their own. */
 static opd_batch *part_of(const opd_batch *b, size_t first, size_t end) {
     opd_batch *part;
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 1, &part));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 0, 1, &part));
     opd_batch_clear(part);
     for (size_t i = first; i < end; i++) {
         size_t row = b->offsets[i], rows = b->offsets[i + 1] - row;
@@ -450,7 +450,7 @@ static opd_batch *cut_example(uint32_t length, bool by_mask) {
     uint8_t learn[9];
     for (uint32_t t = 0; t < 12; t++) tokens[t] = (int32_t)((t * t * 3 + 1) % RIG_VOCAB);
     for (uint32_t t = 0; t < 9; t++) learn[t] = t < length;
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, 0, 1, &batch));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, 0, 0, 1, &batch));
     opd_batch_clear(batch);
     opd_batch_sample s = {.prompt_len = 3, .response_len = by_mask ? 9 : length, .tokens = tokens,
                           .learn = by_mask ? learn : NULL};
@@ -503,7 +503,7 @@ TEST(sft_gradient_is_that_of_the_cross_entropy) {
     rig r;
     rig_up(&r, 1);
     sft(&r.o);
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, 0, 1, &batch));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, 0, 0, 1, &batch));
     opd_batch_clear(batch);
     for (uint32_t i = 0; i < 4; i++) {
         int32_t tokens[16];
@@ -555,7 +555,7 @@ TEST(no_memory_is_an_error_at_every_point) {
     for (long n = 1; n <= 12; n++) {
         opd_batch *batch;
         opd_test_alloc_failing(&memory, n, false);
-        CHECK_ERR(opd_batch_create(&memory.alloc, 3, 10, 2, 1, &batch), OPD_ERR_NOMEM);
+        CHECK_ERR(opd_batch_create(&memory.alloc, 3, 10, 2, 0, 1, &batch), OPD_ERR_NOMEM);
         CHECK_INT(memory.live, 0);
     }
     r.o.policy.dual_clip = 0.5;
@@ -569,7 +569,7 @@ TEST(a_batch_takes_what_fits_and_fills_what_is_absent) {
     float logp[4] = {-1, -2, -3, -4};
     opd_batch_sample s = {.prompt_len = 3, .response_len = 4, .tokens = tokens, .teacher_logp = logp,
                           .reuse_logp = true};
-    CHECK_OK(opd_batch_create(NULL, 2, 10, 3, 1, &b));
+    CHECK_OK(opd_batch_create(NULL, 2, 10, 3, 0, 1, &b));
     opd_batch_clear(b);
     CHECK_OK(opd_batch_add(b, &s));
     CHECK_INT(b->reuse_logp[0], 0); /* nothing there to reuse */

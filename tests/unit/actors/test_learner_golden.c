@@ -63,7 +63,7 @@ static void case_load(fixture *f, golden_case *c) {
 
 static opd_batch *batch_of(const fixture *f) {
     opd_batch *batch;
-    CHECK_OK(opd_batch_create(NULL, SAMPLES_MAX, IDS_MAX, 0, 1, &batch));
+    CHECK_OK(opd_batch_create(NULL, SAMPLES_MAX, IDS_MAX, 0, 0, 1, &batch));
     opd_batch_clear(batch);
     for (int32_t i = 0; i < f->samples; i++) {
         int32_t first = f->offsets[i], rows = f->offsets[i + 1] - first;

@@ -43,7 +43,7 @@ TEST(examples_without_rows_are_passed_over) {
     supervised(&r.o);
     r.o.micro_batch_tokens = 4;
     opd_batch *batch;
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 1, &batch));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 0, 1, &batch));
     double losses[2];
     for (int filled = 0; filled < 2; filled++) {
         opd_batch_sample empty = {.prompt_len = 4, .tokens = tokens};

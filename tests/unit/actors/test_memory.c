@@ -168,6 +168,33 @@ TEST(a_stage_with_reference_and_critic_stays_below_its_ceiling) {
     check_stage_with(4, 20, 160, ", estimator: ppo, kl_loss_coef: 0.1");
 }
 
+/* The student as its own teacher: its newest weights, questions with another prompt, lists of both. */
+TEST(a_stage_that_teaches_itself_stays_below_its_ceiling) {
+    files f;
+    char yaml[2048];
+    opd_config *config;
+    uint64_t most = 0, pool = 0;
+    files_open(&f);
+    int size = snprintf(yaml, sizeof yaml,
+        "run: {seed: 3, metrics_interval: 1, samples_interval: 1}\n"
+        "model: {path: %s}\n"
+        "data: {path: %s, privileged_template: '{label} is the sum that is asked for here: {prompt}'}\n"
+        "rollout: {batch_prompts: 3, samples_per_prompt: 4, max_response_len: 60, max_staleness: 1, slots: 24}\n"
+        "reward: {type: math}\n"
+        "opd: {enabled: true, type: megatron, signal: topk, support: union, log_prob_top_k: 100}\n"
+        "teachers: {t: {student: current, chunk_tokens: 8}}\n"
+        "train: {steps: 3, lr: 0.001, save_interval: 2, keep: 1}\n", f.teacher, f.data);
+    CHECK(size > 0 && (size_t)size < sizeof yaml);
+    CHECK_OK(opd_config_load_text(NULL, "memory.yaml", yaml, (size_t)size, NULL, &config));
+    config->stages[0].teachers[0].path = f.teacher; /* as opd_config_stage_resolve does */
+    opd_memory ceiling = run_stage(&f, config, &most, &pool);
+    opd_memory_log("test", &ceiling);
+    (void)fprintf(stderr, "allocated at most: %.2f MiB\n", (double)most / (1 << 20));
+    CHECK(most <= pool + ceiling.windows + ceiling.batch + ceiling.models + ceiling.compute + ceiling.data);
+    opd_config_destroy(config);
+    folder_remove(f.dir);
+}
+
 /* ---- what each part follows from ------------------------------------------------------- */
 
 static opd_memory ceiling_of(const files *f, int slots, int max_response_len, int width) {

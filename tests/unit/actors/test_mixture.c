@@ -84,7 +84,7 @@ typedef void (*opinion)(size_t j, size_t t, float *logp, uint8_t *valid);
 static opd_batch *with_teachers(const opd_batch *one, size_t teachers, const double *weights, opinion say) {
     static const uint8_t which[TEACHERS] = {2, 0, 3};
     opd_batch *b;
-    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, WHICH, &b));
+    CHECK_OK(opd_batch_create(NULL, RIG_SAMPLES, RIG_TOKENS, RIG_TOP_K, 0, WHICH, &b));
     opd_batch_clear(b);
     for (size_t i = 0; i < one->sample_count; i++) {
         size_t row = one->offsets[i], rows = one->offsets[i + 1] - row;
@@ -235,14 +235,14 @@ TEST(a_teacher_that_there_is_not_is_refused) {
     int32_t tokens[] = {1, 2};
     opd_batch *b;
     opd_batch_sample s = {.prompt_len = 1, .response_len = 1, .tokens = tokens, .teachers = which};
-    CHECK_OK(opd_batch_create(NULL, 4, 16, 0, 2, &b));
+    CHECK_OK(opd_batch_create(NULL, 4, 16, 0, 0, 2, &b));
     opd_batch_clear(b);
     s.teacher_count = 2;
     CHECK_OK(opd_batch_add(b, &s));
     s.teacher_count = 3;
     CHECK_ERR(opd_batch_add(b, &s), OPD_ERR_MISMATCH);
     opd_batch_destroy(b);
-    CHECK_OK(opd_batch_create(NULL, 4, 16, 0, 1, &b));
+    CHECK_OK(opd_batch_create(NULL, 4, 16, 0, 0, 1, &b));
     opd_batch_clear(b);
     s.teacher_count = 1, s.teachers = which + 1;
     CHECK_ERR(opd_batch_add(b, &s), OPD_ERR_MISMATCH);

@@ -11,7 +11,7 @@
 #include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
 
-enum { PROMPT = 3, MAX_LEN = 64, TOP = 2 };
+enum { PROMPT = 3, MAX_LEN = 64, TOP = 2, ASKED = 3 };
 
 typedef struct rig {
     opd_test_alloc memory;
@@ -19,7 +19,8 @@ typedef struct rig {
     opd_chains chains;
     opd_panel_sample *sample;
     int32_t tokens[MAX_LEN];
-    opd_buf *rollout_tokens;
+    opd_buf *rollout_tokens, *rollout_lists;
+    uint32_t asked; /* 0, or ASKED */
 } rig;
 
 static const char *model(void *arg, int place) {
@@ -45,15 +46,28 @@ static void rig_up(rig *r, const char *teachers) {
 static void rig_down(rig *r) {
     opd_panel_sample_destroy(r->sample, &r->memory.alloc);
     opd_buf_release(r->rollout_tokens);
+    opd_buf_release(r->rollout_lists);
     CHECK_INT(r->memory.live, 0);
+}
+
+/* The student's likely ids at tokens [from, to): token * 5 + j. */
+static void lists(rig *r, uint32_t from, uint32_t to, opd_slice *out) {
+    int32_t ids[MAX_LEN * ASKED];
+    *out = (opd_slice){.buf = NULL};
+    if (r->asked == 0 || to <= from) return;
+    for (uint32_t i = 0; i < (to - from) * r->asked; i++)
+        ids[i] = r->tokens[from + i / r->asked] * 5 + (int32_t)(i % r->asked);
+    CHECK_OK(opd_slice_copy(&r->memory.alloc, ids, (to - from) * r->asked * sizeof *ids, out));
 }
 
 static bool chunk(rig *r, uint32_t from, uint32_t to) {
     opd_chunk_fields f = {.prompt_len = PROMPT, .offset = from};
     bool taken;
     CHECK_OK(opd_slice_copy(&r->memory.alloc, r->tokens + from, (to - from) * sizeof(int32_t), &f.tokens));
-    CHECK_OK(opd_panel_chunk(r->sample, &f, MAX_LEN, &r->memory.alloc, &taken));
+    lists(r, from > PROMPT ? from : PROMPT, to, &f.topk);
+    CHECK_OK(opd_panel_chunk(r->sample, &f, MAX_LEN, r->asked, &r->memory.alloc, &taken));
     opd_buf_release(f.tokens.buf);
+    opd_buf_release(f.topk.buf);
     return taken;
 }
 
@@ -63,7 +77,10 @@ static opd_err complete(rig *r, uint32_t count) {
     opd_buf_release(r->rollout_tokens);
     r->rollout_tokens = slice.buf;
     opd_rollout_fields f = {.prompt_len = PROMPT, .tokens = slice};
-    return opd_panel_complete(r->sample, &f);
+    opd_buf_release(r->rollout_lists);
+    lists(r, PROMPT, count, &f.topk);
+    r->rollout_lists = f.topk.buf;
+    return opd_panel_complete(r->sample, &f, r->asked);
 }
 
 static opd_panel_part *part(rig *r, uint32_t slot, uint32_t to, bool early) {
@@ -99,7 +116,19 @@ static void answer(rig *r, opd_panel_part *p, bool with_valid, int bad) {
     if (p->slot == 0) CHECK_OK(opd_slice_copy(&r->memory.alloc, topk, rows * TOP * sizeof *topk, &f.topk_ids));
     if (p->slot == 0)
         CHECK_OK(opd_slice_copy(&r->memory.alloc, topk_logp, rows * TOP * sizeof *topk_logp, &f.topk_logp));
-    CHECK_OK(opd_panel_answered(p, &f, p->slot == 0 ? TOP : 0));
+    opd_slice asked = opd_panel_ids(p, r->asked);
+    if (p->slot == 0 && r->asked > 0) { /* of id i: -i / 16 */
+        float said[MAX_LEN * ASKED];
+        const int32_t *about = opd_slice_data(asked);
+        CHECK_INT(asked.size_bytes, rows * r->asked * sizeof *about);
+        for (uint32_t i = 0; i < rows * r->asked; i++) {
+            CHECK_INT(about[i], ids[p->from + i / r->asked] * 5 + (int32_t)(i % r->asked));
+            said[i] = -(float)about[i] / 16;
+        }
+        CHECK_OK(opd_slice_copy(&r->memory.alloc, said, rows * r->asked * sizeof *said, &f.ids_logp));
+    }
+    CHECK_OK(opd_panel_answered(p, &f, p->slot == 0 ? TOP : 0, p->slot == 0 ? r->asked : 0));
+    opd_buf_release(f.ids_logp.buf);
     opd_buf_release(question.buf);
     opd_buf_release(f.logp.buf);
     opd_buf_release(f.valid.buf);
@@ -111,7 +140,7 @@ static opd_scores_fields join(rig *r) {
     opd_panel_names names = {.stage = &r->stage, .model = model};
     opd_scores_fields f;
     CHECK_INT(r->sample->open, 0);
-    CHECK_OK(opd_panel_join(r->sample, &names, TOP, &r->memory.alloc, &f));
+    CHECK_OK(opd_panel_join(r->sample, &names, TOP, r->asked, &r->memory.alloc, &f));
     return f;
 }
 
@@ -366,6 +395,39 @@ TEST(a_privileged_prompt_stands_in_place_of_the_prompt) {
     }
 }
 
+/* What the teacher says of the student's ids lies beside the tokens that they are of, asked in parts or at
+ * once; where it said nothing there is no number. */
+TEST(the_students_ids_are_asked_about_in_place) {
+    for (int parts = 1; parts <= 3; parts++) {
+        rig r;
+        rig_up(&r, "a, b");
+        r.asked = ASKED;
+        if (parts > 1) {
+            CHECK(chunk(&r, 0, PROMPT));
+            CHECK(chunk(&r, PROMPT, 7));
+            answer(&r, part(&r, 0, 7, true), true, -1);
+        }
+        if (parts > 2) {
+            CHECK(chunk(&r, 7, 9));
+            opd_panel_part_fail(part(&r, 0, 9, false), "nobody");
+        }
+        CHECK_OK(complete(&r, 12));
+        answer(&r, part(&r, 0, 12, false), true, -1);
+        answer(&r, part(&r, 1, 12, false), true, -1);
+        opd_scores_fields f = join(&r);
+        const float *said = opd_slice_data(f.asked_logp);
+        CHECK_INT(f.asked_logp.size_bytes, (12 - PROMPT) * ASKED * sizeof *said);
+        for (uint32_t t = PROMPT; t < 12; t++)
+            for (uint32_t j = 0; j < ASKED; j++) {
+                float x = said[(t - PROMPT) * ASKED + j];
+                if (parts == 3 && t >= 7 && t < 9) CHECK(isnan(x));
+                else CHECK(x == -(float)(r.tokens[t] * 5 + (int32_t)j) / 16);
+            }
+        opd_panel_scores_drop(&f);
+        rig_down(&r);
+    }
+}
+
 TEST(chunks_that_do_not_fit_change_nothing) {
     rig r;
     rig_up(&r, "a");
@@ -399,9 +461,9 @@ TEST(arrays_of_another_length_are_no_answer) {
     opd_panel_part *p = part(&r, 0, 9, false);
     opd_scored_fields f = {.attempts = 1};
     float logp[8] = {0};
-    CHECK_ERR(opd_panel_answered(p, &f, 0), OPD_ERR_INTERNAL);
+    CHECK_ERR(opd_panel_answered(p, &f, 0, 0), OPD_ERR_INTERNAL);
     CHECK_OK(opd_slice_copy(&r.memory.alloc, logp, 5 * sizeof *logp, &f.logp));
-    CHECK_ERR(opd_panel_answered(p, &f, 0), OPD_ERR_INTERNAL);
+    CHECK_ERR(opd_panel_answered(p, &f, 0, 0), OPD_ERR_INTERNAL);
     opd_buf_release(f.logp.buf);
     CHECK_INT(r.sample->open, 1);
     rig_down(&r);

@@ -9,19 +9,20 @@
 #include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
 
-enum { VOCAB = 47, MAX_LEN = 140, ASKS = 40, TOP = 3 };
+enum { VOCAB = 47, MAX_LEN = 140, ASKS = 40, TOP = 3, GIVEN = 4 };
 
 typedef struct asked {
     int32_t tokens[MAX_LEN];
     uint32_t count, start, top_k;
     double temperature;
-    bool unwanted;
+    bool unwanted, given; /* given: log-probs of ids that stand in `ids` are wanted, too */
+    int32_t ids[MAX_LEN * GIVEN];
     /* what came */
     int times;
     opd_err err;
     uint32_t cached;
     uint64_t step; /* the engine's count */
-    float logp[MAX_LEN], topk_logp[MAX_LEN * TOP];
+    float logp[MAX_LEN], topk_logp[MAX_LEN * TOP], ids_logp[MAX_LEN * GIVEN];
     int32_t topk[MAX_LEN * TOP];
 } asked;
 
@@ -88,6 +89,8 @@ static void finish(void *arg, const opd_score_done *done) {
     size_t rows = a->count - 1 - a->start;
     CHECK_INT(done->logp.size_bytes, rows * sizeof(float));
     memcpy(a->logp, opd_slice_data(done->logp), rows * sizeof(float));
+    CHECK_INT(done->ids_logp.size_bytes, a->given ? rows * GIVEN * sizeof(float) : 0);
+    if (a->given) memcpy(a->ids_logp, opd_slice_data(done->ids_logp), done->ids_logp.size_bytes);
     if (a->top_k == 0) return;
     CHECK_INT(done->topk_ids.size_bytes, rows * a->top_k * sizeof(float));
     memcpy(a->topk, opd_slice_data(done->topk_ids), done->topk_ids.size_bytes);
@@ -103,8 +106,12 @@ static opd_err add(bench *b, asked *a) {
     CHECK_OK(opd_slice_copy(&b->memory.alloc, a->tokens, a->count * sizeof(int32_t), &tokens));
     opd_score_ask ask = {.tokens = tokens, .start = a->start, .top_k = a->top_k,
                          .temperature = a->temperature, .user = a};
+    if (a->given)
+        CHECK_OK(opd_slice_copy(&b->memory.alloc, a->ids, (a->count - 1 - a->start) * GIVEN * sizeof(int32_t),
+                                &ask.ids));
     opd_err err = opd_score_engine_add(b->engine, &ask);
     opd_buf_release(tokens.buf);
+    opd_buf_release(ask.ids.buf);
     return err;
 }
 
@@ -122,12 +129,13 @@ static void ask_make(asked *a, uint32_t family, uint32_t common, uint32_t own, u
     *a = (asked){.count = count, .start = start, .temperature = 1};
     for (uint32_t i = 0; i < count; i++)
         a->tokens[i] = (int32_t)(opd_rng_at(i < common ? family : 1000 + own, i, 0, 0) % VOCAB);
+    for (uint32_t i = 0; i < MAX_LEN * GIVEN; i++) a->ids[i] = (int32_t)(opd_rng_at(own, i, 5, 0) % VOCAB);
 }
 
 static void check_numbers(const bench *b, const asked *a) {
     opd_graph *graph;
     opd_score_row rows[MAX_LEN];
-    float logp[MAX_LEN], topk_logp[MAX_LEN * TOP];
+    float logp[MAX_LEN], topk_logp[MAX_LEN * TOP], ids_logp[MAX_LEN * GIVEN];
     int32_t topk[MAX_LEN * TOP];
     size_t n = a->count - 1 - a->start;
     CHECK_INT(a->times, 1);
@@ -141,11 +149,13 @@ static void check_numbers(const bench *b, const asked *a) {
     for (size_t i = 0; i < n; i++)
         rows[i] = (opd_score_row){a->start + i, a->tokens[a->start + i + 1],
                                   (float)(1.0 / a->temperature)};
-    opd_scores out = {.logp = logp, .top_k = a->top_k, .top_ids = topk, .top_logp = topk_logp};
+    opd_scores out = {.logp = logp, .top_k = a->top_k, .top_ids = topk, .top_logp = topk_logp,
+                      .ids_k = a->given ? GIVEN : 0, .ids = a->ids, .ids_logp = ids_logp};
     CHECK_OK(opd_graph_score(graph, rows, n, &out));
     CHECK(memcmp(logp, a->logp, n * sizeof *logp) == 0);
     CHECK(memcmp(topk, a->topk, n * a->top_k * sizeof *topk) == 0);
     CHECK(memcmp(topk_logp, a->topk_logp, n * a->top_k * sizeof *topk_logp) == 0);
+    if (a->given) CHECK(memcmp(ids_logp, a->ids_logp, n * GIVEN * sizeof *ids_logp) == 0);
     opd_graph_destroy(graph);
 }
 
@@ -164,6 +174,7 @@ static void check_mixture(opd_cpu_isa isa, size_t threads, uint64_t cache_pages)
                  start);
         b.asks[i].top_k = i % 2 ? TOP : 0;
         b.asks[i].temperature = i % 5 == 0 ? 0.7 : 1;
+        b.asks[i].given = i % 3 == 0;
         CHECK_OK(add(&b, &b.asks[i]));
         if (i % 2) (void)step(&b);
     }
@@ -404,6 +415,21 @@ TEST(bad_requests_are_refused) {
         CHECK_ERR(add(&b, a), OPD_ERR_INVALID);
     }
     a->temperature = 1;
+    a->given = true;
+    for (int i = 0; i < 2; i++) {
+        a->ids[3] = i == 0 ? -1 : VOCAB;
+        CHECK_ERR(add(&b, a), OPD_ERR_INVALID);
+        CHECK_CONTAINS(opd_err_context(), "id 3 of those to score");
+    }
+    opd_slice tokens, ids;
+    CHECK_OK(opd_slice_copy(NULL, a->tokens, 10 * sizeof(int32_t), &tokens));
+    CHECK_OK(opd_slice_copy(NULL, a->tokens, 10 * sizeof(int32_t), &ids)); /* nine tokens are scored */
+    opd_score_ask uneven = {.tokens = tokens, .ids = ids, .temperature = 1};
+    CHECK_ERR(opd_score_engine_add(b.engine, &uneven), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "40 bytes of ids for 9 tokens");
+    opd_buf_release(tokens.buf);
+    opd_buf_release(ids.buf);
+    a->given = false;
     a->tokens[9] = VOCAB;
     CHECK_ERR(add(&b, a), OPD_ERR_INVALID);
     a->tokens[9] = 0;

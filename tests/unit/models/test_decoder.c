@@ -6,7 +6,7 @@
 #include "models/graph.h"
 #include "tests/support/test.h"
 
-enum { SLOTS = 7, PROMPT = 19, STEPS = 23, LENGTH = PROMPT + STEPS };
+enum { SLOTS = 7, PROMPT = 19, STEPS = 23, LENGTH = PROMPT + STEPS, TOP = 4 };
 
 static const opd_sampling hot = {.temperature = 0.8f, .top_p = 1.0f};
 
@@ -31,6 +31,7 @@ static opd_model *model_make(void) {
 typedef struct rollout {
     int32_t tokens[LENGTH + 1]; /* prompt, then what was sampled */
     float logp[STEPS];
+    int32_t top[STEPS * TOP]; /* of every other member */
 } rollout;
 
 /* One group: SLOTS members continue one prompt, `used` of them stepping together. */
@@ -38,7 +39,7 @@ static void generate(const opd_model *model, opd_cpu_isa isa, size_t threads, si
                      size_t used, const opd_sampling *sampling, rollout *out) {
     opd_kernels *k = kernels_of(isa, threads);
     opd_decoder *d;
-    opd_decoder_options options = {.slots = SLOTS, .max_len = LENGTH};
+    opd_decoder_options options = {.slots = SLOTS, .max_len = LENGTH, .top_k = TOP};
     opd_decode_row rows[SLOTS];
     opd_decode_out results[SLOTS];
     int32_t prompt[PROMPT];
@@ -55,7 +56,8 @@ static void generate(const opd_model *model, opd_cpu_isa isa, size_t threads, si
         for (size_t i = 0; i < used; i++) {
             uint64_t bits = opd_rng_at(5, first + i, step, 0);
             rows[i] = (opd_decode_row){slots[i], out[i].tokens[PROMPT - 1 + step],
-                                       (float)opd_rng_uniform(bits) * 0.999f, sampling};
+                                       (float)opd_rng_uniform(bits) * 0.999f, sampling,
+                                       (first + i) % 2 == 0 ? out[i].top + step * TOP : NULL};
             CHECK_INT(opd_decoder_length(d, slots[i]), PROMPT - 1 + step);
         }
         CHECK_OK(opd_decoder_step(d, rows, used, results));
@@ -70,13 +72,14 @@ static void generate(const opd_model *model, opd_cpu_isa isa, size_t threads, si
 
 /* The learner's log-probs of the sampled tokens at the sampling temperature. */
 static void rescore(const opd_model *model, opd_cpu_isa isa, const rollout *r, float temperature,
-                    float *logp) {
+                    float *logp, int32_t *top) {
+    static float top_logp[SLOTS * STEPS * TOP];
     opd_kernels *k = kernels_of(isa, 2);
     opd_graph *graph;
     size_t starts[SLOTS + 1];
     int32_t tokens[SLOTS * LENGTH];
     opd_score_row rows[SLOTS * STEPS];
-    opd_scores out = {.logp = logp};
+    opd_scores out = {.logp = logp, .top_k = TOP, .top_ids = top, .top_logp = top_logp};
     CHECK_OK(opd_graph_create(k, &model->config, OPD_GRAPH_TRAIN, SLOTS * LENGTH, NULL, &graph));
     opd_graph_set_weights(graph, model->params);
     for (size_t s = 0; s <= SLOTS; s++) starts[s] = s * LENGTH;
@@ -97,12 +100,16 @@ static void check_forward(opd_cpu_isa isa) {
     opd_model *model = model_make();
     rollout r[SLOTS];
     float logp[SLOTS * STEPS];
+    int32_t top[SLOTS * STEPS * TOP];
     opd_sampling cut = {.temperature = 0.8f, .top_k = 20, .top_p = 0.9f};
     for (int pass = 0; pass < 2; pass++) {
         generate(model, isa, 2, 0, SLOTS, pass == 0 ? &hot : &cut, r);
-        rescore(model, isa, r, 0.8f, logp);
-        for (size_t s = 0; s < SLOTS; s++)
+        rescore(model, isa, r, 0.8f, logp, top);
+        for (size_t s = 0; s < SLOTS; s++) {
             CHECK(memcmp(logp + s * STEPS, r[s].logp, sizeof r[s].logp) == 0);
+            if (s % 2 == 0) /* whatever is drawn from, cut or not */
+                CHECK(memcmp(top + s * STEPS * TOP, r[s].top, sizeof r[s].top) == 0);
+        }
     }
     CHECK(memcmp(r[0].tokens, r[1].tokens, sizeof r[0].tokens) != 0); /* members differ */
     opd_model_destroy(model);
@@ -145,7 +152,7 @@ TEST(truncated_slot_continues_as_if_new) {
     opd_decoder *d;
     opd_decoder_options options = {.slots = 1, .max_len = LENGTH};
     opd_decode_out first, again;
-    opd_decode_row row = {0, 5, 0.3f, &hot};
+    opd_decode_row row = {0, 5, 0.3f, &hot, NULL};
     CHECK_OK(opd_decoder_create(k, &model->config, &options, NULL, &d));
     opd_decoder_set_weights(d, model->params);
     CHECK_OK(opd_decoder_step(d, &row, 1, &first));
@@ -170,13 +177,13 @@ TEST(bad_input_is_refused) {
     CHECK_ERR(opd_decoder_create(k, &model->config, &lengthy, NULL, &d), OPD_ERR_INVALID);
     CHECK_OK(opd_decoder_create(k, &model->config, &options, NULL, &d));
     opd_decoder_set_weights(d, model->params);
-    opd_decode_row rows[2] = {{0, 1, 0.5f, &hot}, {0, 1, 0.5f, &hot}};
+    opd_decode_row rows[2] = {{0, 1, 0.5f, &hot, NULL}, {0, 1, 0.5f, &hot, NULL}};
     CHECK_ERR(opd_decoder_step(d, rows, 2, out), OPD_ERR_INVALID); /* twice */
     rows[1].slot = 2;
     CHECK_ERR(opd_decoder_step(d, rows, 2, out), OPD_ERR_INVALID);
-    rows[1] = (opd_decode_row){1, 101, 0.5f, &hot};
+    rows[1] = (opd_decode_row){1, 101, 0.5f, &hot, NULL};
     CHECK_ERR(opd_decoder_step(d, rows, 2, out), OPD_ERR_INVALID);
-    rows[1] = (opd_decode_row){1, 1, 0.5f, &bad};
+    rows[1] = (opd_decode_row){1, 1, 0.5f, &bad, NULL};
     CHECK_ERR(opd_decoder_step(d, rows, 2, out), OPD_ERR_INVALID);
     rows[1].sampling = &hot;
     CHECK_INT(opd_decoder_length(d, 0), 0);

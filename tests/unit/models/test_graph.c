@@ -217,6 +217,12 @@ TEST(bad_input_is_refused) {
     CHECK_ERR(opd_graph_forward(graph, &packed), OPD_ERR_INVALID);
     f.tokens[5] = 0;
     CHECK_OK(opd_graph_forward(graph, &packed));
+    int32_t ids[2] = {3, 83};
+    opd_scores given = {.ids_k = 2, .ids = ids, .ids_logp = logp};
+    CHECK_ERR(opd_graph_score(graph, f.rows, 1, &given), OPD_ERR_INVALID);
+    CHECK_CONTAINS(opd_err_context(), "given id 83 is outside 0..82");
+    ids[1] = -1;
+    CHECK_ERR(opd_graph_score(graph, f.rows, 1, &given), OPD_ERR_INVALID);
     f.rows[0].target = -1;
     CHECK_ERR(opd_graph_score(graph, f.rows, 1, &out), OPD_ERR_INVALID);
     f.rows[1].row = f.n;

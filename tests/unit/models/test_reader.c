@@ -7,7 +7,7 @@
 #include "tests/support/alloc_test.h"
 #include "tests/support/test.h"
 
-enum { SEQS = 6, LENGTH = 150, PAGES = 64, TOP = 4, VOCAB = 83,
+enum { SEQS = 6, LENGTH = 150, PAGES = 64, TOP = 4, GIVEN = 5, VOCAB = 83,
        SEQ_PAGES = (LENGTH + OPD_KV_PAGE - 1) / OPD_KV_PAGE };
 
 static opd_kernels *kernels_of(opd_cpu_isa isa, size_t threads) {
@@ -36,9 +36,11 @@ static opd_model *model_make(uint64_t seed) {
 
 /* All scores of a sequence: row i predicts token i + 1. */
 typedef struct scores {
-    float logp[LENGTH], entropy[LENGTH], top_logp[LENGTH * TOP];
+    float logp[LENGTH], entropy[LENGTH], top_logp[LENGTH * TOP], ids_logp[LENGTH * GIVEN];
     int32_t top_ids[LENGTH * TOP];
 } scores;
+
+static int32_t given[LENGTH * GIVEN]; /* ids whose log-probs are wanted: any */
 
 typedef struct text {
     int32_t tokens[LENGTH + 1];
@@ -51,7 +53,8 @@ typedef struct text {
 
 static opd_scores out_at(scores *s, size_t row) {
     return (opd_scores){.logp = s->logp + row, .entropy = s->entropy + row, .top_k = TOP,
-                        .top_ids = s->top_ids + row * TOP, .top_logp = s->top_logp + row * TOP};
+                        .top_ids = s->top_ids + row * TOP, .top_logp = s->top_logp + row * TOP,
+                        .ids_k = GIVEN, .ids = given + row * GIVEN, .ids_logp = s->ids_logp + row * GIVEN};
 }
 
 static void rows_of(const text *t, size_t first, size_t n, size_t at, opd_score_row *rows) {
@@ -77,9 +80,17 @@ static void check_text(const text *t) {
     CHECK(memcmp(t->ref.entropy, t->got.entropy, t->count * sizeof(float)) == 0);
     CHECK(memcmp(t->ref.top_ids, t->got.top_ids, t->count * TOP * sizeof(int32_t)) == 0);
     CHECK(memcmp(t->ref.top_logp, t->got.top_logp, t->count * TOP * sizeof(float)) == 0);
+    CHECK(memcmp(t->ref.ids_logp, t->got.ids_logp, t->count * GIVEN * sizeof(float)) == 0);
+    for (size_t i = 0; i < t->count * GIVEN; i++) /* where both name an id they say the same */
+        for (size_t j = i / GIVEN * TOP; j < (i / GIVEN + 1) * TOP; j++)
+            if (t->got.top_ids[j] == given[i]) {
+                CHECK_NEAR((double)t->got.ids_logp[i], (double)t->got.top_logp[j], 1e-6);
+                if (t->inverse_temperature == 1) CHECK(t->got.ids_logp[i] == t->got.top_logp[j]);
+            }
 }
 
 static void texts_make(text *texts, uint64_t *seed) {
+    for (size_t i = 0; i < LENGTH * GIVEN; i++) given[i] = (int32_t)draw(seed, VOCAB);
     for (size_t s = 0; s < SEQS; s++) {
         text *t = &texts[s];
         memset(t, 0, sizeof *t);
