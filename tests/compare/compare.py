@@ -18,6 +18,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -29,7 +30,8 @@ from watch import Watch, helpers  # noqa: E402
 import page  # noqa: E402
 
 LAST_SHARED = "student"  # the last of the stages that the arms of a seed share
-TUNE_SEED, TUNE_STEPS, TUNE_FIRST = 11, 60, "1e-3"
+TUNE_SEED, TUNE_STEPS, TUNE_FIRST = 11, 100, "1e-3"
+TUNE_PROBLEMS = 500  # held-out problems of each try
 LADDER = ("1e-5", "3e-5", "1e-4", "3e-4", "1e-3", "3e-3", "1e-2")  # learning rates
 FAULTS = "compare-faults.jsonl"  # beside the configuration
 READY_S = 60
@@ -210,7 +212,7 @@ def measured(folder, stage, known):
             "samples": whole["samples"], "response_tokens": whole["response_tokens"],
             "tokens": sum(r["train/tokens"] for r in steps),
             "invalid": round(whole["invalid_tokens"] / max(1, whole["response_tokens"]), 4),
-            "given_up": mean(steps, "teacher/given_up"), "lr": lr_of(folder),
+            "given_up": mean(steps, "teacher/given_up"),
             "kl_last": mean(steps[-10:], "rollout/opd_reverse_kl"), "when": known["when"]}
 
 
@@ -231,7 +233,8 @@ def compare(runner, options, results):
         for stage in ("teacher", "student"):
             kept[stage] = measured(shared, stage, known)
         for name in options.arms or runner.recipe.arms:
-            kept[name] = measured(folder / name, name, runner.arm(folder / name, shared, name, seed))
+            known = runner.arm(folder / name, shared, name, seed)
+            kept[name] = {**measured(folder / name, name, known), "lr": lr_of(folder / name)}
             save(options, results)
 
 
@@ -245,7 +248,8 @@ def tune(runner, options, results):
         tried = tuned["arms"][name] = {}
         while lr := untried(tried):
             run = folder / f"{name}-lr{lr}"
-            settings = [f"train.lr={lr}", f"train.steps={TUNE_STEPS}", "eval.interval=0"]
+            settings = [f"train.lr={lr}", f"train.steps={TUNE_STEPS}", "eval.interval=0",
+                        f"eval.limit={TUNE_PROBLEMS}"]
             runner.arm(run, shared, name, TUNE_SEED, settings)
             tried[lr] = curve(rows_of(run, name))[-1][3]
             say(f"  {name} at {lr}: {100 * tried[lr]:.1f} %")
@@ -287,6 +291,7 @@ def parse():
 
 def main():
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends what runs, too
     path = options.docs / "comparison.json"
     results = json.loads(path.read_text()) if path.exists() else {"seeds": {}}
     try:

@@ -136,9 +136,12 @@ def difference_table(r):
 
 
 def faults_text(r):
-    rows = [[ARMS[n], ", ".join(percent(e["invalid"]) for _, e in r.runs(n)), spread(r.finals(n)),
-             ", ".join(f"{e['kl_last']:.4f}" for _, e in r.runs(n))] for n in ("opd", "faults", "forged") if r.runs(n)]
-    text = table(["arm", "tokens without a score, % (by seed)", "accuracy", "KL as the metrics show it at the end (by seed)"], rows)
+    def by_seed(name, key, form):
+        return ", ".join(form(e[key]) for _, e in r.runs(name))
+    rows = [[ARMS[n], by_seed(n, "given_up", percent), by_seed(n, "invalid", percent), spread(r.finals(n)),
+             by_seed(n, "kl_last", "{:.4f}".format)] for n in ("opd", "faults", "forged") if r.runs(n)]
+    text = table(["arm", "answers without a score, % (by seed)", "tokens", "accuracy",
+                  "KL in the metrics of the last 10 batches"], rows)
     if r.runs("faults") and r.runs("opd"):
         lost = statistics.mean(r.finals("opd")) - statistics.mean(r.finals("faults"))
         text += (f"\nMasked, the failures cost {100 * lost:.1f} points in the mean: "
@@ -160,8 +163,8 @@ def tuning_table(r):
 
 
 def chosen(accuracies):
-    """The learning rate that a search chose: the best, of equals the smallest."""
-    return max(sorted(accuracies, key=float), key=lambda lr: accuracies[lr])
+    """The learning rate that a search chose: the best, of equals the largest, which changes the student most."""
+    return max(accuracies, key=lambda lr: (accuracies[lr], float(lr)))
 
 
 def machine_text(r):
