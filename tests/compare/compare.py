@@ -2,13 +2,14 @@
 """Compares the signals of configs/compare.yaml and writes docs/comparison.md with its figures.
 
 Usage: compare.py [--opd PROGRAM] [--config FILE] [--runs FOLDER] [--docs FOLDER] [--seeds 1,2,3]
-                  [--arms NAME,...] [--tune | --render] [--set KEY=VALUE]...
+                  [--arms NAME,...] [--tune | --searched | --render] [--set KEY=VALUE]...
 
 Runs, one after another, for each seed the stages up to `student`, and then each later stage, an arm, by
 itself from their results: FOLDER/seed-N/shared and FOLDER/seed-N/ARM. A run that is finished is not made again,
 one that was cut off begins anew, so the command may be repeated until all is done. With --tune the arms
 run for TUNE_STEPS batches on a seed of their own, at TUNE_FIRST and from there up and down LADDER for as long as a
-learning rate beside the best was not tried. What was measured is taken from the runs' metrics.jsonl and summary.json
+learning rate beside the best was not tried; with --searched the arms that the configuration gives another
+learning rate than that search's run at the search's, for the first seed. What was measured is taken from the runs' metrics.jsonl and summary.json
 into docs/comparison.json, from which the page is rendered; --render does that alone, and needs no folder of runs.
 
 Exit status: 0, 1 a run failed.
@@ -67,6 +68,10 @@ class Recipe:
         def stage(name):
             return f"  - name: {name}\n" + re.sub(r"(?m)^ *#.*\n", "", self.stages[name]).rstrip() + "\n"
         return re.sub(r"(?m)^#.*\n", "", self.head) + "\nstages:\n" + "\n".join(map(stage, names))
+
+    def lr(self, arm):
+        """Its learning rate: its own, or that above the stages."""
+        return float(re.findall(r"(?m)^ +lr: (\S+)", self.stages[arm] + self.head)[0])
 
     def fails(self, arm):
         """Whether the arm's teacher is one that the script starts."""
@@ -256,6 +261,21 @@ def tune(runner, options, results):
             save(options, results)
 
 
+def searched(runner, options, results):
+    """The arms whose learning rate is not the search's, at the search's."""
+    seed = options.seeds[0]
+    shared = runner.shared(options.runs / f"seed-{seed}", seed)
+    kept = results.setdefault("searched", {"seed": seed, "arms": {}})["arms"]
+    for name in options.arms or runner.recipe.arms:
+        tried = results["tuning"]["arms"].get("opd" if runner.recipe.fails(name) else name, {})
+        if not tried or float(page.chosen(tried)) == runner.recipe.lr(name):
+            continue
+        folder = options.runs / f"searched-{seed}" / name
+        known = runner.arm(folder, shared, name, seed, [f"train.lr={page.chosen(tried)}"])
+        kept[name] = {**measured(folder, name, known), "lr": lr_of(folder)}
+        save(options, results)
+
+
 def untried(tried):
     """The learning rate to try next: a neighbour of the best, the smaller one first; None when both are known."""
     if not tried:
@@ -285,6 +305,7 @@ def parse():
     parser.add_argument("--arms", type=lambda text: text.split(","), default=[])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--searched", action="store_true")
     parser.add_argument("--render", action="store_true")
     return parser.parse_args()
 
@@ -296,7 +317,7 @@ def main():
     results = json.loads(path.read_text()) if path.exists() else {"seeds": {}}
     try:
         if not options.render:
-            (tune if options.tune else compare)(Runner(options), options, results)
+            (tune if options.tune else searched if options.searched else compare)(Runner(options), options, results)
     except Failed as failure:
         say(str(failure))
         return 1

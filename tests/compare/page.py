@@ -163,6 +163,20 @@ def tuning_table(r):
     return table([f"after {tuned['steps']} batches, from {percent(tuned['before'])}", *lrs], rows)
 
 
+def searched_table(r):
+    """Each arm that did not take the search's learning rate: its accuracies at both, evaluation by evaluation."""
+    found = r.all.get("searched", {"arms": {}})
+    rows = []
+    for name in [n for n in ARMS if n in found["arms"]]:
+        used = r.all["seeds"].get(str(found["seed"]), {}).get(name)
+        for entry in filter(None, (found["arms"][name], used)):
+            rows.append([ARMS[name], lr_text(entry["lr"]), *(percent(p[3]) for p in entry["curve"])])
+    if not rows:
+        return "Not measured yet.\n"
+    steps = [p[0] for p in next(iter(found["arms"].values()))["curve"]]
+    return table([f"seed {found['seed']}", "lr", *(f"batch {s}" for s in steps)], rows)
+
+
 def chosen(accuracies):
     """The learning rate that a search chose: the best, of equals the largest, which changes the student most."""
     return max(accuracies, key=lambda lr: (accuracies[lr], float(lr)))
@@ -183,7 +197,7 @@ def machine_text(r):
 
 
 BLOCKS = {"machine": machine_text, "accuracy": accuracy_table, "samples": samples_table, "reach": reach_table,
-          "differences": difference_table, "faults": faults_text, "tuning": tuning_table}
+          "differences": difference_table, "faults": faults_text, "tuning": tuning_table, "searched": searched_table}
 
 
 def filled(text, results):

@@ -61,21 +61,19 @@ def case_page_is_what_the_results_say(work):
         expect((ROOT / "docs" / name).read_text() == text, f"docs/{name} differs: make compare COMPARE_ARGS=--render")
 
 
-def rate(recipe, arm):
-    """The learning rate of an arm: its own, or that above the stages."""
-    return float(re.findall(r"(?m)^ +lr: (\S+)", recipe.stages[arm] + recipe.head)[0])
-
-
 def case_learning_rates_are_the_chosen_ones(work):
-    """In the configuration, and in every run that was measured."""
+    """Or one step below, where a run of full length showed the search's to be too high; in the configuration, and in every
+    run that was measured."""
     recipe = compare.Recipe(ROOT / "configs/compare.yaml")
     known = json.loads((ROOT / "docs/comparison.json").read_text())
     for name, accuracies in known.get("tuning", {"arms": {}})["arms"].items():
-        lr = rate(recipe, name)
-        expect(lr == float(page.chosen(accuracies)), f"{name} has {lr}, the search chose {page.chosen(accuracies)}")
+        best = page.chosen(accuracies)
+        below = compare.LADDER[compare.LADDER.index(best) - 1]
+        expect(recipe.lr(name) in (float(best), float(below)),
+               f"{name} has {recipe.lr(name)}, the search chose {best}")
     for seed, runs in known["seeds"].items():
         for name in recipe.arms:
-            lr = rate(recipe, name)
+            lr = recipe.lr(name)
             expect(name not in runs or runs[name]["lr"] == lr, f"{name} of seed {seed} had another learning rate")
 
 
@@ -98,7 +96,7 @@ def case_runs_every_arm_and_goes_on(work):
         expect(run["curve"][1][2] > run["curve"][0][2] > 0 and run["wall_s"] >= 0, f"{name}: seconds {run}")
     for name in ("faults", "forged"):
         expect(0.05 < runs[name]["invalid"] < 0.6, f"{name}: {runs[name]['invalid']} of the tokens without a score")
-    expect(all(runs[n]["invalid"] == 0 for n in page.ARMS if n not in ("faults", "forged")), "others lack scores")
+    expect(all(runs[n]["invalid"] == 0 for n in page.ARMS if n not in ("retried", "faults", "forged")), "others lack scores")
     text = (work.path / "docs/comparison.md").read_text()
     expect(text.count("| OPD alone |") >= 4 and page.filled(text, results(work)) == text, "the page was not rendered")
     said = script(options, "--arms", "grpo", "--set", "train.lr=0.5", code=1)
