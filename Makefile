@@ -1,7 +1,7 @@
 # make demo   the main job on this machine: a student distilled from its teacher
 # make test   every test, under AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench  speed of the runtime and the kernels, with floors; wants an idle machine
-# make compare  nine signals on the demo's task, three seeds: about an hour; may be cut off and repeated
+# make compare  ten signals on the demo's task, three seeds: about an hour; may be cut off and repeated
 # make sim    the long simulation: 10,000 seeds, planted bugs, memory
 # make        the release build: build/release/cli/opd
 # Each target installs the Debian packages it needs (root), or prints the line to run.
