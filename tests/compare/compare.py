@@ -270,7 +270,7 @@ def searched(runner, options, results):
         tried = results["tuning"]["arms"].get("opd" if runner.recipe.fails(name) else name, {})
         if not tried or float(page.chosen(tried)) == runner.recipe.lr(name):
             continue
-        folder = options.runs / f"searched-{seed}" / name
+        folder = options.runs / f"seed-{seed}" / f"searched-{name}"
         known = runner.arm(folder, shared, name, seed, [f"train.lr={page.chosen(tried)}"])
         kept[name] = {**measured(folder, name, known), "lr": lr_of(folder)}
         save(options, results)

@@ -142,7 +142,7 @@ def faults_text(r):
              by_seed(n, "kl_last", "{:.4f}".format)] for n in ("opd", "retried", "faults", "forged") if r.runs(n)]
     text = table(["arm", "answers without a score, % (by seed)", "tokens", "accuracy",
                   "KL in the metrics of the last 10 batches"], rows)
-    for name, how in (("retried", "With the default retries"), ("faults", "Masked, without any retry,")):
+    for name, how in (("retried", "With retries"), ("faults", "Masked, without any retry,")):
         if r.runs(name) and r.runs("opd"):
             lost = statistics.mean(r.finals("opd")) - statistics.mean(r.finals(name))
             text += (f"\n{how} the failures cost {100 * lost:.1f} points in the mean: "
