@@ -149,8 +149,8 @@ TEST(unknown_keys) {
     FAILS("train: {log_prob_top_k: 1}\n",
           "t.yaml:1:9: train.log_prob_top_k: unknown key; nearest valid key is opd.log_prob_top_k");
     FAILS("reward: {zzzzzzzz: 1}\n",
-          "t.yaml:1:10: reward.zzzzzzzz: unknown key; valid keys here are type, boxed, command, library, "
-          "url, group, timeout_s, workers, retries, parts");
+          "t.yaml:1:10: reward.zzzzzzzz: unknown key; valid keys here are type, boxed, command, encoding, "
+          "library, url, group, timeout_s, workers, retries, parts");
     FAILS("model: {init: {haeds: 1}}\n",
           "t.yaml:1:16: model.init.haeds: unknown key; nearest valid key is model.init.heads");
     FAILS("teachers: {a: {ulr: x}}\n",
