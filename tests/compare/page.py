@@ -193,7 +193,7 @@ def machine_text(r):
     return (f"Measured on {m['cores']} cores of an {m['processor']} with {m['isa']}, {days[0]}"
             f"{' to ' + days[-1] if len(days) > 1 else ''}: {len(entries)} runs of {len(ARMS)} arms. "
             f"Beside {busy or 'none'} of them others used more than {100 * BUSY_MAX:.0f} % of the machine; such wall times are "
-            f"marked `*`, and say less. {'No' if not over else over} arm took longer than {ARM_S_MAX / 60:g} minutes.\n")
+            f"marked `*`, and say less. {f'{over} of the runs' if over else 'No run'} took longer than {ARM_S_MAX / 60:g} minutes.\n")
 
 
 BLOCKS = {"machine": machine_text, "accuracy": accuracy_table, "samples": samples_table, "reach": reach_table,
