@@ -278,7 +278,7 @@ static void show_next(const opd_summary *s, const opd_run_folder *folder,
                    "    opd generate --model %s --prompt '%s'\n"
                    "    opd serve --model %s --port 8000\n", checkpoint,
                    sums ? "4712+2589=" : "TEXT", checkpoint);
-    bool launched = s->policy != NULL && s->policy->teacher[0] != '\0' &&
+    bool launched = s->policy != NULL && s->policy->teachers[0] != '\0' &&
                     strstr(s->policy->teacher, "://") == NULL;
     if (launched)
         opd_str_printf(out, "    opd run %s --set run.name=inproc --set opd.type=megatron   (the "
